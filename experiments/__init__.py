@@ -1,0 +1,1 @@
+"""Command-line programs of imvad_jax (absl flags)."""

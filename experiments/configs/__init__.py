@@ -1,0 +1,1 @@
+"""One file a method: its presets, the exact command and the figure it reaches."""

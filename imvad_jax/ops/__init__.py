@@ -1,0 +1,1 @@
+"""Pure array functions under jit; no Flax."""
