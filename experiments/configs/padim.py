@@ -1,0 +1,21 @@
+"""Presets of PaDiM (Defard et al., 2020).
+
+The benchmark's variant, ResNet-18 at 256 without crop:
+
+    python -m experiments.run --method=padim --preset=benchmark --dataset=mvtec_ad \\
+        --data_dir=DIR --category=screw --weights=hub:timm/resnet18.tv_in1k@main --workdir=RUN
+
+The figures it reaches stand in RESULTS.md with their commands.
+"""
+
+from imvad_jax.methods.padim import PaDiMConfig
+
+
+def presets() -> dict[str, PaDiMConfig]:
+    """The named configurations."""
+    return {
+        "official": PaDiMConfig(),
+        "benchmark": PaDiMConfig(backbone="resnet18", crop_size=0),
+        "cpu": PaDiMConfig(backbone="resnet18", crop_size=0),
+        "smoke": PaDiMConfig(backbone="resnet18", image_size=64, crop_size=0, num_channels=32),
+    }

@@ -1,0 +1,24 @@
+"""Presets of PatchCore (Roth et al., 2022).
+
+ResNet-18 at 256 without crop, 1 % of the patches kept (about a minute on two cores):
+
+    python -m experiments.run --method=patchcore --preset=cpu --dataset=mvtec_ad \\
+        --data_dir=DIR --category=screw --weights=hub:timm/resnet18.tv_in1k@main --workdir=RUN
+
+The figures it reaches stand in RESULTS.md with their commands.
+"""
+
+from imvad_jax.methods.patchcore import PatchCoreConfig
+
+
+def presets() -> dict[str, PatchCoreConfig]:
+    """The named configurations. The table's image row is the official one, so is `benchmark`."""
+    return {
+        "official": PatchCoreConfig(),
+        "benchmark": PatchCoreConfig(),
+        "cpu": PatchCoreConfig(backbone="resnet18", crop_size=0, coreset_ratio=0.01),
+        "smoke": PatchCoreConfig(
+            backbone="resnet18", image_size=64, crop_size=0, coreset_ratio=0.1, embedding_dim=128,
+            projection_dim=32,
+        ),
+    }  # fmt: skip

@@ -1,0 +1,16 @@
+"""Presets of the raw-colour baseline. It has one setting, so all presets are equal.
+
+    python -m experiments.run --method=raw_color --dataset=mvtec_ad --data_dir=DIR \\
+        --category=all --workdir=RUN
+
+The figures it reaches stand in RESULTS.md with their commands.
+"""
+
+from imvad_jax.methods.raw_color import RawColorConfig
+
+
+def presets() -> dict[str, RawColorConfig]:
+    """The named configurations."""
+    return dict.fromkeys(("official", "benchmark", "cpu"), RawColorConfig()) | {
+        "smoke": RawColorConfig(image_size=64, grid_size=32)
+    }

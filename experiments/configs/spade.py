@@ -1,0 +1,22 @@
+"""Presets of SPADE (Cohen, Hoshen, 2020).
+
+The benchmark's variant, ResNet-18 at 256 without crop and K = 5:
+
+    python -m experiments.run --method=spade --preset=benchmark --dataset=mvtec_ad \\
+        --data_dir=DIR --category=screw --weights=hub:timm/resnet18.tv_in1k@main --workdir=RUN
+
+The figures it reaches stand in RESULTS.md with their commands.
+"""
+
+from imvad_jax.methods.spade import SPADEConfig
+
+
+def presets() -> dict[str, SPADEConfig]:
+    """The named configurations. `official` is the reference code; the paper has K = 50."""
+    return {
+        "official": SPADEConfig(),
+        "paper": SPADEConfig(num_neighbors=50),
+        "benchmark": SPADEConfig(backbone="resnet18", crop_size=0),
+        "cpu": SPADEConfig(backbone="resnet18", crop_size=0),
+        "smoke": SPADEConfig(backbone="resnet18", image_size=64, crop_size=0, num_neighbors=3),
+    }

@@ -1,0 +1,45 @@
+"""Maps and masks at the original size of the images."""
+
+import numpy as np
+from PIL import Image
+
+from imvad_jax.data.category import CategoryData
+from imvad_jax.data.decode import read_image, read_mask
+from imvad_jax.errors import UserError
+
+
+def full_resolution(
+    maps: np.ndarray, data: CategoryData
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Maps `[T, h, w]` enlarged bilinearly to their images' sizes, and the masks as they are.
+
+    Where the images were cropped, the border that no map covers gets the lowest value of all
+    maps: a defect there counts as missed.
+
+    Raises:
+      UserError: only a cache was opened, which holds no original masks.
+    """
+    if data.files is None:
+        raise UserError(
+            "--full_resolution_metrics: the original masks are not in the cache; give --data_dir"
+        )
+    geometry, lowest = data.geometry, float(maps.min())
+    large_maps, masks = [], []
+    for small, sample in zip(maps, data.files.test):
+        if sample.mask_path:
+            mask = read_mask(sample.mask_path, sample.path)
+        else:
+            width, height = read_image(sample.path).size
+            mask = np.zeros((height, width), bool)
+        height, width = mask.shape
+        start, stop = geometry.offset, geometry.offset + geometry.crop
+        rows = [round(edge * height / geometry.size) for edge in (start, stop)]
+        columns = [round(edge * width / geometry.size) for edge in (start, stop)]
+        size = (columns[1] - columns[0], rows[1] - rows[0])
+        large = np.full(mask.shape, lowest, np.float32)
+        large[rows[0] : rows[1], columns[0] : columns[1]] = np.asarray(
+            Image.fromarray(small).resize(size, Image.Resampling.BILINEAR)
+        )
+        large_maps.append(large)
+        masks.append(mask)
+    return large_maps, masks

@@ -1,0 +1,68 @@
+"""How much memory a run needs, said before it starts; what cannot fit is refused."""
+
+from pathlib import Path
+
+import jax
+
+from imvad_jax.data.batches import ArrayImages
+from imvad_jax.data.category import CategoryData
+from imvad_jax.errors import UserError
+from imvad_jax.methods import Detector
+from imvad_jax.training.parallel import Parallel
+
+PROGRAM_BYTES = 600 * 2**20  # Python, JAX, TensorFlow, compiled programs: measured, PaDiM on bottle
+
+
+def available_bytes(device: jax.Device) -> int | None:
+    """Free memory where the arrays will lie: the accelerator's, or the machine's; None: unknown."""
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        limit = stats.get("bytes_limit")
+        return limit - stats.get("bytes_in_use", 0) if limit else None
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def estimate(detector: Detector, data: CategoryData, parallel: Parallel) -> dict[str, int]:
+    """Bytes by purpose that fitting and scoring hold at their peak."""
+    decoded = sum(
+        images.images.nbytes for images in (data.train, data.test) if isinstance(images, ArrayImages)
+    )
+    # The maps are held once as scored and about twice more while the metrics are computed.
+    maps = 3 * len(data.test) * data.geometry.crop**2 * 4
+    return {
+        "program": PROGRAM_BYTES,
+        "decoded images": decoded,
+        "anomaly maps": maps,
+        **detector.memory_estimate(len(data.train), parallel.count),
+    }
+
+
+def check(parts: dict[str, int], available: int | None) -> str:
+    """The estimate as text.
+
+    Raises:
+      UserError: more is needed than there is, with the largest part and the flags to turn.
+    """
+    total = sum(parts.values())
+    largest = max(parts, key=parts.get)
+    have = f"{gib(available)} available" if available is not None else "available: unknown"
+    if available is not None and total > available:
+        raise UserError(
+            f"this run needs about {gib(total)} of memory and {gib(available)} are available; the "
+            f"largest part is '{largest}' with {gib(parts[largest])}. Lower --image_size, "
+            "--batch_size or --num_devices, or (padim) --num_channels, (patchcore) "
+            "--coreset_ratio or --embedding_dim, or take a smaller --backbone"
+        )
+    details = ", ".join(f"{name} {gib(size)}" for name, size in parts.items() if size >= 2**26)
+    return f"memory: about {gib(total)} needed, {have} ({details})"
+
+
+def gib(size: int) -> str:
+    """Bytes as text in GiB."""
+    return f"{size / 2**30:.2f} GiB"

@@ -1,0 +1,97 @@
+"""From flags to a configuration: presets, overrides, and the record a run keeps of them."""
+
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+
+from absl import flags
+
+from imvad_jax import methods
+from imvad_jax.backbones import BACKBONES
+from imvad_jax.errors import UserError, choose
+from imvad_jax.methods.base import config_from_strings
+
+# What must be equal for two runs to be the same run.
+IDENTITY = ("method", "config", "dataset", "category", "seed", "weights")
+
+
+def define_config_flags() -> None:
+    """Defines one flag for every field of every method's configuration."""
+    users: dict[str, list[str]] = {}
+    for name, method in methods.METHODS.items():
+        for field in dataclasses.fields(method.config):
+            users.setdefault(field.name, []).append(name)
+    for field, names in users.items():
+        flags.DEFINE_string(field, None, f"Field of {', '.join(names)}; default: the preset's.")
+
+
+def config_overrides() -> dict[str, str]:
+    """The configuration fields that were given as flags, as text."""
+    fields = {f.name for m in methods.METHODS.values() for f in dataclasses.fields(m.config)}
+    given = {name: flags.FLAGS[name].value for name in sorted(fields)}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def presets(method: str) -> dict[str, methods.DetectorConfig]:
+    """The presets of a method, from experiments/configs/<method>.py."""
+    methods.get(method)
+    return importlib.import_module(f"experiments.configs.{method}").presets()
+
+
+def resolve(method: str, preset: str, overrides: dict[str, str]) -> methods.DetectorConfig:
+    """The configuration that a preset and overrides name.
+
+    Raises:
+      UserError: an unknown method, preset, field, value or backbone.
+    """
+    available = presets(method)
+    config = config_from_strings(available[choose("--preset", preset, available)], overrides)
+    if config.backbone != "none" or "backbone" in overrides:
+        choose("--backbone", config.backbone, BACKBONES)
+    return config
+
+
+def identity_of(record: dict) -> dict:
+    """The part of a run's record that says which run it is."""
+    kept = json.loads(json.dumps({key: record.get(key) for key in IDENTITY}))
+    if kept["weights"]:
+        kept["weights"] = kept["weights"]["sha256"] or kept["weights"]["source"]
+    return kept
+
+
+def difference(old: dict, new: dict) -> str:
+    """What differs between two records, in words; empty if they are the same run."""
+    old, new = identity_of(old), identity_of(new)
+    old |= {f"config.{k}": v for k, v in (old.pop("config") or {}).items()}
+    new |= {f"config.{k}": v for k, v in (new.pop("config") or {}).items()}
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return "; ".join(f"{key} {old.get(key)} there, {new.get(key)} now" for key in keys)
+
+
+def read_record(run_dir: str | Path) -> dict | None:
+    """The config.json of a run directory, or None if it holds no run.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    path = Path(run_dir) / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text())
+        if not isinstance(record, dict) or "method" not in record:
+            raise ValueError("no field 'method'")
+        return record
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: not a run's record ({error})") from None
+
+
+def config_of(record: dict) -> methods.DetectorConfig:
+    """The configuration stored in a run's record. Raises UserError if it does not fit."""
+    kind = methods.get(record["method"]).config
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in record["config"].items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise UserError(f"config.json of the run: {error}") from None

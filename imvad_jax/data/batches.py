@@ -1,0 +1,51 @@
+"""Batches of one static shape: the last one is padded, and a mask says which rows are real."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+
+class Batch(NamedTuple):
+    """One batch. Padding rows hold zeros, `valid` False and index -1."""
+
+    images: np.ndarray  # uint8 [B, H, W, 3]
+    valid: np.ndarray  # bool [B]
+    index: np.ndarray  # int32 [B], the image's number in its source
+
+
+class Images(Protocol):
+    """A sequence of decoded images, in memory or on disk."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, batch_size: int, order: Sequence[int] | None = None) -> Iterator[Batch]:
+        """Batches in the given order (file order by default); the last one is padded."""
+        ...
+
+
+def padded_order(count: int, batch_size: int, order: Sequence[int] | None) -> np.ndarray:
+    """Image numbers `[ceil(n / B) * B]`, int32; -1 marks padding."""
+    order = np.arange(count) if order is None else np.asarray(order)
+    padding = -len(order) % batch_size
+    return np.concatenate([order, np.full(padding, -1)]).astype(np.int32)
+
+
+class ArrayImages:
+    """Images held in memory as uint8 `[N, H, W, C]`, C 1 (grey) or 3."""
+
+    def __init__(self, images: np.ndarray):
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batches(self, batch_size, order=None):
+        for index in padded_order(len(self), batch_size, order).reshape(-1, batch_size):
+            valid = index >= 0
+            images = self.images[np.maximum(index, 0)]
+            images[~valid] = 0
+            # Grey images become RGB here, so that all categories share one compiled program.
+            if images.shape[-1] == 1:
+                images = np.repeat(images, 3, axis=-1)
+            yield Batch(images, valid, index)

@@ -1,0 +1,211 @@
+"""One category ready for use: decoded once, cached compressed, or streamed where it is too big."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from imvad_jax.data import layouts
+from imvad_jax.data.batches import ArrayImages, Images
+from imvad_jax.data.decode import Geometry, load_mask
+from imvad_jax.data.pipeline import FileImages
+from imvad_jax.errors import UserError
+
+CACHE_VERSION = 1
+DECODE_BATCH = 32
+
+
+@dataclasses.dataclass
+class CategoryData:
+    """The images of one category at one geometry.
+
+    `masks` are bool `[T, H, W]`, `None` where the dataset has none; `files` is `None` when only a
+    cache was there.
+    """
+
+    dataset: str
+    name: str
+    geometry: Geometry
+    train: Images
+    test: Images
+    train_names: list[str]
+    test_names: list[str]
+    test_defects: list[str]
+    masks: np.ndarray | None
+    files: layouts.Category | None
+
+    @property
+    def labels(self) -> np.ndarray:
+        """1 for defective test images, 0 for good ones: int `[T]`."""
+        return np.array([int(d != "good") for d in self.test_defects])
+
+
+def open_category(
+    dataset: str,
+    data_dir: str | None,
+    name: str,
+    geometry: Geometry,
+    cache_dir: str | None,
+    seed: int = 0,
+    max_decoded_bytes: int = 4 * 2**30,
+    progress=lambda images, total, label: images,
+) -> CategoryData:
+    """Opens a category from its files, through the decoded cache where one is kept.
+
+    With `data_dir` the files are the truth and a cache that does not fit them is made anew.
+    Without it the cache in `cache_dir` is used alone. A category whose decoded images exceed
+    `max_decoded_bytes` is streamed from its files at every pass and not cached.
+
+    Raises:
+      UserError: bad files (named), or neither files nor a cache.
+    """
+    if not data_dir:
+        return _load_cache(_find_cache(cache_dir, dataset, name, geometry), geometry, None)
+    files = layouts.get(dataset).category(data_dir, name, seed)
+    mark = _fingerprint(files)
+    path = _cache_path(cache_dir, dataset, name, geometry, mark) if cache_dir else None
+    if path and path.is_file():
+        return _load_cache(path, geometry, files)
+    train = FileImages([s.path for s in files.train], geometry)
+    test = FileImages([s.path for s in files.test], geometry)
+    size = (len(train) + len(test)) * geometry.crop**2 * 3
+    keep = size <= max_decoded_bytes
+    data = CategoryData(
+        dataset=dataset,
+        name=name,
+        geometry=geometry,
+        train=_decode(train, progress, f"decode {name}/train") if keep else train,
+        test=_decode(test, progress, f"decode {name}/test") if keep else test,
+        train_names=[s.name for s in files.train],
+        test_names=[s.name for s in files.test],
+        test_defects=[s.defect for s in files.test],
+        masks=_masks(files, geometry),
+        files=files,
+    )
+    if keep and path:
+        _write_cache(path, data)
+    return data
+
+
+def _masks(files: layouts.Category, geometry: Geometry) -> np.ndarray | None:
+    if not files.has_masks:
+        return None
+    masks = np.zeros((len(files.test), geometry.crop, geometry.crop), bool)
+    for row, sample in zip(masks, files.test):
+        row[:] = load_mask(sample.mask_path, sample.path, geometry)
+    return masks
+
+
+def _decode(images: FileImages, progress, label: str) -> ArrayImages:
+    side = images.geometry.crop
+    array = np.empty((len(images), side, side, 3), np.uint8)
+    if len(images):
+        for batch in progress(images.batches(DECODE_BATCH), len(images), label):
+            array[batch.index[batch.valid]] = batch.images[batch.valid]
+    if (array[..., :1] == array).all():
+        array = np.ascontiguousarray(array[..., :1])  # grey: a third of the memory
+    return ArrayImages(array)
+
+
+def _fingerprint(files: layouts.Category) -> str:
+    digest = hashlib.sha256()
+    for sample in files.train + files.test:
+        digest.update(f"{sample.name}|{sample.defect}".encode())
+        for path in filter(None, (sample.path, sample.mask_path)):
+            stat = os.stat(path)
+            digest.update(f"|{stat.st_size}|{stat.st_mtime_ns}".encode())
+    return digest.hexdigest()[:12]
+
+
+def _cache_stem(dataset: str, name: str, geometry: Geometry) -> str:
+    return f"{dataset}-{name}-{geometry.size}-{geometry.crop}-"
+
+
+def _cache_path(cache_dir, dataset, name, geometry, mark) -> Path:
+    return Path(cache_dir).expanduser() / f"{_cache_stem(dataset, name, geometry)}{mark}.npz"
+
+
+def _find_cache(cache_dir, dataset, name, geometry) -> Path:
+    if not cache_dir:
+        raise UserError("--data_dir is missing, and --cache_dir too: there is nothing to read")
+    stem = _cache_stem(dataset, name, geometry)
+    found = sorted(Path(cache_dir).expanduser().glob(stem + "*.npz"))
+    if len(found) != 1:
+        what = f"{len(found)} decoded caches" if found else "no decoded cache"
+        raise UserError(
+            f"--cache_dir={cache_dir}: {what} named {stem}*.npz; expected one. "
+            "Name the dataset by --data_dir, or carry the cache of this category and size here"
+        )
+    return found[0]
+
+
+def cached_categories(cache_dir: str | None, dataset: str) -> list[str]:
+    """Names of the categories of `dataset` that have a cache, sorted."""
+    if not cache_dir:
+        return []
+    pattern = re.compile(rf"{re.escape(dataset)}-(.+)-\d+-\d+-[0-9a-f]{{12}}\.npz")
+    names = (pattern.fullmatch(p.name) for p in Path(cache_dir).expanduser().glob("*.npz"))
+    return sorted({match[1] for match in names if match})
+
+
+def _write_cache(path: Path, data: CategoryData) -> None:
+    meta = {"version": CACHE_VERSION, "dataset": data.dataset, "category": data.name,
+            "has_masks": data.masks is not None}  # fmt: skip
+    arrays = {
+        "meta": np.array(json.dumps(meta)),
+        "train_images": data.train.images,
+        "test_images": data.test.images,
+        "train_names": np.array(data.train_names),
+        "test_names": np.array(data.test_names, dtype=np.str_),
+        "test_defects": np.array(data.test_defects, dtype=np.str_),
+    }
+    if data.masks is not None:
+        arrays["masks"] = np.packbits(data.masks)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _load_cache(path: Path, geometry: Geometry, files: layouts.Category | None) -> CategoryData:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+        meta = json.loads(str(arrays["meta"]))
+        if meta["version"] != CACHE_VERSION:
+            raise ValueError(f"version {meta['version']}, expected {CACHE_VERSION}")
+        shape = arrays["test_images"].shape[:3]
+        masks = None
+        if meta["has_masks"]:
+            count = int(np.prod(shape))
+            masks = np.unpackbits(arrays["masks"], count=count).reshape(shape).astype(bool)
+        return CategoryData(
+            dataset=meta["dataset"],
+            name=meta["category"],
+            geometry=geometry,
+            train=ArrayImages(arrays["train_images"]),
+            test=ArrayImages(arrays["test_images"]),
+            train_names=arrays["train_names"].tolist(),
+            test_names=arrays["test_names"].tolist(),
+            test_defects=arrays["test_defects"].tolist(),
+            masks=masks,
+            files=files,
+        )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"{path}: the decoded cache is damaged ({error}); delete the file to make it anew"
+        ) from None

@@ -1,0 +1,121 @@
+"""The one decoder, Pillow: a file becomes a resized, cropped uint8 array."""
+
+import dataclasses
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from imvad_jax.errors import UserError
+
+# 100 megapixels: line-scan images pass, a decompression bomb does not.
+Image.MAX_IMAGE_PIXELS = 100_000_000
+
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I")
+_GREY = ("1", "L", "LA", "La", "F", *_SIXTEEN_BIT)
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """Images are resized to `size x size` (aspect ignored), then cropped at the centre to `crop`.
+
+    `crop == size` means no crop. Units: pixels.
+    """
+
+    size: int
+    crop: int
+
+    def __post_init__(self):
+        if self.size < 8:
+            raise UserError(f"--image_size={self.size}: must be at least 8 pixels")
+        if not 8 <= self.crop <= self.size:
+            raise UserError(
+                f"--crop_size={self.crop}: must lie between 8 and --image_size ({self.size})"
+            )
+
+    @property
+    def offset(self) -> int:
+        """First row and column of the crop, rounded as torchvision's CenterCrop does."""
+        return int(round((self.size - self.crop) / 2.0))
+
+
+def read_image(path: str) -> Image.Image:
+    """Opens and decodes one image file fully: mode "L" or "RGB", upright by its EXIF tag.
+
+    16-bit values are divided by 257, so that 65535 becomes 255; floating-point values must lie in
+    0 ... 1.
+
+    Raises:
+      UserError: the file is missing, truncated, no image, or too large; it is named.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.load()
+                image = ImageOps.exif_transpose(image)
+                return _to_eight_bits(image)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError,
+            Image.DecompressionBombWarning) as error:  # fmt: skip
+        raise UserError(f"{path}: not a readable image ({error})") from None
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    if image.mode in _SIXTEEN_BIT:
+        values = np.rint(np.asarray(image).astype(np.float64) / 257)
+        return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+    if image.mode == "F":
+        values = np.asarray(image)
+        if not (values.min() >= 0 and values.max() <= 1):
+            raise ValueError(
+                f"floating-point values {values.min():g} ... {values.max():g}; expected 0 ... 1"
+            )
+        return Image.fromarray(np.rint(values * 255).astype(np.uint8))
+    return image.convert("L" if image.mode in _GREY else "RGB")
+
+
+def _shape(image: Image.Image, geometry: Geometry) -> Image.Image:
+    # Pillow's bilinear is antialiased when shrinking.
+    image = image.resize((geometry.size, geometry.size), Image.Resampling.BILINEAR)
+    start, stop = geometry.offset, geometry.offset + geometry.crop
+    return image.crop((start, start, stop, stop))
+
+
+def load_image(path: str, geometry: Geometry) -> np.ndarray:
+    """Reads one image as uint8 `[crop, crop, C]`; C is 1 for grey files, else 3.
+
+    Raises UserError as `read_image`.
+    """
+    array = np.asarray(_shape(read_image(path), geometry))
+    return array[..., None] if array.ndim == 2 else array
+
+
+def read_mask(path: str, image_path: str) -> np.ndarray:
+    """Reads one mask at its own size: bool `[H, W]`, non-zero is defect.
+
+    Raises:
+      UserError: the mask is unreadable or not of the size of its image.
+    """
+    mask = read_image(path)
+    with Image.open(image_path) as image:
+        # EXIF orientations 5 to 8 lie on their side.
+        size = image.size[::-1] if image.getexif().get(0x0112, 1) >= 5 else image.size
+    if mask.size != size:
+        raise UserError(
+            f"{path}: mask of {mask.size[0]} x {mask.size[1]} pixels for an image of "
+            f"{size[0]} x {size[1]}; they must be equal"
+        )
+    return np.asarray(mask.convert("L")) > 0
+
+
+def load_mask(path: str | None, image_path: str, geometry: Geometry) -> np.ndarray:
+    """Mask as bool `[crop, crop]` by the benchmark's rule: bilinear, at least one half.
+
+    `path=None` (a good image) gives an empty mask. Raises UserError as `read_mask`.
+    """
+    if path is None:
+        return np.zeros((geometry.crop, geometry.crop), bool)
+    full = Image.fromarray(read_mask(path, image_path).astype(np.uint8) * 255)
+    return np.asarray(_shape(full, geometry)) >= 128

@@ -1,0 +1,67 @@
+"""The tf.data pipeline: image files to batches, decoded in parallel by Pillow, prefetched."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from imvad_jax.data.batches import Batch, padded_order
+from imvad_jax.data.decode import Geometry, load_image
+from imvad_jax.errors import UserError
+
+
+def _tensorflow():
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise UserError(
+            "decoding image files needs TensorFlow's tf.data (pip install tensorflow-cpu), which "
+            f"is not installed here ({error}); or bring a decoded cache and name it by --cache_dir"
+        ) from None
+    tf.config.set_visible_devices([], "GPU")  # the accelerator belongs to JAX
+    return tf
+
+
+class FileImages:
+    """Images on disk, decoded as they are read. Memory does not grow with their number."""
+
+    def __init__(self, paths: Sequence[str], geometry: Geometry):
+        self.paths = list(paths)
+        self.geometry = geometry
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def batches(self, batch_size, order=None):
+        """Yields batches in order.
+
+        Raises:
+          UserError: an image cannot be read; it is named.
+        """
+        tf = _tensorflow()
+        side = self.geometry.crop
+
+        def decode(index):
+            image = np.zeros((side, side, 3), np.uint8)
+            if index < 0:
+                return image, b""
+            try:
+                # Grey files broadcast to three channels.
+                image[:] = load_image(self.paths[index], self.geometry)
+                return image, b""
+            except UserError as error:  # carried as data: tf.data would bury it in a traceback
+                return image, str(error).encode()
+
+        def load(index):
+            image, error = tf.numpy_function(decode, [index], [tf.uint8, tf.string])
+            return tf.ensure_shape(image, (side, side, 3)), tf.ensure_shape(error, ()), index
+
+        dataset = tf.data.Dataset.from_tensor_slices(padded_order(len(self), batch_size, order))
+        dataset = dataset.map(load, num_parallel_calls=os.cpu_count(), deterministic=True)
+        dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(2)
+        for images, errors, index in dataset.as_numpy_iterator():
+            for message in errors:
+                if message:
+                    raise UserError(message.decode())
+            yield Batch(images, index >= 0, index)

@@ -1,0 +1,39 @@
+"""The methods. A new one is one new file and one line in METHODS."""
+
+from typing import NamedTuple
+
+from imvad_jax.errors import choose
+from imvad_jax.methods import padim, patchcore, raw_color, spade
+from imvad_jax.methods.base import Detector, DetectorConfig, Prediction
+
+
+class Method(NamedTuple):
+    """A registered method."""
+
+    title: str  # as printed in tables
+    detector: type[Detector]
+    config: type[DetectorConfig]
+    in_benchmark: bool = True  # one of the eleven; the baseline is not
+
+
+METHODS: dict[str, Method] = {
+    "padim": Method("PaDiM", padim.PaDiM, padim.PaDiMConfig),
+    "patchcore": Method("PatchCore", patchcore.PatchCore, patchcore.PatchCoreConfig),
+    "raw_color": Method("raw colour (baseline)", raw_color.RawColor, raw_color.RawColorConfig,
+                        in_benchmark=False),
+    "spade": Method("SPADE", spade.SPADE, spade.SPADEConfig),
+}  # fmt: skip
+
+
+def get(name: str) -> Method:
+    """The method called `name`. Raises UserError with the nearest valid name."""
+    return METHODS[choose("--method", name, METHODS)]
+
+
+def make(name: str, config: DetectorConfig | None = None) -> Detector:
+    """A detector, unfitted: a linen module of the method's default (official) configuration."""
+    method = get(name)
+    return method.detector(config or method.config())
+
+
+__all__ = ["METHODS", "Detector", "DetectorConfig", "Method", "Prediction", "get", "make"]

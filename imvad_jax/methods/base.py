@@ -1,0 +1,166 @@
+"""What every method is: a linen module and one pytree of variables.
+
+Collections: `backbone` (frozen, pretrained), `params` and `batch_stats` (trained), `memory` (fitted
+statistics, banks, fixed random draws). What is not fitted is absent.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array
+
+from imvad_jax import backbones
+from imvad_jax.errors import UserError
+
+FLOAT = 4  # bytes
+
+
+class Prediction(NamedTuple):
+    """Scores `[B]` and maps `[B, H, W]` (`None` for image-only methods); larger is more anomalous."""
+
+    score: Array
+    anomaly_map: Array | None
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectorConfig:
+    """Fields that every method has. Sizes in pixels."""
+
+    backbone: str = "wide_resnet50_2"
+    image_size: int = 256  # images are resized to this square ...
+    crop_size: int = 224  # ... and cropped at the centre to this; 0: no crop
+    batch_size: int = 32  # over all devices
+
+    @property
+    def input_size(self) -> int:
+        """Side of the square that the method sees, pixels."""
+        return self.crop_size or self.image_size
+
+    def without_missing_layers(self) -> "DetectorConfig | None":
+        """A configuration for weights that lack a layer this one needs; None if there is none."""
+        return None
+
+
+class Detector(nn.Module):
+    """Base of all methods.
+
+    A method defines `__call__(images) -> Prediction` and what its `phases` need. A statistics
+    phase needs `init_accumulator`, `accumulate` and `finalize`. All are called through `apply`.
+    Images are RGB float32 in [0, 1], `[B, H, W, 3]`.
+    """
+
+    config: DetectorConfig
+
+    phases: ClassVar[tuple[str, ...]] = ("statistics",)
+    outputs: ClassVar[tuple[str, ...]] = ()  # backbone intermediates in use; () without a backbone
+
+    def init_memory(self, key: Array) -> dict[str, Any]:
+        """The part of `memory` that is drawn at random before any image is seen."""
+        return {}
+
+    def init_accumulator(self, capacity: int) -> Any:
+        """An empty accumulator for one device that will see at most `capacity` images."""
+        raise TypeError(f"{type(self).__name__} has no statistics phase")
+
+    def accumulate(self, accumulator: Any, images: Array, index: Array) -> Any:
+        """Takes in a batch; `index` `[B]` is the image's number in the training set, -1 padding."""
+        raise TypeError(f"{type(self).__name__} has no statistics phase")
+
+    def finalize(
+        self, accumulators: Sequence[Any], count: int, key: Array, progress: "Progress"
+    ) -> dict[str, Any]:
+        """The fitted `memory` from the accumulators of all devices and the number of images."""
+        raise TypeError(f"{type(self).__name__} has no statistics phase")
+
+    def memory_estimate(self, images: int, devices: int) -> dict[str, int]:
+        """Bytes by purpose that a fit on so many images and its scoring hold at their peak."""
+        raise TypeError(f"{type(self).__name__} does not estimate its memory")
+
+    def features(self, images: Array, outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Intermediates of the frozen backbone by name, `[B, h, w, C]` each."""
+        variables = {
+            name: self.get_variable("backbone", name)
+            for name in ("params", "batch_stats")
+            if self.has_variable("backbone", name)
+        }
+        module = backbones.get(self.config.backbone).build()
+        return module.apply(variables, images, outputs=tuple(outputs or self.outputs))
+
+    def feature_shapes(self, outputs: Sequence[str] | None = None) -> dict[str, tuple[int, ...]]:
+        """Shapes `(h, w, C)` of the intermediates for one image of the configured size."""
+        size = self.config.input_size
+        return _feature_shapes(self.config.backbone, size, tuple(outputs or self.outputs))
+
+    def backbone_bytes(self) -> int:
+        """Bytes of the frozen backbone."""
+        if not self.outputs:
+            return 0
+        template = backbones.get(self.config.backbone).variables_template(self.outputs)
+        return sum(leaf.size * FLOAT for leaf in jax.tree.leaves(template))
+
+
+# progress(total, label) gives a function to call with the number of newly finished units.
+Progress = Callable[[int, str], Callable[[int], None]]
+
+
+@functools.lru_cache
+def _feature_shapes(backbone: str, size: int, outputs: tuple[str, ...]):
+    spec = backbones.get(backbone)
+    shapes = jax.eval_shape(
+        lambda variables, images: spec.build().apply(variables, images, outputs=outputs),
+        spec.variables_template(outputs),
+        jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32),
+    )
+    return {name: shapes[name].shape[1:] for name in outputs}
+
+
+def config_from_strings(config: DetectorConfig, values: dict[str, str]) -> DetectorConfig:
+    """`config` with fields replaced by values given as text (flags).
+
+    Raises:
+      UserError: a field that this config has not, or a value that is not of its type.
+    """
+    fields = {field.name: field for field in dataclasses.fields(config)}
+    changes = {}
+    for name, text in values.items():
+        if name not in fields:
+            raise UserError(
+                f"--{name}: {type(config).__name__} has no such field; valid: {', '.join(fields)}"
+            )
+        kind = type(getattr(config, name))
+        try:
+            changes[name] = _parse(kind, text)
+        except ValueError:
+            raise UserError(f"--{name}={text}: expected a value of type {kind.__name__}") from None
+    return dataclasses.replace(config, **changes)
+
+
+def _parse(kind: type, text: str):
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(text)
+        return text.lower() == "true"
+    if kind is tuple:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return kind(text)
+
+
+def row_mask(rows: int, count: Array) -> Array:
+    """True for the first `count` of `rows` rows: bool `[rows]`."""
+    return jnp.arange(rows) < count
+
+
+def round_up(value: int, bucket: int) -> int:
+    """The smallest multiple of `bucket` that is at least `value`."""
+    return -(-value // bucket) * bucket
+
+
+def as_host(tree):
+    """The pytree as numpy arrays (no copy on the CPU)."""
+    return jax.tree.map(np.asarray, tree)

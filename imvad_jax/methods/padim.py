@@ -1,0 +1,100 @@
+"""PaDiM: one Gaussian per position over a random subset of pretrained feature channels.
+
+Defard, Setkov, Loesch, Audigier, "PaDiM", ICPR 2020 workshops, arXiv 2011.08785.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from imvad_jax.methods import base
+from imvad_jax.ops import gaussian, resample
+
+
+@dataclasses.dataclass(frozen=True)
+class PaDiMConfig(base.DetectorConfig):
+    """Settings of PaDiM, names as in the paper where it has them."""
+
+    layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
+    num_channels: int = 0  # d, drawn from all channels; 0: 100, or 550 for bottleneck ResNets
+    regularization: float = 0.01  # epsilon on the diagonal of the covariance (eq. 1)
+    sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
+
+
+class PaDiM(base.Detector):
+    """PaDiM (Defard et al., 2020). Nothing is trained; the fit streams in constant memory."""
+
+    config: PaDiMConfig
+
+    @property
+    def outputs(self):
+        return self.config.layers
+
+    @property
+    def total_channels(self) -> int:
+        """Channels of all layers together."""
+        return sum(shape[-1] for shape in self.feature_shapes().values())
+
+    @property
+    def dim(self) -> int:
+        """Channels kept (the paper's d)."""
+        usual = 550 if self.config.backbone in ("resnet50", "wide_resnet50_2") else 100
+        return min(self.config.num_channels or usual, self.total_channels)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the feature map of the first layer."""
+        return self.feature_shapes()[self.config.layers[0]][:2]
+
+    def init_memory(self, key):
+        chosen = jax.random.choice(key, self.total_channels, (self.dim,), replace=False)
+        return {"channels": jnp.sort(chosen)}
+
+    def embed(self, images: Array) -> Array:
+        """Feature vectors `[B, P, d]`: all layers on the grid of the first, chosen channels only."""
+        grid = self.grid
+        maps = self.features(images)
+        stacked = jnp.concatenate(
+            [resample.resize_nearest(maps[name], grid) for name in self.config.layers], -1
+        )
+        chosen = jnp.take(stacked, self.get_variable("memory", "channels"), axis=-1)
+        return chosen.reshape(images.shape[0], grid[0] * grid[1], self.dim)
+
+    def init_accumulator(self, capacity):
+        return gaussian.empty_moments(self.grid[0] * self.grid[1], self.dim)
+
+    def accumulate(self, accumulator, images, index):
+        return gaussian.update_moments(accumulator, self.embed(images), index >= 0)
+
+    def finalize(self, accumulators, count, key, progress):
+        moments = gaussian.merge_all(accumulators)
+        done = progress(1, "covariances")
+        whitener = gaussian.whitening(moments.scatter, moments.count, self.config.regularization)
+        whitener.block_until_ready()
+        done(1)
+        return {
+            "channels": self.get_variable("memory", "channels"),
+            "mean": moments.mean,
+            "whitener": whitener,
+        }
+
+    def __call__(self, images):
+        embedding = self.embed(images)
+        mean = self.get_variable("memory", "mean")
+        whitener = self.get_variable("memory", "whitener")
+        distances = gaussian.mahalanobis(embedding, mean, whitener)
+        grid = distances.reshape(images.shape[0], *self.grid)
+        anomaly_map = resample.upsample_and_smooth(grid, images.shape[1:3], self.config.sigma)
+        return base.Prediction(anomaly_map.max((1, 2)), anomaly_map)
+
+    def memory_estimate(self, images, devices):
+        positions = self.grid[0] * self.grid[1]
+        square = positions * self.dim**2 * base.FLOAT
+        features = positions * self.total_channels * base.FLOAT
+        return {
+            "backbone": self.backbone_bytes() * devices,
+            "covariances, one set a device and the step's product": square * (devices + 1),
+            "features of a batch": 3 * features * self.config.batch_size,
+        }

@@ -1,0 +1,125 @@
+"""SPADE: the nearest good images, then the nearest feature to each pixel among theirs.
+
+Cohen, Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences", arXiv 2005.02357.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from imvad_jax.errors import UserError
+from imvad_jax.methods import base, buffers
+from imvad_jax.ops import neighbors, resample
+
+
+@dataclasses.dataclass(frozen=True)
+class SPADEConfig(base.DetectorConfig):
+    """Settings of SPADE."""
+
+    layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
+    pooled_layer: str = "layer4"  # its global average finds the nearest images
+    num_neighbors: int = 5  # K images; 50 in the paper, 5 in the code behind the table
+    sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
+
+    def __post_init__(self):
+        if self.num_neighbors < 1:
+            raise UserError(f"--num_neighbors={self.num_neighbors}: must be at least 1")
+
+    def without_missing_layers(self):
+        if self.pooled_layer != "layer4":
+            return None
+        return dataclasses.replace(self, pooled_layer="layer3")
+
+
+class SPADE(base.Detector):
+    """SPADE (Cohen, Hoshen, 2020). The image score does not depend on the map."""
+
+    config: SPADEConfig
+
+    @property
+    def outputs(self):
+        return tuple(dict.fromkeys((*self.config.layers, self.config.pooled_layer)))
+
+    def _pooled(self, maps: dict[str, Array]) -> Array:
+        return maps[self.config.pooled_layer].mean((1, 2))
+
+    def init_accumulator(self, capacity):
+        shapes = self.feature_shapes()
+        rows = {
+            name: (shapes[name][0] * shapes[name][1], shapes[name][2])
+            for name in self.config.layers
+        }
+        rows["pooled"] = shapes[self.config.pooled_layer][2:]
+        return buffers.init_buffer(capacity, rows)
+
+    def accumulate(self, accumulator, images, index):
+        maps = self.features(images)
+        rows = {
+            name: maps[name].reshape(images.shape[0], -1, maps[name].shape[-1])
+            for name in self.config.layers
+        }
+        rows["pooled"] = self._pooled(maps)
+        return buffers.append(accumulator, index, rows)
+
+    def finalize(self, accumulators, count, key, progress):
+        rows = base.round_up(count, buffers.IMAGE_BUCKET)
+        memory: dict = {"count": np.int32(count)}
+        for name in (*self.config.layers, "pooled"):
+            gallery = buffers.collect(accumulators, name, rows)
+            # Distances by expansion cancel unless both sides are centred.
+            center = gallery[:count].mean(tuple(range(gallery.ndim - 1)))
+            gallery -= center
+            memory[name] = gallery
+            memory[f"{name}_center"] = center
+        return memory
+
+    def __call__(self, images):
+        maps = self.features(images)
+        memory = {
+            name: self.get_variable("memory", name)
+            for name in (*self.config.layers, "pooled")
+        }
+        centers = {name: self.get_variable("memory", f"{name}_center") for name in memory}
+        count = self.get_variable("memory", "count")
+        # Few-shot: with fewer images than K, all of them are neighbours.
+        k = min(self.config.num_neighbors, memory["pooled"].shape[0])
+        distances, nearest = neighbors.nearest(
+            self._pooled(maps) - centers["pooled"], memory["pooled"], k,
+            base.row_mask(memory["pooled"].shape[0], count),
+        )  # fmt: skip
+        found = nearest >= 0
+        scores = jnp.where(found, jnp.sqrt(distances), 0).sum(1) / found.sum(1)
+
+        def layer_map(name: str) -> Array:
+            features = maps[name]
+            batch, height, width, channels = features.shape
+            queries = features.reshape(batch, -1, channels) - centers[name]
+
+            def one(arguments):
+                query, images_found = arguments
+                gallery = memory[name][images_found].reshape(-1, channels)
+                valid = jnp.repeat(images_found >= 0, memory[name].shape[1])
+                return jnp.sqrt(neighbors.nearest_squared_distance(query, gallery, valid))
+
+            grid = lax.map(one, (queries, nearest)).reshape(batch, height, width)
+            return resample.upsample_and_smooth(grid, images.shape[1:3], self.config.sigma)
+
+        # Smoothing is linear, so it may stand inside the mean over the layers.
+        layers = [layer_map(name) for name in self.config.layers]
+        return base.Prediction(scores, sum(layers) / len(layers))
+
+    def memory_estimate(self, images, devices):
+        shapes = self.feature_shapes()
+        per_image = sum(int(np.prod(shapes[name])) for name in self.config.layers)
+        rows = base.round_up(images, buffers.IMAGE_BUCKET)
+        gallery = rows * per_image * base.FLOAT
+        batch = self.config.batch_size * per_image * base.FLOAT
+        return {
+            "backbone": self.backbone_bytes() * devices,
+            "features of all images while fitting": gallery,
+            "gallery, one a device and one on the host": (devices + 1) * gallery,
+            "features of a batch": 3 * batch,
+            "neighbours' features": devices * self.config.num_neighbors * per_image * base.FLOAT,
+        }

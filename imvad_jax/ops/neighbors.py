@@ -1,0 +1,75 @@
+"""Exact nearest neighbours as matrix products in blocks, never `[queries, bank, dim]`."""
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+BLOCK = 4096  # bank rows a matrix product: 1024 queries x 4096 rows stay in the cache
+
+
+def _scan_bank(bank: Array, valid: Array | None, block: int, initial, merge):
+    """Folds `merge(carry, rows [block, D], start, usable [block])` over the blocks of the bank."""
+    count = bank.shape[0]
+    block = min(block, count)
+
+    def step(i, carry):
+        # The last block slides back to stay inside; its rows already seen are masked.
+        start = jnp.minimum(i * block, count - block)
+        rows = lax.dynamic_slice_in_dim(bank, start, block)
+        usable = start + jnp.arange(block) >= i * block
+        if valid is not None:
+            usable &= lax.dynamic_slice_in_dim(valid, start, block)
+        return merge(carry, rows, start, usable)
+
+    return lax.fori_loop(0, -(-count // block), step, initial)
+
+
+def _squared_distances(queries: Array, rows: Array, usable: Array) -> Array:
+    """`|r|^2 - 2 q.r` `[Q, block]`: the squared distance less `|q|^2`; unusable rows are inf."""
+    product = jnp.matmul(queries, rows.T, precision=lax.Precision.HIGHEST)
+    norms = jnp.where(usable, jnp.sum(rows * rows, -1), jnp.inf)
+    return norms - 2 * product
+
+
+def nearest_squared_distance(
+    queries: Array, bank: Array, valid: Array | None = None, block: int = BLOCK
+) -> Array:
+    """Squared Euclidean distance `[Q]` from each query `[Q, D]` to its nearest bank row `[M, D]`.
+
+    `valid` `[M]` masks padding rows. Distances by expansion cancel in float32: centre both sides
+    on the mean of the bank first. Clamped at 0.
+    """
+
+    def merge(best, rows, start, usable):
+        return jnp.minimum(best, jnp.min(_squared_distances(queries, rows, usable), -1))
+
+    best = jnp.full(queries.shape[0], jnp.inf, queries.dtype)
+    best = _scan_bank(bank, valid, block, best, merge)
+    return jnp.maximum(best + jnp.sum(queries * queries, -1), 0)
+
+
+def nearest(
+    queries: Array, bank: Array, k: int, valid: Array | None = None, block: int = BLOCK
+) -> tuple[Array, Array]:
+    """The `k` nearest bank rows: squared distances `[Q, k]`, ascending, and row numbers `[Q, k]`.
+
+    Ties go to the lower row number. Places beyond the number of valid rows hold `inf` and -1.
+    """
+    block = min(block, bank.shape[0])
+
+    def merge(carry, rows, start, usable):
+        distances, numbers = carry
+        new = _squared_distances(queries, rows, usable)
+        new_numbers = jnp.broadcast_to(start + jnp.arange(block), new.shape)
+        distances = jnp.concatenate([distances, new], 1)
+        numbers = jnp.concatenate([numbers, new_numbers], 1)
+        best, place = lax.top_k(-distances, k)
+        return -best, jnp.take_along_axis(numbers, place, 1)
+
+    initial = (
+        jnp.full((queries.shape[0], k), jnp.inf, queries.dtype),
+        jnp.full((queries.shape[0], k), -1, jnp.int32),
+    )
+    distances, numbers = _scan_bank(bank, valid, block, initial, merge)
+    found = jnp.isfinite(distances)
+    distances = jnp.maximum(distances + jnp.sum(queries * queries, -1, keepdims=True), 0)
+    return jnp.where(found, distances, jnp.inf), jnp.where(found, numbers, -1)

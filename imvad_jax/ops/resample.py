@@ -1,0 +1,79 @@
+"""Bilinear upsampling and Gaussian smoothing as small matrices: both are separable and linear."""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+
+def bilinear_matrix(n_in: int, n_out: int, align_corners: bool = False) -> np.ndarray:
+    """Weights `[n_out, n_in]` of 1-D linear interpolation without antialiasing.
+
+    `align_corners=False` has half-pixel centres and clamps at the edge (torch `F.interpolate`,
+    `jax.image.resize` when enlarging); `True` maps the first and last samples onto each other.
+    """
+    out = np.arange(n_out, dtype=np.float64)
+    if align_corners:
+        source = out * ((n_in - 1) / max(n_out - 1, 1))
+    else:
+        source = (out + 0.5) * (n_in / n_out) - 0.5
+    source = np.clip(source, 0, n_in - 1)
+    low = np.floor(source).astype(int)
+    high = np.minimum(low + 1, n_in - 1)
+    matrix = np.zeros((n_out, n_in))
+    np.add.at(matrix, (np.arange(n_out), low), 1 - (source - low))
+    np.add.at(matrix, (np.arange(n_out), high), source - low)
+    return matrix
+
+
+def gaussian_matrix(n: int, sigma: float, truncate: float = 4.0) -> np.ndarray:
+    """Weights `[n, n]` of a 1-D Gaussian filter with the edge sample repeated.
+
+    Equals `scipy.ndimage.gaussian_filter1d(..., mode="reflect")`: radius
+    `int(truncate * sigma + 0.5)`, weights normalised, border `d c b a | a b c d | d c b a`.
+    """
+    if sigma <= 0:
+        return np.eye(n)
+    radius = int(truncate * sigma + 0.5)
+    offsets = np.arange(-radius, radius + 1)
+    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
+    weights /= weights.sum()
+    position = (np.arange(n)[:, None] + offsets[None]) % (2 * n)
+    position = np.where(position >= n, 2 * n - 1 - position, position)
+    matrix = np.zeros((n, n))
+    np.add.at(matrix, (np.arange(n)[:, None], position), weights[None])
+    return matrix
+
+
+def upsample_and_smooth(
+    maps: Array, size: tuple[int, int], sigma: float = 4.0, align_corners: bool = False
+) -> Array:
+    """Enlarges maps `[B, h, w]` to `[B, H, W]` bilinearly, then smooths them with a Gaussian.
+
+    One matrix an axis holds both steps, exactly. Source: the common post-processing of SPADE,
+    PaDiM and PatchCore (sigma 4, 33 taps, symmetric border).
+    """
+
+    def axis(n_in: int, n_out: int) -> Array:
+        matrix = gaussian_matrix(n_out, sigma) @ bilinear_matrix(n_in, n_out, align_corners)
+        return jnp.asarray(matrix, maps.dtype)
+
+    rows, columns = axis(maps.shape[1], size[0]), axis(maps.shape[2], size[1])
+    return jnp.einsum(
+        "Hh,bhw,Ww->bHW", rows, maps, columns, precision=lax.Precision.HIGHEST
+    )
+
+
+def resize_bilinear(images: Array, size: tuple[int, int], align_corners: bool = False) -> Array:
+    """Resizes `[B, h, w, C]` to `[B, H, W, C]` bilinearly, without antialiasing."""
+    rows = jnp.asarray(bilinear_matrix(images.shape[1], size[0], align_corners), images.dtype)
+    columns = jnp.asarray(bilinear_matrix(images.shape[2], size[1], align_corners), images.dtype)
+    return jnp.einsum(
+        "Hh,bhwc,Ww->bHWc", rows, images, columns, precision=lax.Precision.HIGHEST
+    )
+
+
+def resize_nearest(images: Array, size: tuple[int, int]) -> Array:
+    """Resizes `[B, h, w, C]` to `[B, H, W, C]`: output i takes input `floor(i * h / H)` (torch)."""
+    rows = np.arange(size[0]) * images.shape[1] // size[0]
+    columns = np.arange(size[1]) * images.shape[2] // size[1]
+    return images[:, rows][:, :, columns]

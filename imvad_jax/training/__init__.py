@@ -1,0 +1,1 @@
+"""Fitting and scoring: the phases of a detector, compiled, on one device or many."""

@@ -1,0 +1,93 @@
+"""Data parallelism through one helper: jit on one device, pmap on several."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from imvad_jax.errors import UserError
+
+AXIS = "devices"
+
+
+class Parallel:
+    """The devices that share the work, and how arrays lie on them.
+
+    On several devices, arrays that are split or kept per device have a leading device axis; on one
+    they have none.
+    """
+
+    def __init__(self, devices: Sequence[jax.Device] | None = None):
+        self.devices = list(devices or jax.local_devices())
+
+    @property
+    def count(self) -> int:
+        """Number of devices."""
+        return len(self.devices)
+
+    def compile(
+        self, function: Callable, split: Sequence[bool], donate: Sequence[int] = ()
+    ) -> Callable:
+        """`function` compiled; `split[i]` says whether argument i has its own part a device.
+
+        Every output is per device: nothing that a device computed is dropped.
+        """
+        if self.count == 1:
+            return jax.jit(function, donate_argnums=donate)
+        return jax.pmap(
+            function,
+            axis_name=AXIS,
+            in_axes=tuple(0 if own else None for own in split),
+            donate_argnums=donate,
+            devices=self.devices,
+        )
+
+    def replicate(self, tree: Any) -> Any:
+        """A copy on every device."""
+        if self.count == 1:
+            return jax.device_put(tree, self.devices[0])
+        mesh = Mesh(np.array(self.devices), (AXIS,))
+        return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+    def split(self, array: np.ndarray) -> np.ndarray:
+        """A batch `[B, ...]` as `[devices, B / devices, ...]` (unchanged on one device)."""
+        if self.count == 1:
+            return array
+        return array.reshape(self.count, -1, *array.shape[1:])
+
+    def join(self, array: jax.Array) -> np.ndarray:
+        """The host's copy of a per-device result, devices in order: `[B, ...]`."""
+        array = np.asarray(array)
+        return array if self.count == 1 else array.reshape(-1, *array.shape[2:])
+
+    def parts(self, tree: Any) -> list[Any]:
+        """Per-device values as one pytree a device, each left where it lies."""
+        if self.count == 1:
+            return [tree]
+
+        def part(leaf, device):
+            shard = next(s for s in leaf.addressable_shards if s.device == device)
+            return shard.data[0]
+
+        return [jax.tree.map(lambda leaf, d=d: part(leaf, d), tree) for d in self.devices]
+
+    def batch_size(self, wanted: int) -> int:
+        """`wanted`, rounded up to a multiple of the number of devices."""
+        return -(-wanted // self.count) * self.count
+
+
+def choose_devices(count: int) -> Parallel:
+    """The first `count` local devices; 0 for all.
+
+    Raises:
+      UserError: more devices are wanted than there are.
+    """
+    local = jax.local_devices()
+    if not 0 <= count <= len(local):
+        raise UserError(
+            f"--num_devices={count}: this machine has {len(local)} {local[0].platform} devices; "
+            f"expected 0 (all) to {len(local)}"
+        )
+    return Parallel(local[: count or len(local)])

@@ -1,0 +1,74 @@
+"""Scores images with a fitted detector: one compiled program for all batches."""
+
+import functools
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+
+from imvad_jax.data.batches import Images
+from imvad_jax.methods.base import Detector, Progress
+from imvad_jax.training.fit import IN_FLIGHT, as_float, silent_progress
+from imvad_jax.training.parallel import Parallel
+from imvad_jax.training.timing import Timings
+
+
+class Scores(NamedTuple):
+    """Image scores float32 `[N]`; maps float32 `[N, H, W]`, or None for image-only methods."""
+
+    image: np.ndarray
+    maps: np.ndarray | None
+
+
+@functools.lru_cache(maxsize=8)
+def scoring_step(detector: Detector, devices: tuple):
+    """The compiled scoring function `(variables, uint8 images) -> Prediction`."""
+
+    def step(variables, images):
+        return detector.apply(variables, as_float(images))
+
+    return Parallel(devices).compile(step, split=(False, True))
+
+
+def score(
+    detector: Detector,
+    variables: dict,
+    images: Images,
+    parallel: Parallel,
+    batch_size: int | None = None,
+    progress: Progress = silent_progress,
+    timings: Timings | None = None,
+) -> Scores:
+    """Scores all images, in order.
+
+    Raises:
+      UserError: an image cannot be read; it is named.
+    """
+    timings = timings or Timings()
+    batch_size = parallel.batch_size(batch_size or detector.config.batch_size)
+    step = scoring_step(detector, tuple(parallel.devices))
+    variables = parallel.replicate(variables)
+    done = progress(len(images), "score")
+    scores = np.zeros(len(images), np.float32)
+    maps = None
+    in_flight = deque()
+
+    def receive():
+        nonlocal maps
+        prediction, batch = in_flight.popleft()
+        rows = batch.index[batch.valid]
+        scores[rows] = parallel.join(prediction.score)[batch.valid]
+        if prediction.anomaly_map is not None:
+            found = parallel.join(prediction.anomaly_map)[batch.valid]
+            if maps is None:
+                maps = np.zeros((len(images), *found.shape[1:]), np.float32)
+            maps[rows] = found
+        done(len(rows))
+
+    for batch in timings.wait(images.batches(batch_size), "score"):
+        in_flight.append((step(variables, parallel.split(batch.images)), batch))
+        if len(in_flight) > IN_FLIGHT:
+            receive()
+    while in_flight:
+        receive()
+    return Scores(scores, maps)

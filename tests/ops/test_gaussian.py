@@ -1,0 +1,66 @@
+"""Streaming Gaussians against numpy in float64 and scipy's Mahalanobis distance."""
+
+import jax.numpy as jnp
+import numpy as np
+from scipy.spatial.distance import mahalanobis
+
+from imvad_jax.ops import gaussian
+
+
+def stream(features, batch):
+    moments = gaussian.empty_moments(*features.shape[1:])
+    for start in range(0, len(features), batch):
+        part = features[start : start + batch]
+        valid = np.arange(batch) < len(part)
+        padding = np.full((batch - len(part), *part.shape[1:]), np.nan, np.float32)
+        moments = gaussian.update_moments(
+            moments, jnp.asarray(np.concatenate([part, padding])), jnp.asarray(valid)
+        )
+    return moments
+
+
+def samples(n=50, positions=6, dim=5, offset=100.0):
+    # A large common offset: float32 sums of squares would lose the covariance.
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(positions, dim, dim))
+    return (np.einsum("npd,pde->npe", rng.normal(size=(n, positions, dim)), mixing)
+            + offset).astype(np.float32)  # fmt: skip
+
+
+def test_moments_equal_numpy_with_a_padded_last_batch():
+    features = samples()
+    moments = stream(features, 16)
+    assert float(moments.count) == 50
+    for position in range(features.shape[1]):
+        values = features[:, position].astype(np.float64)
+        np.testing.assert_allclose(moments.mean[position], values.mean(0), rtol=1e-6)
+        expected = np.cov(values.T) * 49
+        np.testing.assert_allclose(moments.scatter[position], expected, rtol=1e-3, atol=1e-2)
+
+
+def test_merging_parts_equals_one_stream():
+    features = samples()
+    whole = stream(features, 10)
+    parts = [stream(features[:20], 10), stream(features[20:20], 10), stream(features[20:], 10)]
+    merged = gaussian.merge_all(parts)
+    np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-6)
+    np.testing.assert_allclose(merged.scatter, whole.scatter, rtol=1e-3, atol=1e-2)
+
+
+def test_distance_equals_scipy_also_for_more_positions_than_a_block():
+    features = samples(n=40, positions=gaussian.BLOCK + 3, dim=4, offset=0.0)
+    moments = stream(features, 20)
+    scatter = np.array(moments.scatter)
+    whitener = gaussian.whitening(moments.scatter, moments.count, 0.01)
+    test = samples(n=3, positions=gaussian.BLOCK + 3, dim=4, offset=0.5)
+    distances = gaussian.mahalanobis(jnp.asarray(test), moments.mean, whitener)
+    for position in (0, gaussian.BLOCK - 1, gaussian.BLOCK + 2):
+        inverse = np.linalg.inv(scatter[position].astype(np.float64) / 39 + 0.01 * np.eye(4))
+        expected = [mahalanobis(x[position], moments.mean[position], inverse) for x in test]
+        np.testing.assert_allclose(distances[:, position], expected, rtol=1e-3)
+
+
+def test_one_sample_leaves_the_regularisation():
+    moments = stream(samples(n=1), 1)
+    whitener = gaussian.whitening(moments.scatter, moments.count, 0.01)
+    np.testing.assert_allclose(whitener[0], np.eye(5) * 10, rtol=1e-5)

@@ -1,0 +1,47 @@
+"""Nearest neighbours against scikit-learn."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.neighbors import NearestNeighbors
+
+from imvad_jax.ops import neighbors
+
+
+@pytest.fixture(scope="module")
+def points():
+    rng = np.random.default_rng(0)
+    queries, bank = rng.normal(size=(50, 16)), rng.normal(size=(333, 16))
+    return queries.astype(np.float32), bank.astype(np.float32)
+
+
+@pytest.mark.parametrize("block", [7, 100, 333, 4096])
+def test_nearest_is_exact_for_any_block(points, block):
+    queries, bank = points
+    expected, rows = NearestNeighbors(n_neighbors=4).fit(bank).kneighbors(queries)
+    distances, found = neighbors.nearest(queries, jnp.asarray(bank), 4, block=block)
+    np.testing.assert_array_equal(found, rows)
+    np.testing.assert_allclose(distances, expected**2, rtol=1e-4)
+    single = neighbors.nearest_squared_distance(queries, jnp.asarray(bank), block=block)
+    np.testing.assert_allclose(single, expected[:, 0] ** 2, rtol=1e-4)
+
+
+def test_padding_rows_are_never_found(points):
+    queries, bank = points
+    padded = np.concatenate([bank, queries])  # padding that would be at distance 0
+    valid = np.arange(len(padded)) < len(bank)
+    _, found = neighbors.nearest(queries, jnp.asarray(padded), 3, jnp.asarray(valid), block=64)
+    assert int(found.max()) < len(bank)
+    np.testing.assert_allclose(
+        neighbors.nearest_squared_distance(queries, jnp.asarray(padded), jnp.asarray(valid)),
+        neighbors.nearest_squared_distance(queries, jnp.asarray(bank)),
+        rtol=1e-5,
+    )
+
+
+def test_fewer_rows_than_neighbours(points):
+    queries, bank = points
+    valid = jnp.arange(len(bank)) < 2
+    distances, found = neighbors.nearest(queries, jnp.asarray(bank), 5, valid)
+    assert np.isinf(distances[:, 2:]).all() and (found[:, 2:] == -1).all()
+    assert np.isfinite(distances[:, :2]).all()

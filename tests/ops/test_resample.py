@@ -1,0 +1,50 @@
+"""Resampling against scipy and against torch's conventions worked by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from imvad_jax.ops import resample
+
+
+@pytest.mark.parametrize("n", [5, 40, 256])
+def test_gaussian_matrix_is_scipys_filter(n):
+    signal = np.random.default_rng(0).normal(size=n)
+    expected = ndimage.gaussian_filter1d(signal, 4, mode="reflect")
+    np.testing.assert_allclose(resample.gaussian_matrix(n, 4) @ signal, expected, atol=1e-12)
+
+
+def test_bilinear_half_pixel_by_hand():
+    # Enlarging [0, 1] to 4: centres at -.25, .25, .75, 1.25, clamped at the edge.
+    np.testing.assert_allclose(
+        resample.bilinear_matrix(2, 4) @ [0, 1], [0, 0.25, 0.75, 1], atol=1e-15
+    )
+
+
+def test_bilinear_align_corners_by_hand():
+    np.testing.assert_allclose(
+        resample.bilinear_matrix(2, 4, align_corners=True) @ [0, 1], [0, 1 / 3, 2 / 3, 1]
+    )
+
+
+def test_bilinear_equals_jax_image_resize():
+    maps = jax.random.normal(jax.random.key(0), (2, 7, 9, 3))
+    expected = jax.image.resize(maps, (2, 28, 45, 3), "linear", antialias=False)
+    np.testing.assert_allclose(resample.resize_bilinear(maps, (28, 45)), expected, atol=1e-5)
+
+
+def test_upsample_and_smooth_is_both_steps():
+    maps = np.random.default_rng(1).normal(size=(2, 16, 16)).astype(np.float32)
+    large = jax.image.resize(maps, (2, 64, 64), "linear", antialias=False)
+    expected = [ndimage.gaussian_filter(np.asarray(m, np.float64), 4) for m in large]
+    np.testing.assert_allclose(
+        resample.upsample_and_smooth(jnp.asarray(maps), (64, 64)), expected, atol=1e-5
+    )
+
+
+def test_nearest_repeats_for_whole_factors():
+    image = jnp.arange(4.0).reshape(1, 2, 2, 1)
+    expected = np.repeat(np.repeat(image, 3, 1), 3, 2)
+    np.testing.assert_array_equal(resample.resize_nearest(image, (6, 6)), expected)
