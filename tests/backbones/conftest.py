@@ -1,0 +1,68 @@
+"""What the backbone tests share: the shared folder, and weights made by the golden recipe."""
+
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from imvad_jax.backbones import layout
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and golden features; skips the test where there is none."""
+    root = Path(__file__).resolve().parents[2]
+    path = Path(os.environ.get("IMVAD_SHARED", root / ".." / "shared"))
+    if not path.is_dir():
+        pytest.skip(f"no shared data at {path} (set IMVAD_SHARED)")
+    return path
+
+
+def _recipe(spec, outputs):
+    """timm's tensors of the reference recipe: seeded by the CRC-32 of their names."""
+    tensors = {}
+    for path, leaf in traverse_util.flatten_dict(spec.variables_template(outputs)).items():
+        name = layout.timm_name(path[1:])
+        shape = layout.torch_shape(path, leaf.shape)
+        z = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
+        if name.endswith("running_var"):
+            z = np.abs(z) * 0.5 + 0.5
+        elif name.endswith("running_mean"):
+            z = 0.1 * z
+        elif z.ndim >= 2:
+            z = z * np.sqrt(1 / np.prod(shape[1:]))
+        elif name.endswith("bias"):
+            z = 0.05 * z
+        else:
+            z = 1 + 0.1 * z
+        tensors[name] = z.astype(np.float32)
+    return tensors
+
+
+@pytest.fixture(scope="session")
+def recipe():
+    """recipe(spec, outputs) -> tensors by timm's names, in PyTorch's layouts."""
+    return _recipe
+
+
+@pytest.fixture(scope="session")
+def golden(shared):
+    """golden(name) -> (images [2, 96, 96, 3], {output: features [B, H, W, C]}).
+
+    The reference fed its input unnormalised, so the images here undo the normalisation.
+    """
+
+    def load(name):
+        x = np.random.default_rng(0).standard_normal((2, 3, 96, 96)).astype(np.float32)
+        mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+        images = (x.transpose(0, 2, 3, 1) * std + mean).astype(np.float32)
+        file = shared / "reference" / "parity" / f"{name}.npz"
+        if not file.is_file():
+            pytest.skip(f"no golden features at {file}")
+        with np.load(file) as features:
+            return images, {key: features[key].transpose(0, 2, 3, 1) for key in features.files}
+
+    return load
