@@ -31,7 +31,9 @@ def available_bytes(device: jax.Device) -> int | None:
 def estimate(detector: Detector, data: CategoryData, parallel: Parallel) -> dict[str, int]:
     """Bytes by purpose that fitting and scoring hold at their peak."""
     decoded = sum(
-        images.images.nbytes for images in (data.train, data.test) if isinstance(images, ArrayImages)
+        images.images.nbytes
+        for images in (data.train, data.test)
+        if isinstance(images, ArrayImages)
     )
     # The maps are held once as scored and about twice more while the metrics are computed.
     maps = 3 * len(data.test) * data.geometry.crop**2 * 4

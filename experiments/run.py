@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 from absl import flags
+from imvad_jax.reporting.results import result_path
 
-from experiments import cell, memory, program, settings
+from experiments import cell, devices, memory, program, settings
 from imvad_jax import backbones, methods
 from imvad_jax.data import layouts
 from imvad_jax.data.category import cached_categories, open_category
@@ -20,7 +21,6 @@ from imvad_jax.data.decode import Geometry
 from imvad_jax.errors import UserError, choose
 from imvad_jax.reporting import report
 from imvad_jax.reporting.progress import track
-from imvad_jax.reporting.results import result_path
 from imvad_jax.reporting.table import format_table
 from imvad_jax.training.timing import Timings
 
@@ -83,7 +83,7 @@ def find_categories(dataset: str) -> list[str]:
 
 
 def _decoded_dir() -> str | None:
-    return str(program.cache_dir() / "decoded") if program.cache_dir() else None
+    return str(devices.cache_dir() / "decoded") if devices.cache_dir() else None
 
 
 def main() -> int:
@@ -99,7 +99,7 @@ def main() -> int:
     categories = find_categories(_DATASET.value)
     if not _WORKDIR.value and not _DRY_RUN.value:
         raise UserError("--workdir is missing: name the directory that the run writes to")
-    parallel = program.start_jax()
+    parallel = devices.start_jax()
     options = cell.Options(
         _SAVE_PREDICTIONS.value, _SAVE_HEATMAPS.value, _FULL_RESOLUTION.value, _BENCHMARK_PRO.value
     )

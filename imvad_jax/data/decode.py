@@ -36,7 +36,7 @@ class Geometry:
     @property
     def offset(self) -> int:
         """First row and column of the crop, rounded as torchvision's CenterCrop does."""
-        return int(round((self.size - self.crop) / 2.0))
+        return round((self.size - self.crop) / 2)
 
 
 def read_image(path: str) -> Image.Image:

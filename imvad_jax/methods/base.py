@@ -22,7 +22,7 @@ FLOAT = 4  # bytes
 
 
 class Prediction(NamedTuple):
-    """Scores `[B]` and maps `[B, H, W]` (`None` for image-only methods); larger is more anomalous."""
+    """Scores `[B]` and maps `[B, H, W]` (`None`: image-only method); larger is more anomalous."""
 
     score: Array
     anomaly_map: Array | None
@@ -81,6 +81,10 @@ class Detector(nn.Module):
     def memory_estimate(self, images: int, devices: int) -> dict[str, int]:
         """Bytes by purpose that a fit on so many images and its scoring hold at their peak."""
         raise TypeError(f"{type(self).__name__} does not estimate its memory")
+
+    def memory(self, name: str) -> Array:
+        """A fitted array (loaded checkpoints hold numpy, which a traced index can't index)."""
+        return jnp.asarray(self.get_variable("memory", name))
 
     def features(self, images: Array, outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Intermediates of the frozen backbone by name, `[B, h, w, C]` each."""

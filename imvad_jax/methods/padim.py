@@ -53,13 +53,13 @@ class PaDiM(base.Detector):
         return {"channels": jnp.sort(chosen)}
 
     def embed(self, images: Array) -> Array:
-        """Feature vectors `[B, P, d]`: all layers on the grid of the first, chosen channels only."""
+        """The chosen channels `[B, P, d]` of all layers, on the grid of the first."""
         grid = self.grid
         maps = self.features(images)
         stacked = jnp.concatenate(
             [resample.resize_nearest(maps[name], grid) for name in self.config.layers], -1
         )
-        chosen = jnp.take(stacked, self.get_variable("memory", "channels"), axis=-1)
+        chosen = jnp.take(stacked, self.memory("channels"), axis=-1)
         return chosen.reshape(images.shape[0], grid[0] * grid[1], self.dim)
 
     def init_accumulator(self, capacity):
@@ -75,16 +75,14 @@ class PaDiM(base.Detector):
         whitener.block_until_ready()
         done(1)
         return {
-            "channels": self.get_variable("memory", "channels"),
+            "channels": self.memory("channels"),
             "mean": moments.mean,
             "whitener": whitener,
         }
 
     def __call__(self, images):
         embedding = self.embed(images)
-        mean = self.get_variable("memory", "mean")
-        whitener = self.get_variable("memory", "whitener")
-        distances = gaussian.mahalanobis(embedding, mean, whitener)
+        distances = gaussian.mahalanobis(embedding, self.memory("mean"), self.memory("whitener"))
         grid = distances.reshape(images.shape[0], *self.grid)
         anomaly_map = resample.upsample_and_smooth(grid, images.shape[1:3], self.config.sigma)
         return base.Prediction(anomaly_map.max((1, 2)), anomaly_map)

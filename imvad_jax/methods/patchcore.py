@@ -86,7 +86,7 @@ class PatchCore(base.Detector):
 
     def accumulate(self, accumulator, images, index):
         embedding = self.embed(images)
-        projection = self.get_variable("memory", "projection")
+        projection = self.memory("projection")
         projected = jnp.matmul(embedding, projection, precision=lax.Precision.HIGHEST)
         return buffers.append(accumulator, index, {"patches": embedding, "projected": projected})
 
@@ -99,12 +99,11 @@ class PatchCore(base.Detector):
         done = progress(picks, "coreset")
         chosen = coreset.k_center(projected, count * positions, picks, key, done)
         del projected
-        image, position = np.divmod(np.asarray(chosen), positions)
-        bank = buffers.take_rows(accumulators, "patches", image, position)
-        center = bank.mean(0)
-        padding = base.round_up(picks, BANK_BUCKET) - picks
+        padded = np.resize(chosen, base.round_up(picks, BANK_BUCKET))
+        bank = buffers.take_rows(accumulators, "patches", *np.divmod(padded, positions))
+        center = bank[:picks].mean(0)
         return {
-            "bank": np.pad(bank - center, ((0, padding), (0, 0))),
+            "bank": bank - center,
             "bank_count": np.int32(picks),
             "center": center,  # distances by expansion cancel unless both sides are centred
         }
@@ -114,9 +113,9 @@ class PatchCore(base.Detector):
         return max(int(images * self.grid[0] * self.grid[1] * self.config.coreset_ratio), 1)
 
     def __call__(self, images):
-        bank = self.get_variable("memory", "bank")
-        valid = base.row_mask(bank.shape[0], self.get_variable("memory", "bank_count"))
-        embedding = self.embed(images) - self.get_variable("memory", "center")
+        bank = self.memory("bank")
+        valid = base.row_mask(bank.shape[0], self.memory("bank_count"))
+        embedding = self.embed(images) - self.memory("center")
 
         def score(query: Array):
             if self.config.num_neighbors == 1:

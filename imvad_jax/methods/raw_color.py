@@ -46,7 +46,7 @@ class RawColor(base.Detector):
         return {"mean": moments.mean, "whitener": whitener}
 
     def __call__(self, images):
-        mean, whitener = (self.get_variable("memory", name) for name in ("mean", "whitener"))
+        mean, whitener = (self.memory(name) for name in ("mean", "whitener"))
         distances = gaussian.mahalanobis(self.embed(images), mean, whitener)
         size = self.config.grid_size
         grid = distances.reshape(images.shape[0], size, size)

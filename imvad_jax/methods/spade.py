@@ -77,12 +77,9 @@ class SPADE(base.Detector):
 
     def __call__(self, images):
         maps = self.features(images)
-        memory = {
-            name: self.get_variable("memory", name)
-            for name in (*self.config.layers, "pooled")
-        }
-        centers = {name: self.get_variable("memory", f"{name}_center") for name in memory}
-        count = self.get_variable("memory", "count")
+        memory = {name: self.memory(name) for name in (*self.config.layers, "pooled")}
+        centers = {name: self.memory(f"{name}_center") for name in memory}
+        count = self.memory("count")
         # Few-shot: with fewer images than K, all of them are neighbours.
         k = min(self.config.num_neighbors, memory["pooled"].shape[0])
         distances, nearest = neighbors.nearest(

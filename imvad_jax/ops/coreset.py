@@ -5,6 +5,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 STARTS = 10  # random rows whose mean distance anchors the first pick (official PatchCore)
@@ -47,7 +48,7 @@ def k_center(
     key: Array,
     progress: Callable[[int], None] = lambda done: None,
     chunk: int = 256,
-) -> Array:
+) -> np.ndarray:
     """Row numbers `[picks]` of a greedy k-centre coreset of the first `count` rows of `[N, D]`.
 
     Source: PatchCore (Roth et al., CVPR 2022), algorithm 1, started as the official code does: the
@@ -67,4 +68,4 @@ def k_center(
         distances, chosen = _pick(features, distances, chosen, start, stop)
         chosen.block_until_ready()
         progress(stop - start)
-    return chosen[:picks]
+    return np.asarray(chosen)[:picks]  # cut on the host: no program for each number of picks

@@ -53,9 +53,11 @@ def upsample_and_smooth(
     PaDiM and PatchCore (sigma 4, 33 taps, symmetric border).
     """
 
+    maps = jnp.asarray(maps)
+
     def axis(n_in: int, n_out: int) -> Array:
         matrix = gaussian_matrix(n_out, sigma) @ bilinear_matrix(n_in, n_out, align_corners)
-        return jnp.asarray(matrix, maps.dtype)
+        return jnp.asarray(matrix.astype(maps.dtype))
 
     rows, columns = axis(maps.shape[1], size[0]), axis(maps.shape[2], size[1])
     return jnp.einsum(

@@ -13,7 +13,7 @@ NAME = "checkpoint"
 
 
 def save_variables(run_dir: str | Path, variables: dict) -> None:
-    """Writes the variables of a fitted detector to `run_dir/checkpoint`; waits until they are there.
+    """Writes a fitted detector's variables to `run_dir/checkpoint`; waits until they are there.
 
     They are saved as host arrays, so that they restore on any number of devices.
     """

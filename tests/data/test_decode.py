@@ -1,5 +1,7 @@
 """Decoding: modes, sizes, masks, and files that cannot be read."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -84,9 +86,10 @@ def test_mis_sized_mask_is_named_with_both_sizes(tmp_path):
 
 
 def test_unreadable_files_are_named(tmp_path):
-    good = save(tmp_path / "a.png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
-    data = open(good, "rb").read()
-    for name, content in {"cut.png": data[: len(data) // 2], "empty.png": b"", "text.png": b"hi"}.items():
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    data = Path(save(tmp_path / "a.png", noise)).read_bytes()
+    contents = {"cut.png": data[: len(data) // 2], "empty.png": b"", "text.png": b"hi"}
+    for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=name):
             read_image(str(tmp_path / name))

@@ -1,0 +1,35 @@
+"""Small fitted detectors for the tests: smoke presets on random ResNet weights."""
+
+import jax
+import numpy as np
+
+from experiments import settings
+from imvad_jax import backbones, methods
+from imvad_jax.backbones.weights import load_weights
+from imvad_jax.data.batches import ArrayImages
+from imvad_jax.training.fit import fit, init_variables
+from imvad_jax.training.parallel import Parallel
+
+
+def images(count: int, seed: int = 0, size: int = 64) -> ArrayImages:
+    """Random uint8 images `[count, size, size, 3]`, smooth enough to look like something."""
+    small = np.random.default_rng(seed).uniform(0, 255, (count, 8, 8, 3))
+    return ArrayImages(np.kron(small, np.ones((1, size // 8, size // 8, 1))).astype(np.uint8))
+
+
+def make(method: str, **overrides) -> tuple[methods.Detector, dict]:
+    """A detector of the smoke preset and its variables before the fit."""
+    text = {name: str(value) for name, value in overrides.items()}
+    detector = methods.make(method, settings.resolve(method, "smoke", text))
+    backbone = None
+    if detector.outputs:
+        spec = backbones.get(detector.config.backbone)
+        backbone = load_weights(spec, "random", detector.outputs).variables
+    return detector, init_variables(detector, backbone, seed=0)
+
+
+def fitted(method: str, count: int = 20, devices: int = 1, seed: int = 0, **overrides):
+    """A detector fitted on `count` random images: the detector, its variables, the devices."""
+    parallel = Parallel(jax.local_devices()[:devices])
+    detector, variables = make(method, **overrides)
+    return detector, fit(detector, variables, images(count), parallel, seed), parallel

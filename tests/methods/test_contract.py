@@ -1,0 +1,129 @@
+"""What every method promises, tested on all of them alike."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import settings
+from imvad_jax import methods
+from imvad_jax.data.batches import ArrayImages
+from imvad_jax.errors import UserError
+from imvad_jax.training import checkpoint
+from imvad_jax.training.fit import fit
+from imvad_jax.training.parallel import Parallel
+from imvad_jax.training.score import score
+from imvad_jax.training.timing import COMPILES
+from tests.methods.small import fitted, images, make
+
+ALL = sorted(methods.METHODS)
+
+
+def scores_of(detector, variables, test, devices=1, batch_size=None):
+    parallel = Parallel(jax.local_devices()[:devices])
+    return score(detector, variables, test, parallel, batch_size)
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_prediction_shapes_and_padding(method):
+    detector, variables, _ = fitted(method)
+    found = scores_of(detector, variables, images(5, 1), batch_size=4)
+    assert found.image.shape == (5,) and np.isfinite(found.image).all()
+    assert found.maps.shape == (5, 64, 64) and np.isfinite(found.maps).all()
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_scores_are_the_same_in_batches_of_1_and_32(method):
+    detector, variables, _ = fitted(method)
+    one = scores_of(detector, variables, images(7, 1), batch_size=1)
+    many = scores_of(detector, variables, images(7, 1), batch_size=32)
+    np.testing.assert_allclose(one.image, many.image, rtol=1e-5)
+    np.testing.assert_allclose(one.maps, many.maps, rtol=1e-5, atol=1e-5 * one.maps.max())
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_a_rerun_is_bit_identical(method):
+    _, first, _ = fitted(method)
+    _, second, _ = fitted(method)
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_one_and_eight_devices_agree(method):
+    detector, one, _ = fitted(method, devices=1)
+    _, eight, _ = fitted(method, devices=8)
+    a = scores_of(detector, one, images(9, 1))
+    b = scores_of(detector, eight, images(9, 1), devices=8)
+    np.testing.assert_allclose(a.image, b.image, rtol=1e-4)
+    np.testing.assert_allclose(a.maps, b.maps, rtol=1e-3, atol=1e-4 * a.maps.max())
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_checkpoint_round_trip_from_eight_devices_to_one(method, tmp_path):
+    detector, variables, _ = fitted(method, devices=8)
+    checkpoint.save_variables(tmp_path, variables)
+    restored = checkpoint.load_variables(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(variables), restored)
+    a = scores_of(detector, variables, images(3, 1))
+    b = scores_of(detector, restored, images(3, 1))
+    np.testing.assert_array_equal(a.image, b.image)
+    np.testing.assert_array_equal(a.maps, b.maps)
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_a_second_category_compiles_nothing(method):
+    detector, variables = make(method)
+    parallel = Parallel(jax.local_devices()[:2])
+
+    def run(count, seed):
+        found = fit(detector, variables, images(count, seed), parallel, seed)
+        return score(detector, found, images(5, seed + 1), parallel)
+
+    run(20, 0)
+    before = COMPILES.programs
+    run(33, 5)
+    assert COMPILES.programs == before
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_a_defect_scores_higher_than_a_good_part_and_is_found_where_it_is(method):
+    detector, variables = make(method)
+    rng = np.random.default_rng(0)
+    base = images(1).images[0].astype(int)
+    good = np.clip(base + rng.integers(-8, 9, (40, *base.shape)), 0, 255).astype(np.uint8)
+    parallel = Parallel(jax.local_devices()[:1])
+    variables = fit(detector, variables, ArrayImages(good[:30]), parallel)
+    bad = good[30:].copy()
+    bad[:, 8:24, 40:56] = 255 - bad[:, 8:24, 40:56]
+    clean = score(detector, variables, ArrayImages(good[30:]), parallel)
+    found = score(detector, variables, ArrayImages(bad), parallel)
+    assert found.image.min() > clean.image.max()
+    rise = (found.maps - clean.maps).mean(0)
+    assert rise[8:24, 40:56].mean() > 3 * rise[40:, :24].mean()
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_one_image_is_enough_to_fit(method):
+    detector, variables, _ = fitted(method, count=1)
+    assert np.isfinite(scores_of(detector, variables, images(2, 1)).image).all()
+
+
+def test_no_images_to_fit_on():
+    detector, variables = make("padim")
+    empty = ArrayImages(np.zeros((0, 64, 64, 3), np.uint8))
+    with pytest.raises(UserError, match="no good images"):
+        fit(detector, variables, empty, Parallel(jax.local_devices()[:1]))
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_every_preset_is_a_configuration_of_the_method(method):
+    presets = settings.presets(method)
+    assert {"official", "benchmark", "cpu", "smoke"} <= set(presets)
+    assert all(type(c) is methods.get(method).config for c in presets.values())
+    assert presets["official"] == methods.get(method).config()
+    for config in presets.values():
+        assert sum(methods.make(method, config).memory_estimate(200, 2).values()) > 0
+
+
+def test_unknown_method_suggests_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'patchcore'"):
+        methods.get("patchcor")

@@ -1,0 +1,75 @@
+"""PatchCore against its definition in float64."""
+
+import numpy as np
+import pytest
+
+from imvad_jax.errors import UserError
+from imvad_jax.methods.patchcore import PatchCoreConfig
+from imvad_jax.ops import resample
+from tests.methods.small import fitted, images
+
+
+def embed(detector, variables, array):
+    found = detector.apply(variables, array.images.astype(np.float32) / 255, method="embed")
+    return np.asarray(found, np.float64)
+
+
+def bank_of(variables):
+    memory = variables["memory"]
+    return np.asarray(memory["bank"][: memory["bank_count"]] + memory["center"], np.float64)
+
+
+@pytest.fixture(scope="module", params=[1, 8])
+def case(request):
+    detector, variables, _ = fitted("patchcore", count=24, devices=request.param)
+    return detector, variables
+
+
+def test_bank_holds_distinct_training_patches(case):
+    detector, variables = case
+    train = embed(detector, variables, images(24)).reshape(-1, detector.config.embedding_dim)
+    bank = bank_of(variables)
+    assert len(bank) == int(len(train) * 0.1)
+    distances = np.linalg.norm(bank[:, None] - train[None], axis=-1)
+    assert distances.min(1).max() < 1e-3
+    assert len(set(distances.argmin(1).tolist())) == len(bank)
+
+
+def test_score_and_map_are_squared_distances_to_the_bank(case):
+    detector, variables = case
+    test = embed(detector, variables, images(3, 1))
+    distances = ((test[:, :, None] - bank_of(variables)[None, None]) ** 2).sum(-1).min(-1)
+    prediction = detector.apply(variables, images(3, 1).images.astype(np.float32) / 255)
+    np.testing.assert_allclose(prediction.score, distances.max(1), rtol=1e-3)
+    side = int(distances.shape[1] ** 0.5)
+    maps = resample.upsample_and_smooth(distances.reshape(3, side, side), (64, 64), 4.0)
+    np.testing.assert_allclose(prediction.anomaly_map, maps, rtol=1e-2)
+
+
+def test_several_neighbours_are_averaged():
+    detector, variables, _ = fitted("patchcore", num_neighbors=3)
+    test = embed(detector, variables, images(2, 1))
+    distances = ((test[:, :, None] - bank_of(variables)[None, None]) ** 2).sum(-1)
+    expected = np.sort(distances, -1)[..., :3].mean(-1).max(1)
+    prediction = detector.apply(variables, images(2, 1).images.astype(np.float32) / 255)
+    np.testing.assert_allclose(prediction.score, expected, rtol=1e-3)
+
+
+def test_reweighting_is_equation_7():
+    detector, variables, _ = fitted("patchcore", reweight_neighbors=4)
+    bank = bank_of(variables)
+    prediction = detector.apply(variables, images(3, 1).images.astype(np.float32) / 255)
+    for patches, found in zip(embed(detector, variables, images(3, 1)), prediction.score):
+        distances = np.linalg.norm(patches[:, None] - bank[None], axis=-1)
+        query = patches[distances.min(1).argmax()]
+        to_query = np.linalg.norm(bank - query, axis=-1)
+        nearest = to_query.argmin()
+        around = np.argsort(np.linalg.norm(bank - bank[nearest], axis=-1))[:4]
+        weight = 1 - np.exp(to_query[nearest]) / np.exp(to_query[around]).sum()
+        np.testing.assert_allclose(found, weight * to_query[nearest], rtol=1e-2)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.5, -0.1])
+def test_impossible_ratio(ratio):
+    with pytest.raises(UserError, match="--coreset_ratio"):
+        PatchCoreConfig(coreset_ratio=ratio)
