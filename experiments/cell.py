@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import subprocess
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from imvad_jax.backbones.weights import MissingTensorError, load_weights
 from imvad_jax.data.category import CategoryData
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation import image_metrics, pixel_metrics
+from imvad_jax.files import write_atomically
 from imvad_jax.reporting import heatmaps, report
 from imvad_jax.reporting.progress import tqdm_progress
 from imvad_jax.training import checkpoint
@@ -263,25 +263,12 @@ def write_json(path: Path, value) -> None:
         return item
 
     text = json.dumps(clean(value), indent=1, allow_nan=False) + "\n"
-    _write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes arrays atomically, uncompressed: maps of noise gain little and cost seconds."""
-    _write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
-
-
-def _write_atomically(path: Path, write) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
 def git_commit() -> str | None:

@@ -17,6 +17,9 @@ def presets() -> dict[str, PatchCoreConfig]:
         "official": PatchCoreConfig(),
         "benchmark": PatchCoreConfig(),
         "cpu": PatchCoreConfig(backbone="resnet18", crop_size=0, coreset_ratio=0.01),
+        "demo": PatchCoreConfig(
+            backbone="efficientnet_lite0", crop_size=0, coreset_ratio=0.01
+        ),
         "smoke": PatchCoreConfig(
             backbone="resnet18", image_size=64, crop_size=0, coreset_ratio=0.1, embedding_dim=128,
             projection_dim=32,

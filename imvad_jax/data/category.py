@@ -1,12 +1,10 @@
 """One category ready for use: decoded once, cached compressed, or streamed where it is too big."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import re
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,6 +16,7 @@ from imvad_jax.data.batches import ArrayImages, Images
 from imvad_jax.data.decode import Geometry, load_mask
 from imvad_jax.data.pipeline import FileImages
 from imvad_jax.errors import UserError
+from imvad_jax.files import write_atomically
 
 CACHE_VERSION = 1
 DECODE_BATCH = 32
@@ -169,16 +168,7 @@ def _write_cache(path: Path, data: CategoryData) -> None:
     }
     if data.masks is not None:
         arrays["masks"] = np.packbits(data.masks)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
 
 
 def _load_cache(path: Path, geometry: Geometry, files: layouts.Category | None) -> CategoryData:

@@ -1,6 +1,8 @@
 """The tf.data pipeline: image files to batches, decoded in parallel by Pillow, prefetched."""
 
+import contextlib
 import os
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,16 +12,35 @@ from imvad_jax.data.decode import Geometry, load_image
 from imvad_jax.errors import UserError
 
 
-def _tensorflow():
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+@contextlib.contextmanager
+def _quiet():
+    """Sends file descriptor 2 nowhere: TensorFlow greets there before it reads any setting."""
+    if "tensorflow" in sys.modules:
+        yield
+        return
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
     try:
-        import tensorflow as tf
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _tensorflow():
+    try:
+        with _quiet():
+            import tensorflow as tf
+
+            tf.config.set_visible_devices([], "GPU")  # the accelerator belongs to JAX
+            tf.constant(0)  # starts the runtime, which speaks once more
     except ImportError as error:
         raise UserError(
             "decoding image files needs TensorFlow's tf.data (pip install tensorflow-cpu), which "
             f"is not installed here ({error}); or bring a decoded cache and name it by --cache_dir"
         ) from None
-    tf.config.set_visible_devices([], "GPU")  # the accelerator belongs to JAX
     return tf
 
 

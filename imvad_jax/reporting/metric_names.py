@@ -1,0 +1,65 @@
+"""The five figures of every table: keys, headings, what they mean, how they are printed."""
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Metric(NamedTuple):
+    """A figure of the table."""
+
+    key: str  # in metrics.json
+    label: str  # as a heading
+    meaning: str  # one sentence for a reader who does not know the field
+
+
+METRICS = (
+    Metric(
+        "image_auroc",
+        "image AUROC",
+        "The chance that a defective image scores above a good one. Guessing gives .500.",
+    ),
+    Metric(
+        "image_ap",
+        "image AP",
+        "Mean precision over all recalls when images are flagged in the order of their scores. "
+        "Guessing gives the share of defective images.",
+    ),
+    Metric(
+        "pixel_auroc",
+        "pixel AUROC",
+        "As image AUROC, for the pixels of all test images. High even for coarse maps, as nearly "
+        "all pixels are good and easy.",
+    ),
+    Metric(
+        "pixel_ap",
+        "pixel AP",
+        "As image AP, for pixels. Guessing gives the share of defective pixels; only sharp maps "
+        "score high.",
+    ),
+    Metric(
+        "pixel_pro",
+        "PRO",
+        "How much of each defect is covered, every defect counting the same whatever its size, "
+        "averaged over the thresholds that flag at most 30 % of the good pixels.",
+    ),
+)
+
+
+def is_missing(value: float | None) -> bool:
+    """Whether a figure is undefined: None, or not a finite number."""
+    return value is None or not math.isfinite(value)
+
+
+def format_value(value: float | None) -> str:
+    """Three decimals without the leading zero: `.981`, `1.000`; `-` where undefined."""
+    if is_missing(value):
+        return "-"
+    text = f"{value:.3f}"
+    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
+
+
+def mean_of(values: Iterable[float | None]) -> tuple[float | None, int]:
+    """The plain mean of the defined values (None if there are none), and how many they are."""
+    found = [value for value in values if not is_missing(value)]
+    return (sum(found) / len(found) if found else None), len(found)

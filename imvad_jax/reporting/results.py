@@ -1,0 +1,318 @@
+"""RESULTS.md from the small result files, one a finished cell.
+
+They lie at `<dataset>/<category>/<method>/<label>-seed<k>.json`.
+"""
+
+import json
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from imvad_jax.errors import UserError
+from imvad_jax.reporting import published
+from imvad_jax.reporting.metric_names import METRICS, format_value, is_missing, mean_of
+
+BASELINE = "raw_color"
+COMMAND = "python -m experiments.results"
+# What a row of the table is told apart by; the seeds of one row share all of it.
+_IDENTITY = ("dataset", "category", "method", "preset", "overrides", "config", "weights")
+_REQUIRED = ("dataset", "category", "method", "preset", "config", "seed", "metrics")
+
+_HEADER = f"""# Results
+
+Generated from the files in `results/` by `{COMMAND}`; do not edit. `{COMMAND} --check` fails
+where this page and the files differ.
+
+- Trained methods are evaluated after their last epoch; nothing is chosen by looking at test images.
+- AP adds up the steps of the precision-recall curve. PRO is exact, over 8-connected regions, up to
+  a false positive rate of .3 and divided by it. Maps are evaluated at the size the method sees.
+- Several seeds: mean ± standard deviation (n - 1). `-`: undefined, or not published.
+- The raw-colour baseline uses no network; a method that does not beat it has learnt nothing about
+  parts.
+- Seconds are wall time on the hardware named with the commands; *fit* includes compilation.
+"""
+
+_LABELS = ("method", "settings", "backbone", "pixels")
+_FIGURES = tuple(metric.label for metric in METRICS)
+_FIRST_NUMBER = _LABELS.index("pixels")  # from here on columns are set to the right
+
+
+def result_path(result: Mapping) -> Path:
+    """Where the file of a result lies below the results directory.
+
+    The label is the preset and the overrides: `benchmark,sigma=2-seed0.json`.
+    """
+    parts = [result["preset"], *(f"{k}={v}" for k, v in _overrides(result))]
+    label = re.sub(r"[^\w.,=+-]", "_", ",".join(parts))
+    folders = [re.sub(r"[^\w.=+-]", "_", result[key]) for key in ("dataset", "category", "method")]
+    return Path(*folders, f"{label}-seed{result['seed']}.json")
+
+
+def load_results(results_dir: str | Path) -> list[dict]:
+    """All results below a directory, sorted by path.
+
+    Raises:
+      UserError: the directory is missing, or a file in it is no result; it is named.
+    """
+    root = Path(results_dir)
+    if not root.is_dir():
+        raise UserError(f"results directory {root}: not found; expected result files below it")
+    results = []
+    for path in sorted(root.rglob("*.json")):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path}: not JSON ({error})") from None
+        found = result if isinstance(result, dict) else {}
+        if missing := [key for key in _REQUIRED if key not in found]:
+            raise UserError(f"{path}: not a result; missing: {', '.join(missing)}")
+        results.append(result)
+    return results
+
+
+def render_results(results_dir: str | Path) -> str:
+    """The text of RESULTS.md; equal files give equal text.
+
+    Raises:
+      UserError: as `load_results`.
+    """
+    results = load_results(results_dir)
+    parts = [_HEADER]
+    if any(result["dataset"] == published.DATASET for result in results):
+        parts.append(f"**About the published rows.** {published.NOTE}\n")
+    if not results:
+        parts.append("No results yet.\n")
+    for dataset in sorted({result["dataset"] for result in results}):
+        chosen = [result for result in results if result["dataset"] == dataset]
+        categories = sorted({result["category"] for result in chosen})
+        parts.append(f"## {_cell(dataset)}\n")
+        if len(categories) > 1:
+            parts.append(_overview(chosen, len(categories)))
+        for category in categories:
+            cells = [result for result in chosen if result["category"] == category]
+            parts.append(_category(dataset, category, cells))
+    return "\n".join(parts)
+
+
+def _overrides(result: Mapping) -> list[tuple[str, str]]:
+    return sorted((key, str(value)) for key, value in (result.get("overrides") or {}).items())
+
+
+def _key(result: Mapping, fields: Sequence[str]) -> str:
+    """Equal for equal settings, and sortable."""
+    values = {field: result.get(field) for field in fields}
+    weights = values.get("weights")
+    if weights:  # the same file under another name is the same
+        values["weights"] = weights.get("sha256") or weights.get("source")
+    return json.dumps(values, sort_keys=True, default=str)
+
+
+def _groups(results: Sequence[dict], fields: Sequence[str]) -> list[list[dict]]:
+    """Results that differ in nothing but what is not in `fields`; the baseline last."""
+    groups: dict[str, list[dict]] = {}
+    for result in sorted(results, key=lambda result: (_backbone(result), result["seed"])):
+        groups.setdefault(_key(result, fields), []).append(result)
+
+    def order(item):
+        key, members = item
+        first = members[0]
+        return (
+            first["method"] == BASELINE,
+            first["method"],
+            first["preset"],
+            _backbone(first),
+            _overrides(first),
+            key,
+        )
+
+    return [members for _, members in sorted(groups.items(), key=order)]
+
+
+def _backbone(result: Mapping) -> str:
+    return result.get("backbone") or result["config"].get("backbone") or "none"
+
+
+def _name(result: Mapping) -> str:
+    return result.get("title") or result["method"]
+
+
+def _settings(result: Mapping) -> str:
+    """Preset and overrides; the backbone has a column of its own, but random weights are named."""
+    parts = [result["preset"]]
+    parts += [f"{key}={value}" for key, value in _overrides(result) if key != "backbone"]
+    if ((result.get("weights") or {}).get("source")) == "random":
+        parts.append("**random weights**")
+    return ", ".join(parts)
+
+
+def _pixels(result: Mapping) -> str:
+    size, crop = (result["config"].get(key) for key in ("image_size", "crop_size"))
+    return f"{size} > {crop}" if crop and crop != size else str(size or "-")
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    """`.829 ± .012` over seeds; the count where a figure is undefined for some of them."""
+    mean, count = mean_of(values)
+    text = format_value(mean)
+    found = [value for value in values if not is_missing(value)]
+    if count > 1:
+        text += f" ± {format_value(statistics.stdev(found))}"
+    return f"{text} ({count} of {len(values)})" if 0 < count < len(values) else text
+
+
+def _seconds(members: Sequence[dict], stage: str) -> str:
+    walls = [((m.get("timings") or {}).get(stage) or {}).get("wall_s") for m in members]
+    mean, count = mean_of(walls)
+    if not count:
+        return "-"
+    return f"{mean:.1f}" if mean < 100 else f"{mean:.0f}"
+
+
+def _category(dataset: str, category: str, results: Sequence[dict]) -> str:
+    """The section of a category: our rows, the published ones, notes, commands."""
+    groups = _groups(results, _IDENTITY)
+    notes: dict[str, int] = {}  # text -> number
+    rows = []
+    for members in groups:
+        first = members[0]
+        marks = [
+            notes.setdefault(note, len(notes) + 1)
+            for note in dict.fromkeys(n for m in members for n in m.get("notes") or [])
+        ]
+        name = _name(first) + "".join(f" [{mark}]" for mark in marks)
+        figures = [_spread([m["metrics"].get(metric.key) for m in members]) for metric in METRICS]
+        rows.append(
+            [
+                name,
+                _settings(first),
+                published.backbone_title(_backbone(first)),
+                _pixels(first),
+                str(len(members)),
+                *figures,
+                _seconds(members, "fit"),
+                _seconds(members, "score"),
+            ]
+        )
+    if dataset == published.DATASET:
+        rows += _published_rows(groups, category)
+    columns = (*_LABELS, "seeds", *_FIGURES, "fit s", "score s")
+    lines = [f"### {_cell(category)}\n", _table(columns, rows, _FIRST_NUMBER)]
+    if notes:
+        lines += ["", *(f"[{number}] {_cell(note)}  " for note, number in notes.items())]
+    return "\n".join([*lines, "", *_commands(groups), ""])
+
+
+def _published_rows(groups: Sequence[Sequence[dict]], category: str) -> list[list[str]]:
+    """The benchmark's row of each method, then published rows with a backbone that ours has."""
+    backbones: dict[str, set[str]] = {}
+    for members in groups:
+        backbones.setdefault(members[0]["method"], set()).add(_backbone(members[0]))
+    titles = {members[0]["method"]: _name(members[0]) for members in groups}
+    rows = []
+    for method in sorted(backbones):
+        for source, backbone, figures in published.tabulate(method, category):
+            from_benchmark = source == published.benchmark_source(method)
+            if not from_benchmark and backbone not in backbones[method]:
+                continue
+            title = published.backbone_title(backbone)
+            values = [format_value(figures.get(metric.key)) for metric in METRICS]
+            label = f"{titles[method]}, published: {source} ({title})"
+            rows.append([label, "", title, "", "", *values, "", ""])
+    return rows
+
+
+def _overview(results: Sequence[dict], total: int) -> str:
+    """Averages over categories; a row says over how many."""
+    fields = [field for field in _IDENTITY if field != "category"]
+    rows = []
+    for members in _groups(results, fields):
+        by_category: dict[str, list[dict]] = {}
+        for member in members:
+            by_category.setdefault(member["category"], []).append(member)
+        values = []
+        for metric in METRICS:
+            means = [mean_of(m["metrics"].get(metric.key) for m in cells)[0]
+                     for cells in by_category.values()]  # fmt: skip
+            mean, count = mean_of(means)
+            fewer = f" ({count})" if 0 < count < len(by_category) else ""
+            values.append(format_value(mean) + fewer)
+        first = members[0]
+        rows.append(
+            [
+                _name(first),
+                _settings(first),
+                published.backbone_title(_backbone(first)),
+                _pixels(first),
+                f"{len(by_category)} of {total}",
+                *values,
+            ]
+        )
+    columns = (*_LABELS, "categories", *_FIGURES)
+    text = (
+        "### Averages\n\nPlain means over the categories that have a result (first over their "
+        "seeds). Rows over different categories do not compare.\n\n"
+    )
+    return text + _table(columns, rows, _FIRST_NUMBER) + "\n"
+
+
+def _commands(groups: Sequence[Sequence[dict]]) -> list[str]:
+    """How each row was made, folded away."""
+    lines = ["<details><summary>How these rows were made</summary>", ""]
+    for member in (member for members in groups for member in members):
+        made_with = [
+            f"commit {member['commit']}" if member.get("commit") else "",
+            str(member.get("hardware") or ""),
+            ", ".join(f"{k} {v}" for k, v in sorted((member.get("versions") or {}).items())),
+            _weights(member),
+        ]
+        name = f"{_cell(_name(member))}, {_cell(_settings(member))}, seed {member['seed']}"
+        lines.append(f"- {name}: {_cell('; '.join(filter(None, made_with)))}")
+        if member.get("command"):
+            lines.append(f"  `{portable_command(member['command']).replace('`', '')}`")
+    return [*lines, "", "</details>"]
+
+
+def _weights(result: Mapping) -> str:
+    weights = result.get("weights")
+    if not weights:
+        return ""
+    sha = weights.get("sha256")
+    source = weights["source"]
+    if _is_absolute(source):
+        source = re.split(r"[/\\]", source)[-1]
+    return f"weights {source}" + (f" (sha256 {sha[:12]})" if sha else "")
+
+
+def _is_absolute(text: str) -> bool:
+    return text.startswith(("/", "~", "\\")) or bool(re.match(r"[A-Za-z]:[\\/]", text))
+
+
+def portable_command(command: str) -> str:
+    """A command without the paths of the machine that it ran on.
+
+    Directories become `DIR` (`RUN` for `--workdir`); of a file its name is kept.
+    """
+
+    def shorten(match):
+        flag, value = match.groups()
+        if not _is_absolute(value):
+            return match.group(0)
+        last = re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+        keep = re.search(r"\.\w{2,12}$", last)
+        return f"{flag}{last if keep else 'RUN' if flag.startswith('--workdir') else 'DIR'}"
+
+    return re.sub(r"(--\w+[= ])(\S+)", shorten, " ".join(command.split()))
+
+
+def _cell(text: str) -> str:
+    """Text that breaks neither a table nor the page."""
+    text = " ".join(str(text).split())
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", r"\|")
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], first_number: int) -> str:
+    """A Markdown table; columns from `first_number` on are set to the right."""
+    rules = ["---" if number < first_number else "---:" for number in range(len(columns))]
+    lines = [columns, rules, *([_cell(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
