@@ -1,25 +1,19 @@
 """One cell of the table: one method on one category, from good parts to its row of metrics."""
 
-import contextlib
 import dataclasses
-import json
-import os
-import platform
-import subprocess
 import warnings
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from experiments import memory, settings
 from experiments.full_resolution import full_resolution
-from imvad_jax import __version__, backbones, methods
+from experiments.record import make_record, write_json, write_npz
+from imvad_jax import backbones, methods
 from imvad_jax.backbones.weights import MissingTensorError, load_weights
 from imvad_jax.data.category import CategoryData
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation import image_metrics, pixel_metrics
-from imvad_jax.files import write_atomically
 from imvad_jax.reporting import heatmaps, report
 from imvad_jax.reporting.progress import tqdm_progress
 from imvad_jax.training import checkpoint
@@ -50,38 +44,12 @@ class Plan:
     seed: int
     weights: str | None  # as given by flag
     command: str
+    checkpoint: Path | None = None  # a run whose fitted detector is evaluated instead of fitting
 
     @property
     def detector(self) -> methods.Detector:
         """The unfitted detector."""
         return methods.make(self.method, self.config)
-
-
-def make_record(plan: Plan, data: CategoryData, parallel: Parallel) -> dict:
-    """What config.json holds."""
-    return {
-        "method": plan.method,
-        "title": methods.get(plan.method).title,
-        "preset": plan.preset,
-        "overrides": plan.overrides,
-        "config": dataclasses.asdict(plan.config),
-        "dataset": data.dataset,
-        "category": data.name,
-        "seed": plan.seed,
-        "weights": None,
-        "notes": [],
-        "versions": {
-            "imvad_jax": __version__,
-            "jax": jax.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        "commit": git_commit(),
-        "hardware": hardware(parallel),
-        "num_devices": parallel.count,
-        "train_files": data.train_names,
-        "command": plan.command,
-    }
 
 
 def check_images(data: CategoryData) -> None:
@@ -142,17 +110,23 @@ def run_cell(
     """
     check_images(data)
     stored = settings.read_record(run_dir)
-    expected = ((stored or {}).get("weights") or {}).get("sha256")
-    fitted = stored is not None and checkpoint.has_checkpoint(run_dir)
-    if fitted and not plan.weights:  # the checkpoint holds the backbone too
+    source = plan.checkpoint or run_dir
+    origin = settings.read_record(source)
+    fitted = origin is not None and checkpoint.has_checkpoint(source)
+    if plan.checkpoint and not fitted:
+        raise UserError(f"--checkpoint={source}: no finished run of experiments.run there")
+    if fitted and (plan.checkpoint or not plan.weights):  # it holds the backbone, too
         backbone, fallback = None, plan.config.without_missing_layers()
-        if fallback is not None and settings.config_of(stored) == fallback:
+        if fallback is not None and settings.config_of(origin) == fallback:
             plan.config = fallback
         record = make_record(plan, data, parallel)
-        record |= {"weights": stored["weights"], "notes": stored["notes"]}
+        record |= {"weights": origin["weights"], "notes": origin["notes"]}
     else:
+        expected = ((origin or {}).get("weights") or {}).get("sha256")
         backbone, weights, notes = load_backbone(plan, expected)
         record = make_record(plan, data, parallel) | {"weights": weights, "notes": notes}
+    if plan.checkpoint and (different := settings.difference(origin, record, settings.DETECTOR)):
+        raise UserError(f"--checkpoint: {source} holds another detector ({different})")
     if stored is not None and (different := settings.difference(stored, record)):
         raise UserError(
             f"--workdir: {run_dir} holds another run ({different}); choose another directory or "
@@ -165,8 +139,8 @@ def run_cell(
     run_dir.mkdir(parents=True, exist_ok=True)
     detector = plan.detector
     if fitted:
-        say(f"restored the fitted detector from {run_dir}; not fitting again")
-        variables = checkpoint.load_variables(run_dir)
+        say(f"restored the fitted detector from {source}; not fitting again")
+        variables = checkpoint.load_variables(source)
     else:
         write_json(run_dir / "config.json", record)
         say(f"compiling {record['title']} as it is first used (kept for later runs) ...")
@@ -199,6 +173,8 @@ def evaluate_cell(
         warnings.simplefilter("always")
         metrics = compute_metrics(scores, data, options)
     found = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+    if options.full_resolution_metrics:
+        found.append("Pixel metrics are computed at the original size of the masks.")
     if data.masks is not None:
         vanished = int(((data.labels == 1) & ~data.masks.any((1, 2))).sum())
         if vanished:
@@ -248,48 +224,3 @@ def compute_metrics(scores, data: CategoryData, options: Options) -> dict:
     if options.full_resolution_metrics:
         maps, masks = full_resolution(maps, data)
     return metrics | pixel_metrics(maps, masks, benchmark_pro=options.benchmark_pro)
-
-
-def write_json(path: Path, value) -> None:
-    """Writes JSON atomically; NaN becomes null."""
-
-    def clean(item):
-        if isinstance(item, dict):
-            return {key: clean(entry) for key, entry in item.items()}
-        if isinstance(item, list | tuple):
-            return [clean(entry) for entry in item]
-        if isinstance(item, float | np.floating):
-            return float(item) if np.isfinite(item) else None
-        return item
-
-    text = json.dumps(clean(value), indent=1, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes arrays atomically, uncompressed: maps of noise gain little and cost seconds."""
-    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
-
-
-def git_commit() -> str | None:
-    """The commit of this checkout, `-dirty` appended where files differ; None outside of one."""
-    root = Path(__file__).resolve().parent.parent
-    try:
-        arguments = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=10"]
-        return subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def hardware(parallel: Parallel) -> str:
-    """The devices in words."""
-    device = parallel.devices[0]
-    if device.platform != "cpu":
-        return f"{parallel.count} x {device.device_kind}"
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-    return f"{model}, {os.cpu_count()} cores, {parallel.count} JAX devices"

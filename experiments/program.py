@@ -14,27 +14,30 @@ def fail(message: str) -> None:
     sys.exit(2)
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def parse(argv: Sequence[str]) -> list[str]:
     try:
         rest = flags.FLAGS(list(argv))
     except flags.Error as error:
         fail(str(error))
-    if flags.FLAGS.help or flags.FLAGS.helpshort or flags.FLAGS.helpfull:
-        return rest
     if len(rest) > 1:
         fail(f"unexpected argument '{rest[1]}'; flags are written --name=value")
     return rest
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Runs `main`; a UserError becomes one line on stderr and exit status 2."""
+def guard(main: Callable[[], int | None]) -> int | None:
+    """Calls `main`; a UserError becomes one line on stderr and exit status 2."""
+    try:
+        return main()
+    except UserError as error:
+        fail(str(error))
 
-    def guarded(argv):
+
+def run(main: Callable[[], int | None]) -> None:
+    """Parses the flags and runs `main` under `guard`."""
+
+    def start(argv):
         del argv
         logging.set_verbosity(logging.WARNING)
-        try:
-            return main()
-        except UserError as error:
-            fail(str(error))
+        return guard(main)
 
-    app.run(guarded, flags_parser=_parse)
+    app.run(start, flags_parser=parse)

@@ -11,9 +11,8 @@ import sys
 from pathlib import Path
 
 from absl import flags
-from imvad_jax.reporting.results import result_path
 
-from experiments import cell, devices, memory, program, settings
+from experiments import cell, devices, memory, program, record, settings
 from imvad_jax import backbones, methods
 from imvad_jax.data import layouts
 from imvad_jax.data.category import cached_categories, open_category
@@ -21,6 +20,7 @@ from imvad_jax.data.decode import Geometry
 from imvad_jax.errors import UserError, choose
 from imvad_jax.reporting import report
 from imvad_jax.reporting.progress import track
+from imvad_jax.reporting.results import result_path
 from imvad_jax.reporting.table import format_table
 from imvad_jax.training.timing import Timings
 
@@ -38,6 +38,10 @@ _WEIGHTS = flags.DEFINE_string(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Directory of the run; with several categories each gets a folder in it."
 )
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "Directory of a finished run (of one category) whose fitted detector is "
+    "evaluated here; nothing is fitted.",
+)  # fmt: skip
 _SEED = flags.DEFINE_integer("seed", 0, "Seeds every random draw.", lower_bound=0)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be done and needed; write nothing.")
 _LIST = flags.DEFINE_bool("list", False, "List methods, backbones and datasets.")
@@ -99,6 +103,11 @@ def main() -> int:
     categories = find_categories(_DATASET.value)
     if not _WORKDIR.value and not _DRY_RUN.value:
         raise UserError("--workdir is missing: name the directory that the run writes to")
+    if _RESULTS_DIR.value and _FULL_RESOLUTION.value:
+        raise UserError(
+            "--results_dir: its tables hold figures at the size that the method sees; leave it "
+            "out with --full_resolution_metrics"
+        )
     parallel = devices.start_jax()
     options = cell.Options(
         _SAVE_PREDICTIONS.value, _SAVE_HEATMAPS.value, _FULL_RESOLUTION.value, _BENCHMARK_PRO.value
@@ -108,6 +117,7 @@ def main() -> int:
         plan = cell.Plan(
             _METHOD.value, _PRESET.value, overrides, config, _SEED.value, _WEIGHTS.value,
             "python -m experiments.run " + " ".join(sys.argv[1:]),
+            Path(_CHECKPOINT.value) if _CHECKPOINT.value else None,
         )  # fmt: skip
         print(f"== {methods.get(plan.method).title}, {_DATASET.value}/{category}", flush=True)
         timings = Timings()
@@ -121,7 +131,7 @@ def main() -> int:
         if _DRY_RUN.value:
             cell.check_images(data)
             parts = memory.estimate(plan.detector, data, parallel)
-            print(json.dumps(cell.make_record(plan, data, parallel)["config"], indent=1))
+            print(json.dumps(record.make_record(plan, data, parallel)["config"], indent=1))
             print(memory.check(parts, memory.available_bytes(parallel.devices[0])))
             continue
         run_dir = Path(_WORKDIR.value)
@@ -130,7 +140,7 @@ def main() -> int:
         result = cell.run_cell(plan, data, run_dir, parallel, options, timings)
         rows[category] = result["metrics"]
         if _RESULTS_DIR.value:
-            cell.write_json(Path(_RESULTS_DIR.value) / result_path(result), _small(result))
+            record.write_json(Path(_RESULTS_DIR.value) / result_path(result), _small(result))
     if rows:
         print(format_table(rows))
         if len(categories) > 1:

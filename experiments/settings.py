@@ -14,6 +14,8 @@ from imvad_jax.methods.base import config_from_strings
 
 # What must be equal for two runs to be the same run.
 IDENTITY = ("method", "config", "dataset", "category", "seed", "weights")
+# What must be equal for two runs to share a fitted detector.
+DETECTOR = ("method", "config", "seed", "weights")
 
 
 def define_config_flags() -> None:
@@ -52,21 +54,18 @@ def resolve(method: str, preset: str, overrides: dict[str, str]) -> methods.Dete
     return config
 
 
-def identity_of(record: dict) -> dict:
-    """The part of a run's record that says which run it is."""
-    kept = json.loads(json.dumps({key: record.get(key) for key in IDENTITY}))
-    if kept["weights"]:
-        kept["weights"] = kept["weights"]["sha256"] or kept["weights"]["source"]
-    return kept
+def difference(old: dict, new: dict, keys: tuple[str, ...] = IDENTITY) -> str:
+    """What differs between two records in `keys`, in words; empty if nothing does."""
 
+    def flat(record: dict) -> dict:
+        kept = json.loads(json.dumps({key: record.get(key) for key in keys}))
+        weights = kept.get("weights") or {}
+        kept["weights"] = weights.get("sha256") or weights.get("source")
+        return kept | {f"config.{k}": v for k, v in (kept.pop("config") or {}).items()}
 
-def difference(old: dict, new: dict) -> str:
-    """What differs between two records, in words; empty if they are the same run."""
-    old, new = identity_of(old), identity_of(new)
-    old |= {f"config.{k}": v for k, v in (old.pop("config") or {}).items()}
-    new |= {f"config.{k}": v for k, v in (new.pop("config") or {}).items()}
-    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return "; ".join(f"{key} {old.get(key)} there, {new.get(key)} now" for key in keys)
+    old, new = flat(old), flat(new)
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return "; ".join(f"{key} {old.get(key)} there, {new.get(key)} now" for key in changed)
 
 
 def read_record(run_dir: str | Path) -> dict | None:

@@ -62,4 +62,4 @@ def format_value(value: float | None) -> str:
 def mean_of(values: Iterable[float | None]) -> tuple[float | None, int]:
     """The plain mean of the defined values (None if there are none), and how many they are."""
     found = [value for value in values if not is_missing(value)]
-    return (sum(found) / len(found) if found else None), len(found)
+    return (math.fsum(found) / len(found) if found else None), len(found)

@@ -26,8 +26,8 @@ NOTE = (
     ".18 -> .62, of SPADE .24 -> .69); CutPaste is the least certain, and the publisher has not "
     "confirmed it. DRAEM, PatchCore and RD4AD are as printed. Averages are not affected, but two "
     "are misprints: PatchCore's pixel AUROC is printed .994 where its columns average .983, and "
-    "RD4AD's image AUROC .986 where they average .988. The benchmark's PRO uses 100 thresholds "
-    "and lies .003 to .010 below the exact one that is computed here."
+    "RD4AD's image AUROC .986 where they average .988. The benchmark's code computes PRO at "
+    "100 thresholds, which gives .003 to .010 less than the exact PRO computed here."
 )
 
 # What the benchmark's row of each method was made with. Its table does not say; these are from

@@ -1,6 +1,6 @@
 """RESULTS.md from the small result files, one a finished cell.
 
-They lie at `<dataset>/<category>/<method>/<label>-seed<k>.json`.
+They lie at `<dataset>/<category>/<method>/<preset>-<backbone>[,<override>]-seed<k>.json`.
 """
 
 import json
@@ -21,8 +21,8 @@ _REQUIRED = ("dataset", "category", "method", "preset", "config", "seed", "metri
 
 _HEADER = f"""# Results
 
-Generated from the files in `results/` by `{COMMAND}`; do not edit. `{COMMAND} --check` fails
-where this page and the files differ.
+Generated from the files in `results/` by `{COMMAND}`; do not edit.
+`{COMMAND} --check` fails where this page and the files differ.
 
 - Trained methods are evaluated after their last epoch; nothing is chosen by looking at test images.
 - AP adds up the steps of the precision-recall curve. PRO is exact, over 8-connected regions, up to
@@ -41,9 +41,10 @@ _FIRST_NUMBER = _LABELS.index("pixels")  # from here on columns are set to the r
 def result_path(result: Mapping) -> Path:
     """Where the file of a result lies below the results directory.
 
-    The label is the preset and the overrides: `benchmark,sigma=2-seed0.json`.
+    The label is preset, backbone and other overrides: `benchmark-resnet18,sigma=2-seed0.json`.
     """
-    parts = [result["preset"], *(f"{k}={v}" for k, v in _overrides(result))]
+    overrides = (f"{k}={v}" for k, v in _overrides(result) if k != "backbone")
+    parts = [f"{result['preset']}-{result['config']['backbone']}", *overrides]
     label = re.sub(r"[^\w.,=+-]", "_", ",".join(parts))
     folders = [re.sub(r"[^\w.=+-]", "_", result[key]) for key in ("dataset", "category", "method")]
     return Path(*folders, f"{label}-seed{result['seed']}.json")

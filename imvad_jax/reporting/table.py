@@ -1,6 +1,7 @@
 """The table of a run: categories down, the five figures across, averages at the bottom."""
 
-from imvad_jax.reporting.metric_names import METRICS, format_value, mean_of
+from imvad_jax.evaluation import mean_over_categories
+from imvad_jax.reporting.metric_names import METRICS, format_value
 
 Rows = dict[str, dict[str, float | None]]  # {category: {metric: figure}}
 
@@ -12,13 +13,12 @@ def average_row(rows: Rows) -> tuple[str, dict[str, float | None]]:
     and a figure that rests on fewer categories than the others is told apart there:
     `average (15 of 15; pixel AP 14)`.
     """
-    means = {
-        metric.key: mean_of(row.get(metric.key) for row in rows.values()) for metric in METRICS
-    }
-    most = max((count for _, count in means.values()), default=0)
-    fewer = [f"{m.label} {means[m.key][1]}" for m in METRICS if 0 < means[m.key][1] < most]
+    means, counts = mean_over_categories(rows)
+    used = {metric.key: counts.get(metric.key, (0, 0))[0] for metric in METRICS}
+    most = max(used.values())
+    fewer = [f"{m.label} {used[m.key]}" for m in METRICS if 0 < used[m.key] < most]
     label = f"average ({'; '.join([f'{most} of {len(rows)}', *fewer])})"
-    return label, {key: mean for key, (mean, _) in means.items()}
+    return label, {metric.key: means.get(metric.key) for metric in METRICS}
 
 
 def format_table(rows: Rows, markdown: bool = False) -> str:

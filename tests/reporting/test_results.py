@@ -53,8 +53,8 @@ def tree(tmp_path):
 
 
 def test_result_path():
-    record = made_up_record(overrides={"layers": "layer1,layer2", "backbone": "a/b"})
-    expected = "mvtec_ad/screw/padim/benchmark,backbone=a_b,layers=layer1,layer2-seed3.json"
+    record = made_up_record(overrides={"layers": "layer1,a/b", "backbone": "resnet18"})
+    expected = "mvtec_ad/screw/padim/benchmark-resnet18,layers=layer1,a_b-seed3.json"
     assert result_path(record).as_posix() == expected
 
 

@@ -1,0 +1,89 @@
+"""What a run keeps on record: configuration, versions, commit, hardware; and how it is written."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from imvad_jax import __version__, methods
+from imvad_jax.data.category import CategoryData
+from imvad_jax.files import write_atomically
+from imvad_jax.training.parallel import Parallel
+
+
+def make_record(plan, data: CategoryData, parallel: Parallel) -> dict:
+    """What config.json holds of a cell's `Plan` (experiments/cell.py)."""
+    return {
+        "method": plan.method,
+        "title": methods.get(plan.method).title,
+        "preset": plan.preset,
+        "overrides": plan.overrides,
+        "config": dataclasses.asdict(plan.config),
+        "dataset": data.dataset,
+        "category": data.name,
+        "seed": plan.seed,
+        "weights": None,
+        "notes": [],
+        "versions": {
+            "imvad_jax": __version__,
+            "jax": jax.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "commit": git_commit(),
+        "hardware": hardware(parallel),
+        "num_devices": parallel.count,
+        "train_files": data.train_names,
+        "command": plan.command,
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of this checkout, `-dirty` appended where files differ; None outside of one."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        arguments = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=10"]
+        return subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def hardware(parallel: Parallel) -> str:
+    """The devices in words."""
+    device = parallel.devices[0]
+    if device.platform != "cpu":
+        return f"{parallel.count} x {device.device_kind}"
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    return f"{model}, {os.cpu_count()} cores, {parallel.count} JAX devices"
+
+
+def write_json(path: Path, value) -> None:
+    """Writes JSON atomically; NaN becomes null."""
+
+    def clean(item):
+        if isinstance(item, dict):
+            return {key: clean(entry) for key, entry in item.items()}
+        if isinstance(item, list | tuple):
+            return [clean(entry) for entry in item]
+        if isinstance(item, float | np.floating):
+            return float(item) if np.isfinite(item) else None
+        return item
+
+    text = json.dumps(clean(value), indent=1, allow_nan=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays atomically, uncompressed: maps of noise gain little and cost seconds."""
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))

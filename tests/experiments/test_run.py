@@ -1,0 +1,265 @@
+"""The program as a user runs it: in process, on small data, with its files and its errors."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from absl import flags
+
+from experiments import program, run
+from imvad_jax.evaluation import image_metrics, pixel_metrics
+from tests.data.trees import mvtec_tree, write_image
+
+FIVE = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_pro")
+
+
+@pytest.fixture
+def data(tmp_path):
+    return mvtec_tree(tmp_path / "data")
+
+
+@pytest.fixture
+def call(tmp_path, data, capsys):
+    """Runs the program with flags; returns exit status, output, error line."""
+
+    def run_program(*arguments, method="padim", workdir="run", weights="random", data_dir=data):
+        given = [
+            "run", f"--cache_dir={tmp_path / 'cache'}", "--preset=smoke",
+            f"--workdir={tmp_path / workdir}", "--num_devices=2",
+        ]  # fmt: skip
+        for name, value in {"method": method, "weights": weights, "data_dir": data_dir}.items():
+            if value is not None:
+                given.append(f"--{name}={value}")
+        flags.FLAGS.unparse_flags()
+        for name in flags.FLAGS:
+            flags.FLAGS[name].unparse()
+        status = 0
+        try:
+            program.parse([*given, *arguments])
+            program.guard(run.main)
+        except SystemExit as stop:
+            status = stop.code
+        captured = capsys.readouterr()
+        errors = [line for line in captured.err.splitlines() if line.startswith("error:")]
+        return status, captured.out, errors
+
+    return run_program
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("method", ["padim", "patchcore", "spade", "raw_color"])
+def test_a_run_leaves_everything_behind(call, tmp_path, method):
+    status, out, _ = call(method=method)
+    assert status == 0 and "memory: about" in out
+    top = tmp_path / "run"
+    metrics = read(top / "metrics.json")
+    assert set(metrics) == set(FIVE)
+    predictions = np.load(top / "predictions.npz", allow_pickle=False)
+    masks = np.unpackbits(predictions["mask"])[: np.prod(predictions["mask_shape"])]
+    masks = masks.reshape(predictions["mask_shape"])
+    again = image_metrics(predictions["image_score"], predictions["label"])
+    again |= pixel_metrics(predictions["anomaly_map"], masks)
+    assert metrics == pytest.approx(again, abs=1e-12)
+    assert predictions["path"].tolist()[2] == "bottle/test/scratch/000.png"
+    config = read(top / "config.json")
+    assert config["preset"] == "smoke" and config["seed"] == 0
+    assert config["train_files"][0] == "bottle/train/good/000.png"
+    assert ("RANDOM" in str(config["notes"])) == (method != "raw_color")
+    stages = read(top / "timings.json")
+    assert {"decode", "compile", "fit", "score", "metrics"} <= set(stages)
+    assert all({"wall_s", "waiting_s"} <= set(stage) for stage in stages.values())
+    assert len(list((top / "heatmaps").glob("*.png"))) == 5
+    assert "<html" in (top / "report.html").read_text()
+
+
+def test_running_again_evaluates_the_checkpoint_without_fitting(call, tmp_path):
+    call()
+    first = (tmp_path / "run/metrics.json").read_bytes()
+    (tmp_path / "run/metrics.json").unlink()
+    for weights in ("random", None):  # the checkpoint holds the backbone
+        status, out, _ = call(weights=weights)
+        assert status == 0 and "not fitting again" in out
+        assert (tmp_path / "run/metrics.json").read_bytes() == first
+
+
+def test_another_directory_evaluates_a_checkpoint(call, tmp_path):
+    call()
+    status, _, _ = call(f"--checkpoint={tmp_path / 'run'}", workdir="other", weights=None)
+    assert status == 0
+    assert read(tmp_path / "other/metrics.json") == read(tmp_path / "run/metrics.json")
+    status, _, (error,) = call(
+        f"--checkpoint={tmp_path / 'run'}", method="patchcore", workdir="third", weights=None
+    )
+    assert status == 2 and "method padim there, patchcore now" in error
+    status, _, (error,) = call(
+        f"--checkpoint={tmp_path / 'run'}", "--backbone=resnet34", workdir="third", weights=None
+    )
+    assert status == 2 and "config.backbone resnet18 there, resnet34 now" in error
+    assert not (tmp_path / "third").exists()
+
+
+def test_several_categories_make_a_table_and_share_programs(call, tmp_path, data):
+    mvtec_tree(data, "screw", grey=True, train=4)
+    status, out, _ = call("--category=all", "--results_dir=" + str(tmp_path / "results"))
+    assert status == 0 and "average (2 of 2)" in out
+    for name in ("bottle", "screw"):
+        assert read(tmp_path / "run" / name / "config.json")["category"] == name
+    assert (tmp_path / "run/index.html").is_file()
+    assert read(tmp_path / "run/screw/timings.json")["compile"]["programs"] == 0
+    results = sorted((tmp_path / "results").rglob("*.json"))
+    assert len(results) == 2 and "train_files" not in read(results[0])
+
+
+def test_predictions_can_be_left_out(call, tmp_path):
+    assert call("--nosave_predictions", "--nosave_heatmaps")[0] == 0
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"config.json", "metrics.json", "timings.json", "checkpoint"}
+
+
+def test_full_resolution_and_benchmark_pro(call, tmp_path):
+    call()
+    status, _, _ = call("--full_resolution_metrics", "--benchmark_pro", workdir="full")
+    assert status == 0
+    small, full = read(tmp_path / "run/metrics.json"), read(tmp_path / "full/metrics.json")
+    assert "pixel_pro_100" in full and full["image_auroc"] == small["image_auroc"]
+    assert full["pixel_auroc"] != small["pixel_auroc"]
+    assert abs(full["pixel_auroc"] - small["pixel_auroc"]) < 0.1
+
+
+def test_dry_run_writes_nothing(call, tmp_path):
+    status, out, _ = call("--dry_run")
+    assert status == 0 and "memory: about" in out and not (tmp_path / "run").exists()
+
+
+def test_flags_set_any_field(call, tmp_path):
+    assert call("--image_size=72", "--crop_size=64", "--sigma=2", "--layers=layer1,layer2")[0] == 0
+    config = read(tmp_path / "run/config.json")
+    assert config["config"]["layers"] == ["layer1", "layer2"]
+    assert config["config"]["sigma"] == 2 and config["overrides"]["crop_size"] == "64"
+
+
+def test_folder_without_test_images_is_fitted_and_stored(call, tmp_path):
+    for i in range(4):
+        write_image(tmp_path / "mine/train/good" / f"{i}.png", i)
+    status, out, _ = call("--dataset=folder", data_dir=tmp_path / "mine")
+    assert status == 0 and "nothing to evaluate" in out
+    assert (tmp_path / "run/checkpoint").is_dir()
+
+
+def test_folder_without_masks_has_image_metrics_only(call, tmp_path, data):
+    import shutil
+
+    shutil.rmtree(data / "bottle/ground_truth")
+    assert call("--dataset=folder")[0] == 0
+    metrics = read(tmp_path / "run/metrics.json")
+    assert metrics["image_auroc"] is not None and metrics["pixel_pro"] is None
+
+
+BAD_FLAGS = {
+    "--method=padm": "did you mean 'padim'",
+    "--dataset=mvtec": "did you mean 'mvtec_ad'",
+    "--backbone=resnet19": "did you mean 'resnet18'",
+    "--preset=offical": "did you mean 'official'",
+    "--category=bottel": "did you mean 'bottle'",
+    "--image_size=big": "--image_size=big: expected a value of type int",
+    "--image_size=4": "--image_size=4",
+    "--coreset_ratio=0.1": "PaDiMConfig has no such field",
+    "--data_dir=nowhere": "nowhere: no such directory",
+    "--weights=nowhere.safetensors": "nowhere.safetensors",
+    "--weights=": "--weights=hub:timm/resnet18.tv_in1k",
+    "--num_devices=99": "--num_devices=99",
+    "--seed=-1": "seed",
+    "--metod=padim": "Did you mean",
+    "stray": "unexpected argument 'stray'",
+    "--checkpoint=nowhere": "no finished run",
+    "--batch_size=4000000": "--batch_size",
+}
+
+
+@pytest.mark.parametrize("flag", BAD_FLAGS)
+def test_bad_flags_are_one_clear_line(call, tmp_path, flag):
+    status, _, errors = call(flag)
+    assert status == 2 and len(errors) == 1
+    assert BAD_FLAGS[flag] in errors[0]
+    assert not (tmp_path / "run").exists()
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def shrink_mask(path):
+    from PIL import Image
+
+    Image.new("L", (7, 9)).save(path)
+
+
+BAD_DATA = {
+    "truncated training image": ("train/good/002.png", cut, "002.png: not a readable image"),
+    "truncated test image": ("test/scratch/001.png", cut, "scratch/001.png: not a readable"),
+    "missing mask": ("ground_truth/scratch/001_mask.png", lambda p: p.unlink(), "mask is missing"),
+    "mis-sized mask": ("ground_truth/scratch/001_mask.png", shrink_mask, "7 x 9"),
+    "no good test images": (
+        "test/good", lambda p: [f.unlink() for f in p.iterdir()] and p.rmdir(), "no good test",
+    ),
+    "empty category": (
+        "train/good", lambda p: [f.unlink() for f in p.iterdir()], "no good images to train on",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_bad_data_is_one_clear_line(call, tmp_path, data, case):
+    place, damage, message = BAD_DATA[case]
+    damage(data / "bottle" / place)
+    status, _, errors = call()
+    assert status == 2 and len(errors) == 1 and message in errors[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_of_another_run_is_left_alone(call, tmp_path):
+    call()
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
+    for flag, method in (("--seed=0", "patchcore"), ("--seed=1", "padim"), ("--sigma=1", "padim")):
+        status, _, (error,) = call(flag, method=method)
+        assert status == 2 and "holds another run" in error and " there, " in error
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
+
+
+def test_other_weights_in_the_same_workdir_are_refused(call, tmp_path):
+    from flax import traverse_util
+    from safetensors.numpy import save_file
+
+    from imvad_jax import backbones
+    from imvad_jax.backbones import layout
+
+    template = backbones.get("resnet18").variables_template()
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        tensors = {}
+        for path, leaf in traverse_util.flatten_dict(template).items():
+            shape = layout.torch_shape(path, leaf.shape)
+            tensors[layout.timm_name(path[1:])] = rng.uniform(0, 0.05, shape).astype(np.float32)
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+    assert call(weights=tmp_path / "a.safetensors")[0] == 0
+    status, _, (error,) = call(weights=tmp_path / "b.safetensors")
+    assert status == 2 and "sha256" in error
+
+
+def test_list_and_help():
+    listed = subprocess.run(
+        [sys.executable, "-m", "experiments.run", "--list"], capture_output=True, text=True
+    )
+    assert listed.returncode == 0
+    for name in ("padim", "resnet18", "efficientnet_lite0", "folder", "benchmark"):
+        assert name in listed.stdout
+    wrong = subprocess.run(
+        [sys.executable, "-m", "experiments.run", "--methd=padim"], capture_output=True, text=True
+    )
+    assert wrong.returncode == 2 and "Traceback" not in wrong.stderr
+    assert wrong.stderr.count("error:") == 1
