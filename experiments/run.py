@@ -59,6 +59,8 @@ _RESULTS_DIR = flags.DEFINE_string(
     "results_dir", "", "Also write each cell's small result file here (see experiments.results)."
 )
 settings.define_config_flags()
+flags.adopt_module_key_flags(settings)  # --help shows them, too
+flags.adopt_module_key_flags(devices)
 
 
 def list_everything() -> None:

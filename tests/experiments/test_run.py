@@ -244,7 +244,10 @@ def test_other_weights_in_the_same_workdir_are_refused(call, tmp_path):
         tensors = {}
         for path, leaf in traverse_util.flatten_dict(template).items():
             shape = layout.torch_shape(path, leaf.shape)
-            tensors[layout.timm_name(path[1:])] = rng.uniform(0, 0.05, shape).astype(np.float32)
+            values = rng.normal(0, np.prod(shape[1:]) ** -0.5, shape)
+            tensors[layout.timm_name(path[1:])] = np.abs(values).astype(np.float32) if (
+                path[-1] in ("var", "scale")
+            ) else values.astype(np.float32)  # fmt: skip
         save_file(tensors, tmp_path / f"{name}.safetensors")
     assert call(weights=tmp_path / "a.safetensors")[0] == 0
     status, _, (error,) = call(weights=tmp_path / "b.safetensors")
