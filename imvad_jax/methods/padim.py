@@ -72,7 +72,6 @@ class PaDiM(base.Detector):
         moments = gaussian.merge_all(accumulators)
         done = progress(1, "covariances")
         whitener = gaussian.whitening(moments.scatter, moments.count, self.config.regularization)
-        whitener.block_until_ready()
         done(1)
         return {
             "channels": self.memory("channels"),

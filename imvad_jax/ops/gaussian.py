@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from threadpoolctl import threadpool_limits
 
 HIGHEST = lax.Precision.HIGHEST
 BLOCK = 256  # positions factorised at a time: bounds the workspace for large dimensions
@@ -67,14 +68,21 @@ def merge_all(parts: Sequence[Moments]) -> Moments:
     return merged
 
 
-@partial(jax.jit, donate_argnums=0)
 def whitening(scatter: Array, count: Array, regularization: float) -> Array:
     """Inverse Cholesky factor `W` `[P, D, D]` of `scatter / (count - 1) + regularization * I`.
 
     `W W^T`-whitening: `|W (x - mean)|` is the Mahalanobis distance, so scoring is a matrix product
     and holds no LAPACK call. With one sample the covariance is undefined; the regularisation
-    alone stands then. Positions are worked off in blocks, in place of the donated scatter.
+    alone stands then. Positions are worked off in blocks, in place of the donated scatter. Waits.
     """
+    # One BLAS thread: on small matrices OpenBLAS's threads wait for each other, and on a busy
+    # machine thousands of such waits took 60 s instead of 0.3.
+    with threadpool_limits(1, user_api="blas"):
+        return _whitening(scatter, count, regularization).block_until_ready()
+
+
+@partial(jax.jit, donate_argnums=0)
+def _whitening(scatter: Array, count: Array, regularization: float) -> Array:
     positions, dim, _ = scatter.shape
     block = min(BLOCK, positions)
     eye = jnp.eye(dim, dtype=scatter.dtype)
