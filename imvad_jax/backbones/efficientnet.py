@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from imvad_jax.backbones.spec import BackboneSpec, Tap, check_call
+from imvad_jax.ops.collectives import mapped_axis
 
 # (kernel, stride, expansion, channels, repeats) of the seven stages of B0
 STAGES = (
@@ -112,7 +113,6 @@ class EfficientNet(nn.Module):
     statistics: tuple[Sequence[float], Sequence[float]] = IMAGENET
     num_classes: int = 1000
     dtype: Any = jnp.float32
-    axis_name: str | None = None
 
     @nn.compact
     def __call__(
@@ -133,7 +133,7 @@ class EfficientNet(nn.Module):
             momentum=0.99,
             epsilon=1e-3,
             dtype=self.dtype,
-            axis_name=self.axis_name,
+            axis_name=mapped_axis() if train else None,
         )
         activation = nn.relu6 if self.lite else nn.silu
         outer_width = 1.0 if self.lite else self.width

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from imvad_jax.backbones.spec import BackboneSpec, Tap, check_call
+from imvad_jax.ops.collectives import mapped_axis
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB in [0, 1]
 STD = (0.229, 0.224, 0.225)
@@ -75,8 +76,7 @@ class BottleneckBlock(nn.Module):
 class ResNet(nn.Module):
     """A residual network that returns the features asked for and computes no deeper than them.
 
-    `axis_name` names the mapped axis over which training statistics are shared (None: each
-    device its own). PyTorch stores the unbiased running variance, flax updates the biased one:
+    Under pmap all devices share the training statistics. PyTorch stores the unbiased running variance, flax updates the biased one:
     equal when frozen, as backbones are.
     """
 
@@ -84,7 +84,6 @@ class ResNet(nn.Module):
     block: Callable[..., nn.Module]
     num_classes: int = 1000
     dtype: Any = jnp.float32
-    axis_name: str | None = None
 
     @nn.compact
     def __call__(
@@ -97,14 +96,16 @@ class ResNet(nn.Module):
         `layer4`, `logits` `[B, num_classes]`. Raises UserError for other shapes or names.
         """
         check_call(images, outputs, OUTPUTS)
-        conv = partial(nn.Conv, use_bias=False, dtype=self.dtype)
+        # The start of torchvision's ResNets, which matters where one is trained from scratch.
+        start = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+        conv = partial(nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=start)
         norm = partial(
             nn.BatchNorm,
             use_running_average=not train,
             momentum=0.9,
             epsilon=1e-5,
             dtype=self.dtype,
-            axis_name=self.axis_name,
+            axis_name=mapped_axis() if train else None,
         )
         wanted, found = set(outputs), {}
         x = (images - jnp.asarray(MEAN, jnp.float32)) / jnp.asarray(STD, jnp.float32)

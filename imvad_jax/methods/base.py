@@ -47,12 +47,30 @@ class DetectorConfig:
         return None
 
 
+@dataclasses.dataclass(frozen=True)
+class TrainedConfig(DetectorConfig):
+    """Fields of methods with a gradient phase; the optimisers are PyTorch's."""
+
+    epochs: int = 100
+    optimizer: str = "adam"  # sgd, adam, adamw
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0  # coupled (added to the gradient) but for adamw
+    momentum: float = 0.9  # of sgd
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    amsgrad: bool = False
+    schedule: str = "constant"  # or cosine: to zero over all steps
+    gradient_clip: float = 0.0  # largest global norm of the gradient; 0: not clipped
+    dtype: str = "float32"  # of the computation; parameters are float32 always
+
+
 class Detector(nn.Module):
     """Base of all methods.
 
     A method defines `__call__(images) -> Prediction` and what its `phases` need. A statistics
-    phase needs `init_accumulator`, `accumulate` and `finalize`. All are called through `apply`.
-    Images are RGB float32 in [0, 1], `[B, H, W, 3]`.
+    phase needs `init_accumulator`, `accumulate` and `finalize`; a gradient phase needs `loss`. All
+    are called through `apply`. Images are RGB float32 in [0, 1], `[B, H, W, 3]`.
     """
 
     config: DetectorConfig
@@ -78,6 +96,14 @@ class Detector(nn.Module):
         """The fitted `memory` from the accumulators of all devices and the number of images."""
         raise TypeError(f"{type(self).__name__} has no statistics phase")
 
+    def loss(self, images: Array) -> tuple[Array, dict[str, Array]]:
+        """The loss `[]` of a batch of good images, a mean over it, and figures to log.
+
+        Called with `mutable=["batch_stats"]` and the rng stream `noise`. Its first call with
+        `mutable=["params", "batch_stats"]` and the stream `params` makes the parameters.
+        """
+        raise TypeError(f"{type(self).__name__} has no gradient phase")
+
     def memory_estimate(self, images: int, devices: int) -> dict[str, int]:
         """Bytes by purpose that a fit on so many images and its scoring hold at their peak."""
         raise TypeError(f"{type(self).__name__} does not estimate its memory")
@@ -93,7 +119,8 @@ class Detector(nn.Module):
             for name in ("params", "batch_stats")
             if self.has_variable("backbone", name)
         }
-        module = backbones.get(self.config.backbone).build()
+        dtype = getattr(self.config, "dtype", "float32")
+        module = backbones.get(self.config.backbone).build(jnp.dtype(dtype))
         return module.apply(variables, images, outputs=tuple(outputs or self.outputs))
 
     def feature_shapes(self, outputs: Sequence[str] | None = None) -> dict[str, tuple[int, ...]]:

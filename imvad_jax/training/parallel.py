@@ -8,9 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from imvad_jax.errors import UserError
-
-AXIS = "devices"
-
+from imvad_jax.ops.collectives import AXIS
 
 class Parallel:
     """The devices that share the work, and how arrays lie on them.

@@ -1,0 +1,1 @@
+"""Trainable blocks that several methods share."""

@@ -1,0 +1,24 @@
+"""Whether the code runs on several devices at once, and what they then share."""
+
+from jax import Array, lax
+
+AXIS = "devices"  # the mapped axis of every pmap in the project
+
+
+def mapped_axis() -> str | None:
+    """The name of the mapped axis while tracing under pmap, else None."""
+    try:
+        lax.axis_size(AXIS)
+    except NameError:
+        return None
+    return AXIS
+
+
+def mean_over_devices(tree):
+    """The mean over all devices; the tree itself on one."""
+    return lax.pmean(tree, AXIS) if mapped_axis() else tree
+
+
+def device_number() -> Array | int:
+    """This device's number among those that share the batch; 0 on one."""
+    return lax.axis_index(AXIS) if mapped_axis() else 0
