@@ -76,8 +76,8 @@ class BottleneckBlock(nn.Module):
 class ResNet(nn.Module):
     """A residual network that returns the features asked for and computes no deeper than them.
 
-    Under pmap all devices share the training statistics. PyTorch stores the unbiased running variance, flax updates the biased one:
-    equal when frozen, as backbones are.
+    Under pmap all devices share the training statistics. PyTorch stores the unbiased running
+    variance, flax updates the biased one: equal when frozen, as backbones are.
     """
 
     stage_sizes: Sequence[int]

@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from imvad_jax.errors import UserError
 from imvad_jax.ops.collectives import AXIS
 
+
 class Parallel:
     """The devices that share the work, and how arrays lie on them.
 
