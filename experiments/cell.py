@@ -74,18 +74,18 @@ def load_backbone(plan: Plan, expected_sha256: str | None) -> tuple[dict | None,
 
     try:
         loaded = load()
-    except MissingTensorError as error:
+    except MissingTensorError:
         fallback = plan.config.without_missing_layers()
         if fallback is None:
             raise
-        changed = {
-            k: v
-            for k, v in dataclasses.asdict(fallback).items()
-            if v != getattr(plan.config, k)
-        }
+        changed = [
+            f"{name}={value} for {getattr(plan.config, name)}"
+            for name, value in dataclasses.asdict(fallback).items()
+            if value != getattr(plan.config, name)
+        ]
         plan.config = fallback
         loaded = load()
-        notes.append(f"The weights lack a layer ({error}); used instead: {changed}")
+        notes.append(f"The weights lack a layer that this method uses; taken instead: {changed[0]}")
     if loaded.source == "random":
         notes.append("RANDOM BACKBONE WEIGHTS: these figures mean nothing.")
     return loaded.variables, {"source": loaded.source, "sha256": loaded.sha256}, notes

@@ -96,11 +96,18 @@ class Detector(nn.Module):
         """The fitted `memory` from the accumulators of all devices and the number of images."""
         raise TypeError(f"{type(self).__name__} has no statistics phase")
 
+    def init_parameters(self, images: Array) -> None:
+        """Touches every trainable part once, so that its parameters are made.
+
+        Called before the first phase, with `mutable=["params", "batch_stats"]` and the rng streams
+        `params` and `noise`.
+        """
+        self.loss(images)
+
     def loss(self, images: Array) -> tuple[Array, dict[str, Array]]:
         """The loss `[]` of a batch of good images, a mean over it, and figures to log.
 
-        Called with `mutable=["batch_stats"]` and the rng stream `noise`. Its first call with
-        `mutable=["params", "batch_stats"]` and the stream `params` makes the parameters.
+        Called with `mutable=["batch_stats"]` and the rng stream `noise`.
         """
         raise TypeError(f"{type(self).__name__} has no gradient phase")
 

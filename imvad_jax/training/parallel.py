@@ -27,11 +27,16 @@ class Parallel:
         return len(self.devices)
 
     def compile(
-        self, function: Callable, split: Sequence[bool], donate: Sequence[int] = ()
+        self,
+        function: Callable,
+        split: Sequence[bool],
+        donate: Sequence[int] = (),
+        joined: bool = False,
     ) -> Callable:
         """`function` compiled; `split[i]` says whether argument i has its own part a device.
 
-        Every output is per device: nothing that a device computed is dropped.
+        Outputs are per device. `joined` promises that the function has reduced all of them over
+        the devices (what it has not would silently be the first device's).
         """
         if self.count == 1:
             return jax.jit(function, donate_argnums=donate)
@@ -39,6 +44,7 @@ class Parallel:
             function,
             axis_name=AXIS,
             in_axes=tuple(0 if own else None for own in split),
+            out_axes=None if joined else 0,
             donate_argnums=donate,
             devices=self.devices,
         )
@@ -71,6 +77,11 @@ class Parallel:
             return shard.data[0]
 
         return [jax.tree.map(lambda leaf, d=d: part(leaf, d), tree) for d in self.devices]
+
+    def dividing(self, batch_size: int) -> "Parallel":
+        """These devices, or as many of them as divide a training batch evenly."""
+        count = max(n for n in range(1, self.count + 1) if batch_size % n == 0)
+        return Parallel(self.devices[:count])
 
     def batch_size(self, wanted: int) -> int:
         """`wanted`, rounded up to a multiple of the number of devices."""

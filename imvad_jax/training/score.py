@@ -8,7 +8,7 @@ import numpy as np
 
 from imvad_jax.data.batches import Images
 from imvad_jax.methods.base import Detector, Progress
-from imvad_jax.training.fit import IN_FLIGHT, as_float, silent_progress
+from imvad_jax.training.job import IN_FLIGHT, as_float, silent_progress
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.timing import Timings
 

@@ -77,7 +77,7 @@ def test_spade_says_that_layer3_stands_in(tmp_path, shared):
         tmp_path, "--method=spade", "--preset=benchmark", "--category=bottle", "--image_size=128",
         f"--data_dir={shared / 'data/mvtec_ad'}", weights(shared),
     )  # fmt: skip
-    assert "'pooled_layer': 'layer3'" in out and "layer4" in out
+    assert "taken instead: pooled_layer=layer3 for layer4" in out
 
 
 def test_padim_refuses_weights_without_a_layer_it_needs(tmp_path, shared):

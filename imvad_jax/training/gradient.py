@@ -1,0 +1,125 @@
+"""The gradient phase: one compiled training step and one loop for every trained method."""
+
+import functools
+from collections import deque
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from imvad_jax.errors import UserError
+from imvad_jax.methods.base import Detector
+from imvad_jax.ops.collectives import device_number, mean_over_devices
+from imvad_jax.training.job import IN_FLIGHT, Job, as_float
+from imvad_jax.training.optimizers import make_optimizer
+from imvad_jax.training.parallel import Parallel
+
+TRAINED = ("params", "batch_stats")
+
+
+def epoch_order(seed: int, epoch: int, count: int, batch_size: int) -> np.ndarray:
+    """Image numbers of one epoch, a function of (seed, epoch) alone: int `[steps * batch_size]`.
+
+    A seeded permutation; the last batch is topped up from its start, so that every batch is full
+    (padded rows would spoil batch statistics). Also covers fewer images than a batch.
+    """
+    permutation = np.random.default_rng([seed, epoch]).permutation(count)
+    return np.resize(permutation, -(-count // batch_size) * batch_size)
+
+
+@functools.lru_cache(maxsize=8)
+def _training_step(detector: Detector, devices: tuple, steps: int):
+    """The compiled step `(state, frozen, images, key) -> (state, figures)`; donates the state."""
+    optimizer = make_optimizer(detector.config, steps)
+
+    def step(state, frozen, images, key):
+        key = jax.random.fold_in(jax.random.fold_in(key, state["step"]), device_number())
+
+        def loss_of(params):
+            variables = {**frozen, "params": params, "batch_stats": state["batch_stats"]}
+            (loss, figures), changed = detector.apply(
+                variables,
+                as_float(images),
+                method="loss",
+                mutable=["batch_stats"],
+                rngs={"noise": key},
+            )
+            return loss, (figures, changed.get("batch_stats", {}))
+
+        gradient = jax.value_and_grad(loss_of, has_aux=True)
+        (loss, (figures, batch_stats)), gradients = gradient(state["params"])
+        gradients, batch_stats, figures = mean_over_devices(
+            (gradients, batch_stats, {"loss": loss, **figures})
+        )
+        updates, opt_state = optimizer.update(gradients, state["opt_state"], state["params"])
+        return {
+            "params": optax.apply_updates(state["params"], updates),
+            "batch_stats": batch_stats,
+            "opt_state": opt_state,
+            "step": state["step"] + 1,
+        }, figures
+
+    compiled = Parallel(devices).compile(
+        step, split=(False, False, True, False), donate=(0,), joined=True
+    )
+    return optimizer, compiled
+
+
+def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
+    """Trains `params` for the configured epochs; resumes from the newest checkpoint of the job.
+
+    Raises:
+      UserError: the loss is not finite; the last good checkpoint stays.
+    """
+    config, count = detector.config, len(job.images)
+    parallel = job.parallel.dividing(config.batch_size)
+    per_epoch = -(-count // config.batch_size)
+    optimizer, step = _training_step(
+        detector, tuple(parallel.devices), per_epoch * config.epochs
+    )
+    params = variables["params"]
+    state = {
+        "params": params,
+        "batch_stats": variables.get("batch_stats", {}),
+        "opt_state": optimizer.init(params),
+        "step": jnp.zeros((), jnp.int32),
+    }
+    epoch = 0
+    if job.checkpoints and (epoch := job.checkpoints.latest()):
+        state = job.checkpoints.restore(epoch, state)
+    state = parallel.replicate(jax.tree.map(jnp.array, state))  # copies: the state is donated
+    frozen = parallel.replicate({k: v for k, v in variables.items() if k not in TRAINED})
+    key = jax.random.fold_in(jax.random.key(job.seed), 3)
+    done = job.progress((config.epochs - epoch) * count, "train")
+    while epoch < config.epochs:
+        order = epoch_order(job.seed, epoch, count, config.batch_size)
+        state, figures = _run_epoch(step, state, frozen, key, job, parallel, config, order)
+        epoch += 1
+        if not all(np.isfinite(value) for value in figures.values()):
+            saved = job.checkpoints.latest() if job.checkpoints else 0
+            raise UserError(
+                f"epoch {epoch}: the loss is not finite ({figures}); the last good checkpoint is "
+                f"of epoch {saved}. Lower --learning_rate or set --gradient_clip=1"
+            )
+        done(count)
+        job.on_epoch(epoch, figures)
+        if job.checkpoints:
+            job.checkpoints.save(epoch, state, last=epoch == config.epochs)
+    if job.checkpoints:
+        job.checkpoints.wait()
+    return variables | {name: jax.device_get(state[name]) for name in TRAINED if state[name]}
+
+
+def _run_epoch(step, state, frozen, key, job, parallel, config, order):
+    """One epoch; the host looks at the figures only when it is over."""
+    figures, in_flight = [], deque()
+    batches = job.images.batches(config.batch_size, order)
+    for batch in job.timings.wait(batches, "fit"):
+        state, found = step(state, frozen, parallel.split(batch.images), key)
+        figures.append(found)
+        in_flight.append(found["loss"])
+        if len(in_flight) > IN_FLIGHT:
+            in_flight.popleft().block_until_ready()
+    figures = jax.device_get(figures)
+    return state, {k: float(np.mean([f[k] for f in figures])) for k in figures[0]}

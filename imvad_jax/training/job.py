@@ -1,0 +1,43 @@
+"""What the phases of a fit share."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from imvad_jax.data.batches import Images
+from imvad_jax.methods.base import Progress
+from imvad_jax.training.checkpoint import TrainingCheckpoints
+from imvad_jax.training.parallel import Parallel
+from imvad_jax.training.timing import Timings
+
+IN_FLIGHT = 2  # batches dispatched ahead of the device
+
+
+def silent_progress(total: int, label: str):
+    """A progress display that shows nothing."""
+    return lambda done: None
+
+
+def as_float(images: jax.Array) -> jax.Array:
+    """uint8 images as float32 in [0, 1], on the device."""
+    return images.astype(jnp.float32) / 255
+
+
+@dataclasses.dataclass
+class Job:
+    """The images, the devices, and whom to tell.
+
+    `on_epoch(epoch, figures)` is called after each epoch of a gradient phase with the mean loss and
+    what else the method reports; epochs count from 1. `checkpoints` is where the phase saves itself
+    and resumes from; None: nowhere.
+    """
+
+    images: Images
+    parallel: Parallel
+    seed: int = 0
+    progress: Progress = silent_progress
+    timings: Timings = dataclasses.field(default_factory=Timings)
+    checkpoints: TrainingCheckpoints | None = None
+    on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, figures: None

@@ -1,0 +1,68 @@
+"""The statistics phase: what is gathered from good images in one pass, compiled, on all devices."""
+
+import functools
+from collections import deque
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from imvad_jax.methods.base import Detector
+from imvad_jax.methods.buffers import IMAGE_BUCKET
+from imvad_jax.training.job import IN_FLIGHT, Job, as_float
+from imvad_jax.training.parallel import Parallel
+
+
+@functools.lru_cache(maxsize=8)
+def _statistics_step(detector: Detector, devices: tuple):
+    """The compiled step of a detector: shared by all categories, which differ in arrays only."""
+
+    def step(accumulator, variables, images, index):
+        accumulator = detector.apply(
+            variables, accumulator, as_float(images), index, method="accumulate"
+        )
+        # The accumulator is donated to the next step; this is what the host may wait for.
+        return accumulator, jnp.max(index)
+
+    return Parallel(devices).compile(step, split=(True, False, True, True), donate=(0,))
+
+
+@functools.lru_cache(maxsize=8)
+def _empty_accumulator(detector: Detector, devices: tuple, capacity: int):
+    return Parallel(devices).compile(
+        lambda unused: detector.init_accumulator(capacity), split=(True,)
+    )
+
+
+def statistics_phase(detector: Detector, variables: dict, job: Job) -> dict:
+    """Streams the good images through `accumulate` and returns the variables with their memory."""
+    images, parallel = job.images, job.parallel
+    batch_size = parallel.batch_size(detector.config.batch_size)
+    capacity = -(-len(images) // IMAGE_BUCKET) * IMAGE_BUCKET
+    per_device = -(-capacity // batch_size) * (batch_size // parallel.count)
+    devices = tuple(parallel.devices)
+    start = parallel.split(np.zeros(parallel.count, np.float32))
+    accumulator = _empty_accumulator(detector, devices, per_device)(start)
+    step = _statistics_step(detector, devices)
+    replicated = parallel.replicate(variables)
+    done = job.progress(len(images), "fit")
+    in_flight = deque()
+    for batch in job.timings.wait(images.batches(batch_size), "fit"):
+        accumulator, token = step(
+            accumulator, replicated, parallel.split(batch.images), parallel.split(batch.index)
+        )
+        in_flight.append((token, int(batch.valid.sum())))
+        if len(in_flight) > IN_FLIGHT:
+            token, count = in_flight.popleft()
+            token.block_until_ready()
+            done(count)
+    for token, count in in_flight:
+        token.block_until_ready()
+        done(count)
+    del replicated
+    key = jax.random.fold_in(jax.random.key(job.seed), 1)
+    # The method may release parts as it goes: hand over the only reference.
+    parts = parallel.parts(accumulator)
+    del accumulator
+    memory = detector.apply(variables, parts, len(images), key, job.progress, method="finalize")
+    return variables | {"memory": memory}
