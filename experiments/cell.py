@@ -1,5 +1,6 @@
 """One cell of the table: one method on one category, from good parts to its row of metrics."""
 
+import contextlib
 import dataclasses
 import warnings
 from pathlib import Path
@@ -15,6 +16,7 @@ from imvad_jax.data.category import CategoryData
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation import image_metrics, pixel_metrics
 from imvad_jax.reporting import heatmaps, report
+from imvad_jax.reporting.history import History
 from imvad_jax.reporting.progress import tqdm_progress
 from imvad_jax.training import checkpoint
 from imvad_jax.training.fit import fit, init_variables
@@ -31,6 +33,9 @@ class Options:
     save_heatmaps: bool = True
     full_resolution_metrics: bool = False
     benchmark_pro: bool = False
+    checkpoint_every: int = 0  # epochs; 0: about twenty times a training
+    keep_checkpoints: int = 2
+    tensorboard: bool = False
 
 
 @dataclasses.dataclass
@@ -146,9 +151,11 @@ def run_cell(
         say(f"compiling {record['title']} as it is first used (kept for later runs) ...")
         with timings.stage("fit"):
             variables = init_variables(detector, backbone, plan.seed)
-            variables = fit(
-                detector, variables, data.train, parallel, plan.seed, tqdm_progress, timings
-            )
+            with training_options(detector, data, run_dir, options, say) as extra:
+                variables = fit(
+                    detector, variables, data.train, parallel, plan.seed,
+                    progress=tqdm_progress, timings=timings, **extra,
+                )  # fmt: skip
         with timings.stage("checkpoint"):
             checkpoint.save_variables(run_dir, variables)
     if not len(data.test):
@@ -158,6 +165,24 @@ def run_cell(
     return evaluate_cell(
         detector, variables, data, run_dir, parallel, options, timings, record, say
     )
+
+
+@contextlib.contextmanager
+def training_options(detector, data: CategoryData, run_dir: Path, options: Options, say):
+    """What a fit with a gradient phase is given besides: checkpoints, and the history it writes."""
+    if "gradient" not in detector.phases:
+        yield {}
+        return
+    every = options.checkpoint_every or max(detector.config.epochs // 20, 1)
+    saved = checkpoint.TrainingCheckpoints(run_dir, every, options.keep_checkpoints)
+    if saved.latest():
+        say(f"resuming after epoch {saved.latest()} of {detector.config.epochs}")
+    history = History(run_dir, len(data.train), options.tensorboard)
+    try:
+        yield {"checkpoints": saved, "on_epoch": history.record}
+    finally:
+        history.close()
+        saved.close()
 
 
 def evaluate_cell(

@@ -58,6 +58,14 @@ _BENCHMARK_PRO = flags.DEFINE_bool(
 _RESULTS_DIR = flags.DEFINE_string(
     "results_dir", "", "Also write each cell's small result file here (see experiments.results)."
 )
+_CHECKPOINT_EVERY = flags.DEFINE_integer(
+    "checkpoint_every", 0, "Epochs between two checkpoints of a training; 0: about twenty in all.",
+    lower_bound=0,
+)  # fmt: skip
+_KEEP_CHECKPOINTS = flags.DEFINE_integer(
+    "keep_checkpoints", 2, "How many checkpoints of a training are kept.", lower_bound=1
+)
+_TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Write scalars for TensorBoard, too.")
 settings.define_config_flags()
 flags.adopt_module_key_flags(settings)  # --help shows them, too
 flags.adopt_module_key_flags(devices)
@@ -112,8 +120,9 @@ def main() -> int:
         )
     parallel = devices.start_jax()
     options = cell.Options(
-        _SAVE_PREDICTIONS.value, _SAVE_HEATMAPS.value, _FULL_RESOLUTION.value, _BENCHMARK_PRO.value
-    )
+        _SAVE_PREDICTIONS.value, _SAVE_HEATMAPS.value, _FULL_RESOLUTION.value, _BENCHMARK_PRO.value,
+        _CHECKPOINT_EVERY.value, _KEEP_CHECKPOINTS.value, _TENSORBOARD.value,
+    )  # fmt: skip
     rows = {}
     for category in categories:
         plan = cell.Plan(

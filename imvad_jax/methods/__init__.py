@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from imvad_jax.errors import choose
-from imvad_jax.methods import padim, patchcore, raw_color, spade
+from imvad_jax.methods import padim, patchcore, raw_color, spade, stpm
 from imvad_jax.methods.base import Detector, DetectorConfig, Prediction
 
 
@@ -22,6 +22,7 @@ METHODS: dict[str, Method] = {
     "raw_color": Method("raw colour (baseline)", raw_color.RawColor, raw_color.RawColorConfig,
                         in_benchmark=False),
     "spade": Method("SPADE", spade.SPADE, spade.SPADEConfig),
+    "stpm": Method("STPM", stpm.STPM, stpm.STPMConfig),
 }  # fmt: skip
 
 

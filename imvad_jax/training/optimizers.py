@@ -1,6 +1,11 @@
 """PyTorch's optimisers in optax, from a method's configuration."""
 
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
 import optax
+from jax import Array
 
 from imvad_jax.errors import UserError, choose
 from imvad_jax.methods.base import TrainedConfig
@@ -16,6 +21,42 @@ def make_schedule(config: TrainedConfig, steps: int) -> optax.Schedule:
     if name == "cosine":
         return optax.cosine_decay_schedule(config.learning_rate, steps)
     return optax.constant_schedule(config.learning_rate)
+
+
+class AmsgradState(NamedTuple):
+    """Moments of `scale_by_torch_amsgrad`."""
+
+    count: Array
+    first: optax.Updates
+    second: optax.Updates
+    largest: optax.Updates
+
+
+def scale_by_torch_amsgrad(
+    beta1: float, beta2: float, epsilon: float
+) -> optax.GradientTransformation:
+    """AMSGrad (Reddi et al., ICLR 2018) as PyTorch has it.
+
+    PyTorch keeps the maximum of the second moments before their bias correction,
+    `optax.scale_by_amsgrad` after it; early steps differ.
+    """
+
+    def init(params):
+        zeros = (jax.tree.map(jnp.zeros_like, params) for _ in range(3))
+        return AmsgradState(jnp.zeros((), jnp.int32), *zeros)
+
+    def update(updates, state, params=None):
+        count = state.count + 1
+        first = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, state.first, updates)
+        second = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * g * g, state.second, updates)
+        largest = jax.tree.map(jnp.maximum, state.largest, second)
+        one, two = 1 - beta1**count, 1 - beta2**count
+        updates = jax.tree.map(
+            lambda m, v: (m / one) / (jnp.sqrt(v / two) + epsilon), first, largest
+        )
+        return updates, AmsgradState(count, first, second, largest)
+
+    return optax.GradientTransformation(init, update)
 
 
 def make_optimizer(config: TrainedConfig, steps: int) -> optax.GradientTransformation:
@@ -38,7 +79,7 @@ def make_optimizer(config: TrainedConfig, steps: int) -> optax.GradientTransform
     if kind == "sgd":
         parts.append(optax.trace(config.momentum))
     else:
-        scale = optax.scale_by_amsgrad if config.amsgrad else optax.scale_by_adam
+        scale = scale_by_torch_amsgrad if config.amsgrad else optax.scale_by_adam
         parts.append(scale(config.beta1, config.beta2, config.epsilon))
     if config.weight_decay and kind == "adamw":
         parts.append(optax.add_decayed_weights(config.weight_decay))

@@ -1,0 +1,95 @@
+"""STPM: a student matches a teacher's feature pyramid; where it fails, the image is anomalous.
+
+Wang, Han, Ding, Huang, "Student-Teacher Feature Pyramid Matching for Anomaly Detection", BMVC 2021,
+arXiv 2103.04257.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from imvad_jax import backbones
+from imvad_jax.methods import base
+from imvad_jax.ops import resample
+
+EPSILON = 1e-12  # smallest norm that a feature vector is divided by
+ACTIVATIONS = 28  # floats kept for the gradient per float of the features: measured, ResNet-18, 256
+
+
+@dataclasses.dataclass(frozen=True)
+class STPMConfig(base.TrainedConfig):
+    """Settings of STPM.
+
+    All good images train and the last epoch counts. The official code holds a fifth of them out
+    and takes the epoch with the lowest scores on those.
+    """
+
+    backbone: str = "resnet18"  # of the teacher and of the student
+    crop_size: int = 0
+    epochs: int = 100
+    optimizer: str = "sgd"
+    learning_rate: float = 0.4  # large because the loss is a mean of small numbers
+    weight_decay: float = 1e-4
+    layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
+
+
+def unit_vectors(features: Array) -> Array:
+    """Features `[..., C]` divided by their norm over the channels; zeros stay zeros."""
+    features = base.full_precision(features)
+    squared = jnp.sum(features**2, -1, keepdims=True)
+    # The norm itself has no gradient at zero, where a ReLU often puts it; this has.
+    return features * lax.rsqrt(jnp.maximum(squared, EPSILON**2))
+
+
+def distance(teacher: Array, student: Array) -> Array:
+    """Squared distance `[B, h, w]` of the unit vectors of two maps `[B, h, w, C]`: 0 ... 4."""
+    return jnp.sum((unit_vectors(teacher) - unit_vectors(student)) ** 2, -1)
+
+
+class STPM(base.Detector):
+    """STPM (Wang et al., 2021).
+
+    The student is the teacher's network as far as the last layer in use, started at random. It
+    sees its input normalised as the teacher does.
+    """
+
+    config: STPMConfig
+    phases = ("gradient",)
+
+    @property
+    def outputs(self):
+        return self.config.layers
+
+    def setup(self):
+        self.student = backbones.get(self.config.backbone).build(jnp.dtype(self.config.dtype))
+
+    def distances(self, images: Array, train: bool) -> dict[str, Array]:
+        """Distance of teacher and student by layer, `[B, h, w]` each."""
+        teacher = self.features(images)
+        student = self.student(images, outputs=self.outputs, train=train)
+        return {name: distance(teacher[name], student[name]) for name in self.outputs}
+
+    def loss(self, images):
+        # The paper's equations 2 and 3 without their factor of 1/2, as in the official code.
+        losses = {name: d.mean() for name, d in self.distances(images, train=True).items()}
+        return sum(losses.values()), losses
+
+    def __call__(self, images):
+        distances = self.distances(images, train=False)
+        # Maps are multiplied on the grid of the first layer (64 x 64 at 256 pixels), as officially.
+        grid = distances[self.outputs[0]].shape[1:]
+        product = jnp.ones((), jnp.float32)
+        for name in self.outputs:
+            product *= resample.upsample_and_smooth(distances[name], grid, sigma=0)
+        anomaly_map = resample.upsample_and_smooth(product, images.shape[1:3], sigma=0)
+        return base.Prediction(anomaly_map.max((1, 2)), anomaly_map)
+
+    def memory_estimate(self, images, devices):
+        shapes = self.feature_shapes().values()
+        features = sum(h * w * c for h, w, c in shapes) * base.FLOAT * self.config.batch_size
+        return {
+            "backbone": self.backbone_bytes() * devices,
+            "student, gradients, momentum": 4 * self.backbone_bytes() * devices,
+            "activations of a batch": ACTIVATIONS * features,
+        }

@@ -1,0 +1,76 @@
+"""The course of a training: one row an epoch on disk, as a picture, and for TensorBoard."""
+
+import json
+import time
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from imvad_jax.errors import UserError
+from imvad_jax.files import write_atomically
+
+
+class History:
+    """Figures by epoch in `run_dir/history.json`; survives a killed run.
+
+    `images` is the number of images in an epoch, for the rate. With `tensorboard`, the same scalars
+    go to `run_dir/tensorboard`.
+
+    Raises:
+      UserError: TensorBoard files are wanted and tensorboardX is not installed.
+    """
+
+    def __init__(self, run_dir: str | Path, images: int, tensorboard: bool = False):
+        self._path = Path(run_dir) / "history.json"
+        self._images = images
+        self._last = time.perf_counter()
+        self.rows = json.loads(self._path.read_text()) if self._path.is_file() else []
+        self._writer = _tensorboard_writer(Path(run_dir) / "tensorboard") if tensorboard else None
+
+    def record(self, epoch: int, figures: dict[str, float]) -> None:
+        """Adds the figures of an epoch; rows of it or later, from before a resume, are dropped."""
+        now = time.perf_counter()
+        rate = {"images_per_s": round(self._images / max(now - self._last, 1e-9), 2)}
+        self._last = now
+        self.rows = [row for row in self.rows if row["epoch"] < epoch]
+        self.rows.append({"epoch": epoch, **figures, **rate})
+        text = json.dumps(self.rows, indent=0) + "\n"
+        write_atomically(self._path, lambda file: file.write(text.encode()))
+        if self._writer:
+            for name, value in (figures | rate).items():
+                self._writer.add_scalar(name, value, epoch)
+
+    def close(self) -> None:
+        """Draws `learning_curve.png` and closes what is open."""
+        if self.rows:
+            figure = learning_curve(self.rows)
+            path = self._path.with_name("learning_curve.png")
+            write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
+        if self._writer:
+            self._writer.close()
+
+
+def _tensorboard_writer(directory: Path):
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise UserError(
+            "--tensorboard needs tensorboardX: pip install 'imvad_jax[tensorboard]'"
+        ) from None
+    return SummaryWriter(str(directory))
+
+
+def learning_curve(rows: list[dict]) -> Figure:
+    """The loss by epoch; on a logarithmic axis where all of it is positive."""
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    losses = [row["loss"] for row in rows]
+    axes.plot([row["epoch"] for row in rows], losses, color="#1d6fa5")
+    if min(losses) > 0:
+        axes.set_yscale("log")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("mean loss of the epoch")
+    axes.grid(alpha=0.3)
+    return figure
