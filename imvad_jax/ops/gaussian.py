@@ -62,7 +62,7 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
 
 def merge_all(parts: Sequence[Moments]) -> Moments:
     """Moments of all samples, from one accumulator a device, on the first device. Donates them."""
-    merged = parts[0]
+    merged = jax.tree.map(jnp.asarray, parts[0])
     for part in parts[1:]:
         merged = merge_moments(merged, jax.device_put(part, merged.mean.sharding))
     return merged

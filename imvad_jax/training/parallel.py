@@ -68,13 +68,17 @@ class Parallel:
         return array if self.count == 1 else array.reshape(-1, *array.shape[2:])
 
     def parts(self, tree: Any) -> list[Any]:
-        """Per-device values as one pytree a device, each left where it lies."""
+        """Per-device values as one pytree a device, each left where it lies.
+
+        On the CPU they are numpy views: taking the device axis off a JAX array copies it, and the
+        patches of all training images are too much to hold twice.
+        """
         if self.count == 1:
             return [tree]
 
         def part(leaf, device):
             shard = next(s for s in leaf.addressable_shards if s.device == device)
-            return shard.data[0]
+            return np.asarray(shard.data)[0] if device.platform == "cpu" else shard.data[0]
 
         return [jax.tree.map(lambda leaf, d=d: part(leaf, d), tree) for d in self.devices]
 
