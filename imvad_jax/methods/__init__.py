@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from imvad_jax.errors import choose
-from imvad_jax.methods import padim, patchcore, raw_color, spade, stpm
+from imvad_jax.methods import cfa, fastflow, padim, patchcore, raw_color, rd4ad, spade, stpm
 from imvad_jax.methods.base import Detector, DetectorConfig, Prediction
 
 
@@ -17,10 +17,13 @@ class Method(NamedTuple):
 
 
 METHODS: dict[str, Method] = {
+    "cfa": Method("CFA", cfa.CFA, cfa.CFAConfig),
+    "fastflow": Method("FastFlow", fastflow.FastFlow, fastflow.FastFlowConfig),
     "padim": Method("PaDiM", padim.PaDiM, padim.PaDiMConfig),
     "patchcore": Method("PatchCore", patchcore.PatchCore, patchcore.PatchCoreConfig),
     "raw_color": Method("raw colour (baseline)", raw_color.RawColor, raw_color.RawColorConfig,
                         in_benchmark=False),
+    "rd4ad": Method("RD4AD", rd4ad.RD4AD, rd4ad.RD4ADConfig),
     "spade": Method("SPADE", spade.SPADE, spade.SPADEConfig),
     "stpm": Method("STPM", stpm.STPM, stpm.STPMConfig),
 }  # fmt: skip

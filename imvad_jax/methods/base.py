@@ -189,11 +189,6 @@ def _parse(kind: type, text: str):
     return kind(text)
 
 
-def full_precision(x: Array) -> Array:
-    """`x` in float32 (float64 stays), for losses and scores of a computation in half precision."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 def row_mask(rows: int, count: Array) -> Array:
     """True for the first `count` of `rows` rows: bool `[rows]`."""
     return jnp.arange(rows) < count

@@ -12,6 +12,7 @@ from jax import Array, lax
 from imvad_jax import backbones
 from imvad_jax.methods import base
 from imvad_jax.ops import resample
+from imvad_jax.ops.precision import full_precision
 
 EPSILON = 1e-12  # smallest norm that a feature vector is divided by
 ACTIVATIONS = 28  # floats kept for the gradient per float of the features: measured, ResNet-18, 256
@@ -36,7 +37,7 @@ class STPMConfig(base.TrainedConfig):
 
 def unit_vectors(features: Array) -> Array:
     """Features `[..., C]` divided by their norm over the channels; zeros stay zeros."""
-    features = base.full_precision(features)
+    features = full_precision(features)
     squared = jnp.sum(features**2, -1, keepdims=True)
     # The norm itself has no gradient at zero, where a ReLU often puts it; this has.
     return features * lax.rsqrt(jnp.maximum(squared, EPSILON**2))

@@ -1,5 +1,7 @@
 """Fits a detector: its phases in order, one loop for all methods."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -25,11 +27,13 @@ def init_variables(detector: Detector, backbone: dict | None, seed: int) -> dict
     if memory:
         variables["memory"] = memory
     if "gradient" in detector.phases:
-        variables |= _init_parameters(detector, variables, jax.random.fold_in(key, 2))
+        variables |= _init_parameters(detector)(variables, jax.random.fold_in(key, 2))
     return variables
 
 
-def _init_parameters(detector: Detector, variables: dict, key: jax.Array) -> dict:
+@functools.lru_cache(maxsize=8)
+def _init_parameters(detector: Detector):
+    """The compiled `(variables, key) -> {params, batch_stats}`, shared by all categories."""
     size = detector.config.input_size
 
     # Under jit nothing that the parameters do not depend on is computed: not the backbone.
@@ -45,7 +49,7 @@ def _init_parameters(detector: Detector, variables: dict, key: jax.Array) -> dic
         )
         return made
 
-    return init(variables, key)
+    return init
 
 
 def fit(

@@ -29,11 +29,13 @@ def epoch_order(seed: int, epoch: int, count: int, batch_size: int) -> np.ndarra
 
 
 @functools.lru_cache(maxsize=8)
-def _training_step(detector: Detector, devices: tuple, steps: int):
-    """The compiled step `(state, frozen, images, key) -> (state, figures)`; donates the state."""
-    optimizer = make_optimizer(detector.config, steps)
+def _training_step(detector: Detector, devices: tuple):
+    """The compiled step `(state, frozen, images, key, steps in all) -> (state, figures)`.
 
-    def step(state, frozen, images, key):
+    Donates the state. Shared by all categories, which differ in the number of steps.
+    """
+
+    def step(state, frozen, images, key, steps):
         key = jax.random.fold_in(jax.random.fold_in(key, state["step"]), device_number())
 
         def loss_of(params):
@@ -52,6 +54,7 @@ def _training_step(detector: Detector, devices: tuple, steps: int):
         gradients, batch_stats, figures = mean_over_devices(
             (gradients, batch_stats, {"loss": loss, **figures})
         )
+        optimizer = make_optimizer(detector.config, steps)
         updates, opt_state = optimizer.update(gradients, state["opt_state"], state["params"])
         return {
             "params": optax.apply_updates(state["params"], updates),
@@ -60,10 +63,8 @@ def _training_step(detector: Detector, devices: tuple, steps: int):
             "step": state["step"] + 1,
         }, figures
 
-    compiled = Parallel(devices).compile(
-        step, split=(False, False, True, False), donate=(0,), joined=True
-    )
-    return optimizer, compiled
+    split = (False, False, True, False, False)
+    return Parallel(devices).compile(step, split, donate=(0,), joined=True)
 
 
 def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
@@ -74,15 +75,13 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
     """
     config, count = detector.config, len(job.images)
     parallel = job.parallel.dividing(config.batch_size)
-    per_epoch = -(-count // config.batch_size)
-    optimizer, step = _training_step(
-        detector, tuple(parallel.devices), per_epoch * config.epochs
-    )
+    steps = np.int32(-(-count // config.batch_size) * config.epochs)
+    step = _training_step(detector, tuple(parallel.devices))
     params = variables["params"]
     state = {
         "params": params,
         "batch_stats": variables.get("batch_stats", {}),
-        "opt_state": optimizer.init(params),
+        "opt_state": make_optimizer(config, steps).init(params),
         "step": jnp.zeros((), jnp.int32),
     }
     epoch = 0
@@ -94,7 +93,12 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
     done = job.progress((config.epochs - epoch) * count, "train")
     while epoch < config.epochs:
         order = epoch_order(job.seed, epoch, count, config.batch_size)
-        state, figures = _run_epoch(step, state, frozen, key, job, parallel, config, order)
+        batches = job.timings.wait(job.images.batches(config.batch_size, order), "fit")
+        state, figures = _run_epoch(
+            lambda state, images: step(state, frozen, parallel.split(images), key, steps),
+            state,
+            batches,
+        )
         epoch += 1
         if not all(np.isfinite(value) for value in figures.values()):
             saved = job.checkpoints.latest() if job.checkpoints else 0
@@ -111,12 +115,11 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
     return variables | {name: jax.device_get(state[name]) for name in TRAINED if state[name]}
 
 
-def _run_epoch(step, state, frozen, key, job, parallel, config, order):
+def _run_epoch(step, state, batches):
     """One epoch; the host looks at the figures only when it is over."""
     figures, in_flight = [], deque()
-    batches = job.images.batches(config.batch_size, order)
-    for batch in job.timings.wait(batches, "fit"):
-        state, found = step(state, frozen, parallel.split(batch.images), key)
+    for batch in batches:
+        state, found = step(state, batch.images)
         figures.append(found)
         in_flight.append(found["loss"])
         if len(in_flight) > IN_FLIGHT:

@@ -11,15 +11,15 @@ from imvad_jax.errors import UserError, choose
 from imvad_jax.methods.base import TrainedConfig
 
 
-def make_schedule(config: TrainedConfig, steps: int) -> optax.Schedule:
-    """The learning rate by step; `steps` in all.
+def make_schedule(config: TrainedConfig, steps: int | Array) -> optax.Schedule:
+    """The learning rate by step; `steps` in all, which may be traced: no program depends on it.
 
     Raises:
       UserError: an unknown schedule.
     """
     name = choose("--schedule", config.schedule, ("constant", "cosine"))
     if name == "cosine":
-        return optax.cosine_decay_schedule(config.learning_rate, steps)
+        return lambda step: 0.5 * config.learning_rate * (1 + jnp.cos(jnp.pi * step / steps))
     return optax.constant_schedule(config.learning_rate)
 
 
@@ -59,7 +59,7 @@ def scale_by_torch_amsgrad(
     return optax.GradientTransformation(init, update)
 
 
-def make_optimizer(config: TrainedConfig, steps: int) -> optax.GradientTransformation:
+def make_optimizer(config: TrainedConfig, steps: int | Array) -> optax.GradientTransformation:
     """The optimiser of a gradient phase of `steps` steps.
 
     As in PyTorch, `weight_decay` of sgd and adam is added to the (clipped) gradient before anything

@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from imvad_jax.layers.norm import batch_norm
 from imvad_jax.methods import base
+from imvad_jax.ops.precision import full_precision
 from imvad_jax.training.fit import init_variables
 
 
@@ -37,7 +38,7 @@ class Toy(base.Detector):
         return nn.ConvTranspose(3, (4, 4), (4, 4), dtype=dtype)(x)
 
     def loss(self, images):
-        loss = base.full_precision((self.reconstruct(images, True) - images) ** 2).mean()
+        loss = full_precision((self.reconstruct(images, True) - images) ** 2).mean()
         return loss, {}
 
     def __call__(self, images):

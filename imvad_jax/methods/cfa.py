@@ -1,0 +1,255 @@
+"""CFA: patch features pulled onto fixed memory centres of good images, off their next neighbours.
+
+Lee, Lee, Song, "CFA: Coupled-Hypersphere-Based Feature Adaptation for Target-Oriented Anomaly
+Localization", IEEE Access 10, 2022, arXiv 2206.04325. The memory is that of the authors' code, one
+centre a position (the paper describes k-means and moving averages).
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array, lax
+
+from imvad_jax import backbones
+from imvad_jax.errors import UserError
+from imvad_jax.layers.coordconv import CoordConv
+from imvad_jax.methods import base
+from imvad_jax.ops import neighbors, resample
+
+HIGHEST = lax.Precision.HIGHEST
+
+
+@dataclasses.dataclass(frozen=True)
+class CFAConfig(base.TrainedConfig):
+    """Settings of CFA, names as in the paper and its code.
+
+    `dtype` is the backbone's alone: nu multiplies differences of squared distances by a thousand,
+    so descriptor and distances stay in float32.
+    """
+
+    batch_size: int = 4
+    epochs: int = 30
+    optimizer: str = "adamw"
+    weight_decay: float = 5e-4
+    amsgrad: bool = True
+    layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
+    num_neighbors: int = 3  # K, centres that attract a patch
+    num_negatives: int = 3  # J, the next ones, which repel it
+    nu: float = 1e-3  # softness of the boundary; the loss is divided by it
+    alpha: float = 0.1  # margin of the repulsion
+    radius: float = 1e-5  # r at the start; it is trained
+    gamma_c: int = 1  # the centres are compressed to 1 / gamma_c of the positions by k-means
+    gamma_d: int = 1  # the descriptor has 1 / gamma_d of the channels of the features
+    sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
+
+    def __post_init__(self):
+        for name in ("num_neighbors", "num_negatives", "gamma_c", "gamma_d"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name}={getattr(self, name)}: must be at least 1")
+        if self.nu <= 0:
+            raise UserError(f"--nu={self.nu}: must be positive")
+
+
+class RunningMean(NamedTuple):
+    """Mean over the images seen so far, position by position.
+
+    The official code weighs batches equally, whatever their size; here every image counts once.
+    """
+
+    count: Array  # []
+    mean: Array  # [P, D]
+
+
+class CoupledHyperspheres(nn.Module):
+    """The soft-boundary loss: attraction and repulsion by hyperspheres of one trained radius r."""
+
+    config: CFAConfig
+
+    @nn.compact
+    def __call__(self, squared: Array) -> tuple[Array, dict[str, Array]]:
+        """The loss `[]` of squared distances `[..., K + J]` to the nearest centres, ascending."""
+        start = nn.initializers.constant(self.config.radius)
+        squared_radius = jnp.square(self.param("radius", start, ()))
+        split = self.config.num_neighbors
+        attraction = jnp.maximum(squared[..., :split] - squared_radius, 0).mean()
+        repulsion = squared_radius - squared[..., split:] - self.config.alpha
+        repulsion = jnp.maximum(repulsion, 0).mean()
+        figures = {
+            "attraction": attraction / self.config.nu,
+            "repulsion": repulsion / self.config.nu,
+            "radius": jnp.sqrt(squared_radius),  # its sign means nothing
+        }
+        return (attraction + repulsion) / self.config.nu, figures
+
+
+class CFA(base.Detector):
+    """CFA (Lee et al., 2022): centres of the untrained descriptor first, then its training."""
+
+    config: CFAConfig
+    phases = ("statistics", "gradient")
+
+    def setup(self):
+        self.descriptor = CoordConv(self.dim, precision=HIGHEST)
+        self.hyperspheres = CoupledHyperspheres(self.config)
+
+    @property
+    def has_pre_activation(self) -> bool:
+        """Whether the backbone's blocks end in an activation that CFA undoes (ResNets)."""
+        taps = backbones.get(self.config.backbone).outputs
+        return all(f"{name}_pre" in taps for name in self.config.layers)
+
+    @property
+    def outputs(self):
+        suffix = "_pre" if self.has_pre_activation else ""
+        return tuple(name + suffix for name in self.config.layers)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the patch grid, that of the first layer."""
+        return self.feature_shapes()[self.outputs[0]][:2]
+
+    @property
+    def total_channels(self) -> int:
+        """Channels of all layers together."""
+        return sum(shape[-1] for shape in self.feature_shapes().values())
+
+    @property
+    def dim(self) -> int:
+        """Values of a patch descriptor (the official code doubles them on EfficientNets)."""
+        widening = 1 if self.has_pre_activation else 2
+        return max(widening * self.total_channels // self.config.gamma_d, 1)
+
+    @property
+    def num_centers(self) -> int:
+        """Centres in the memory."""
+        return self.grid[0] * self.grid[1] // self.config.gamma_c
+
+    def patches(self, images: Array) -> Array:
+        """Features `[B, h, w, C]` of all layers, averaged over 3x3, on the grid of the first."""
+        maps, grid = self.features(images), self.grid
+        parts = []
+        for name in self.outputs:
+            part = maps[name].astype(jnp.float32)
+            if self.has_pre_activation:
+                part = nn.leaky_relu(part, 0.01)
+            else:
+                # An EfficientNet's stages end linear; the official code divides by the width.
+                part = part / part.shape[-1]
+            parts.append(_pool_and_resize(part, grid))
+        return jnp.concatenate(parts, -1)
+
+    def embed(self, images: Array) -> Array:
+        """Patch descriptors `[B, P, D]`."""
+        return self.descriptor(self.patches(images)).reshape(images.shape[0], -1, self.dim)
+
+    def init_parameters(self, images):
+        self.descriptor(jnp.zeros((1, *self.grid, self.total_channels)))
+        self.hyperspheres(jnp.zeros(self.config.num_neighbors + self.config.num_negatives))
+
+    def init_accumulator(self, capacity):
+        mean = jnp.zeros((self.grid[0] * self.grid[1], self.dim))
+        return RunningMean(jnp.zeros(()), mean)
+
+    def accumulate(self, accumulator, images, index):
+        weight = (index >= 0).astype(jnp.float32)
+        total = accumulator.count + weight.sum()
+        away = self.embed(images) - accumulator.mean
+        shift = jnp.einsum("b,bpd->pd", weight, away, precision=HIGHEST) / jnp.maximum(total, 1)
+        return RunningMean(total, accumulator.mean + shift)
+
+    def finalize(self, accumulators, count, key, progress):
+        needed = self.config.num_neighbors + self.config.num_negatives
+        if self.num_centers < needed:
+            raise UserError(
+                f"--gamma_c={self.config.gamma_c}: leaves {self.num_centers} centres; the loss "
+                f"needs num_neighbors + num_negatives = {needed}"
+            )
+        counts = np.array([float(part.count) for part in accumulators])
+        shares = counts / counts.sum()
+        centers = sum(
+            np.asarray(part.mean, np.float64) * share
+            for part, share in zip(accumulators, shares)
+        ).astype(np.float32)
+        if self.config.gamma_c > 1:
+            done = progress(1, "k-means")
+            centers = _compress(centers, self.num_centers, int(jax.random.bits(key)))
+            done(1)
+        return {"centers": jnp.asarray(centers)}
+
+    def loss(self, images):
+        near = self.config.num_neighbors + self.config.num_negatives
+        squared = squared_distances(self.embed(images), self.memory("centers"), near)
+        return self.hyperspheres(squared)
+
+    def __call__(self, images):
+        descriptors, centers = self.embed(images), self.memory("centers")
+        squared = squared_distances(descriptors, centers, self.config.num_neighbors)
+        scores = softmin_score(jnp.sqrt(squared)).reshape(images.shape[0], *self.grid)
+        anomaly_map = resample.upsample_and_smooth(scores, images.shape[1:3], self.config.sigma)
+        return base.Prediction(anomaly_map.max((1, 2)), anomaly_map)
+
+    def memory_estimate(self, images, devices):
+        positions = self.grid[0] * self.grid[1]
+        bank = self.num_centers * self.dim * base.FLOAT
+        parameters = (self.total_channels + 3) * self.dim * base.FLOAT
+        patch = positions * (self.total_channels + self.dim) * base.FLOAT
+        return {
+            "backbone": self.backbone_bytes() * devices,
+            "parameters, gradients, optimiser state": 6 * parameters * devices,
+            "memory centres": 4 * bank * devices,
+            "distances of one image": 3 * positions * self.num_centers * base.FLOAT * devices,
+            "features of a batch": 5 * patch * max(self.config.batch_size, devices),
+        }
+
+
+def _pool_and_resize(features: Array, size: tuple[int, int]) -> Array:
+    """3x3 average (zeros beyond the border count), then bilinear resizing: `[B, *size, C]`.
+
+    Both are linear and separable, so one matrix an axis does both, exactly.
+    """
+
+    def axis(n_in: int, n_out: int) -> Array:
+        pool = sum(np.eye(n_in, k=k) for k in (-1, 0, 1)) / 3
+        return jnp.asarray(resample.bilinear_matrix(n_in, n_out) @ pool, features.dtype)
+
+    rows, columns = axis(features.shape[1], size[0]), axis(features.shape[2], size[1])
+    return jnp.einsum("Hh,bhwc,Ww->bHWc", rows, features, columns, precision=HIGHEST)
+
+
+def squared_distances(descriptors: Array, centers: Array, k: int) -> Array:
+    """Squared distances `[B, P, k]` from `[B, P, D]` to the `k` nearest of `[M, D]`, ascending.
+
+    The neighbours are found by expansion, one image after the other; the distances to the chosen
+    few are then taken directly. So nothing cancels, and the gradient is a sum over k centres
+    instead of a second product with all of them. The centres are constants.
+    """
+    centers = lax.stop_gradient(centers)
+    origin = centers.mean(0)  # expansion cancels unless both sides are centred
+
+    def find(queries: Array) -> Array:
+        return neighbors.nearest(queries - origin, centers - origin, k)[1]
+
+    chosen = lax.map(find, lax.stop_gradient(descriptors))
+
+    @jax.checkpoint  # keeps the row numbers for the gradient, not the rows
+    def to_center(row: Array) -> Array:
+        return jnp.sum((descriptors - centers[row]) ** 2, -1)
+
+    return jnp.moveaxis(lax.map(to_center, jnp.moveaxis(chosen, -1, 0)), 0, -1)
+
+
+def softmin_score(distances: Array) -> Array:
+    """Patch scores: the least of `[..., K]` distances, weighted by its softmin over K."""
+    return jax.nn.softmax(-distances).max(-1) * distances.min(-1)
+
+
+def _compress(centers: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """k-means centres `[count, D]` of `[M, D]`, on the host."""
+    from sklearn.cluster import KMeans  # takes a second to import, and few need it
+
+    found = KMeans(count, max_iter=3000, n_init=1, random_state=seed % 2**32).fit(centers)
+    return found.cluster_centers_.astype(np.float32)
