@@ -137,6 +137,8 @@ def run_cell(
             f"--workdir: {run_dir} holds another run ({different}); choose another directory or "
             "delete that one"
         )
+    if fitted and not plan.checkpoint:
+        record = stored  # commit and hardware stay those of the fit
     for note in record["notes"]:
         say(f"note: {note}")
     say(memory.check(memory.estimate(plan.detector, data, parallel),
