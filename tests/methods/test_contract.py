@@ -8,6 +8,7 @@ from experiments import settings
 from imvad_jax import methods
 from imvad_jax.data.batches import ArrayImages
 from imvad_jax.errors import UserError
+from imvad_jax.ops.collectives import AXIS
 from imvad_jax.training import checkpoint
 from imvad_jax.training.fit import fit
 from imvad_jax.training.parallel import Parallel
@@ -17,6 +18,7 @@ from tests.methods.small import fitted, images, make
 
 ALL = sorted(methods.METHODS)
 # Trained methods drift apart in float32 by nature; tests/training holds what is promised of them.
+TRAINED = [m for m in ALL if "gradient" in methods.get(m).detector.phases]
 STATISTICS = [m for m in ALL if methods.get(m).detector.phases == ("statistics",)]
 
 
@@ -57,6 +59,21 @@ def test_one_and_eight_devices_agree(method):
     b = scores_of(detector, eight, images(9, 1), devices=8)
     np.testing.assert_allclose(a.image, b.image, rtol=1e-4)
     np.testing.assert_allclose(a.maps, b.maps, rtol=1e-3, atol=1e-4 * np.abs(a.maps).max())
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_the_mean_loss_over_devices_is_that_of_the_batch(method):
+    detector, variables, _ = fitted(method)
+    batch = images(8, 1).images.astype(np.float32) / 255
+
+    def loss(part):
+        return detector.apply(variables, part, method="loss", mutable=["batch_stats"])
+
+    (whole, _), _ = jax.jit(loss)(batch)
+    (parts, _), changed = jax.pmap(loss, axis_name=AXIS)(batch.reshape(4, 2, *batch.shape[1:]))
+    np.testing.assert_allclose(parts.mean(), whole, rtol=1e-4)
+    for leaf in jax.tree.leaves(changed):  # batch statistics are those of the whole batch
+        np.testing.assert_array_equal(leaf[0], leaf[3])
 
 
 @pytest.mark.parametrize("method", ALL)

@@ -196,21 +196,6 @@ def test_sizes_that_do_not_halve_are_refused(size):
         detector.memory_estimate(10, 1)
 
 
-def test_devices_share_batch_statistics_and_their_mean_loss_is_that_of_the_batch(small):
-    detector, variables, _, _ = small
-    images = drawn(8)
-
-    def loss(batch):
-        return detector.apply(variables, batch, method="loss", mutable=["batch_stats"])
-
-    (whole, _), _ = loss(images)
-    split = images.reshape(4, 2, *images.shape[1:])
-    (parts, _), changed = jax.pmap(loss, axis_name="devices")(split)
-    np.testing.assert_allclose(parts.mean(), whole, rtol=1e-4)
-    for leaf in jax.tree.leaves(changed):
-        np.testing.assert_array_equal(leaf[0], leaf[3])
-
-
 def test_bfloat16_computes_distances_in_float32(small):
     detector = RD4AD(RD4ADConfig(**SMALL, dtype="bfloat16"))
     variables, loss, _ = created(detector, drawn())

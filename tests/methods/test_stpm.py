@@ -170,21 +170,6 @@ def test_gradient_of_the_distance_against_finite_differences():
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_devices_share_batch_statistics_and_their_mean_loss_is_that_of_the_batch(small):
-    detector, variables, _, _ = small
-    images = drawn(8)
-
-    def loss(batch):
-        return detector.apply(variables, batch, method="loss", mutable=["batch_stats"])
-
-    (whole, _), _ = loss(images)
-    split = images.reshape(4, 2, *images.shape[1:])
-    (parts, _), changed = jax.pmap(loss, axis_name="devices")(split)
-    np.testing.assert_allclose(parts.mean(), whole, rtol=1e-4)
-    for leaf in jax.tree.leaves(changed):
-        np.testing.assert_array_equal(leaf[0], leaf[3])
-
-
 def test_bfloat16_computes_distances_in_float32(small):
     detector = STPM(STPMConfig(image_size=64, batch_size=4, dtype="bfloat16"))
     variables, loss, _ = created(detector, drawn())
