@@ -10,7 +10,7 @@ from imvad_jax.errors import UserError
 from imvad_jax.methods import Detector
 from imvad_jax.training.parallel import Parallel
 
-PROGRAM_BYTES = 600 * 2**20  # Python, JAX, TensorFlow, compiled programs: measured, PaDiM on bottle
+PROGRAM_BYTES = 600 * 2**20  # an allowance for Python, JAX, TensorFlow and compiled programs
 
 
 def available_bytes(device: jax.Device) -> int | None:

@@ -6,9 +6,8 @@ The variant on two CPU cores, ResNet-18 at 256, of whose 500 epochs it trains 30
         --data_dir=DIR --category=screw --weights=hub:timm/resnet18.tv_in1k@main --workdir=RUN
 
 A step of 32 images takes 7.2 CPU seconds, so that 30 epochs of 320 images take 36 CPU minutes: 18
-minutes on two cores at best. On bottle at 128 pixels ResNet-18 reaches .99 image AUROC and .96
-pixel AUROC within 5 epochs and stays there. The figures it reaches stand in RESULTS.md with their
-commands. `--conv3x3_only=True` is the ResNet-18 of gathierry/FastFlow.
+minutes on two cores at best. The figures it reaches stand in RESULTS.md with their commands.
+`--conv3x3_only=True` is the ResNet-18 of gathierry/FastFlow.
 """
 
 from imvad_jax.methods.fastflow import FastFlowConfig

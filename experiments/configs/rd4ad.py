@@ -7,8 +7,7 @@ The official setting (WRN50-2, 200 epochs of batches of 16 at 256 pixels; for a 
         --workdir=RUN
 
 `cpu` takes ResNet-18 and cuts the epochs: a step of 16 images takes 3.1 seconds of processor time,
-so that 40 epochs of 20 steps (320 images) take about 25 minutes on two free cores. `demo` reached
-.99 image AUROC on bottle at 128 pixels after two epochs.
+so that 40 epochs of 20 steps (320 images) take about 25 minutes on two free cores.
 
 The figures it reaches stand in RESULTS.md with their commands.
 """

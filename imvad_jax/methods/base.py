@@ -11,7 +11,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax import Array
 
@@ -197,8 +196,3 @@ def row_mask(rows: int, count: Array) -> Array:
 def round_up(value: int, bucket: int) -> int:
     """The smallest multiple of `bucket` that is at least `value`."""
     return -(-value // bucket) * bucket
-
-
-def as_host(tree):
-    """The pytree as numpy arrays (no copy on the CPU)."""
-    return jax.tree.map(np.asarray, tree)
