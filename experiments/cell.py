@@ -18,8 +18,9 @@ from imvad_jax.evaluation import image_metrics, pixel_metrics
 from imvad_jax.reporting import heatmaps, report
 from imvad_jax.reporting.history import History
 from imvad_jax.reporting.progress import tqdm_progress
-from imvad_jax.training import checkpoint
+from imvad_jax.training import checkpoint, gradient, hosts
 from imvad_jax.training.fit import fit, init_variables
+from imvad_jax.training.job import silent_progress
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.score import score
 from imvad_jax.training.timing import Timings
@@ -104,11 +105,11 @@ def run_cell(
     options: Options,
     timings: Timings,
     say=print,
-) -> dict:
+) -> dict | None:
     """Fits (or restores), scores, evaluates and writes one cell; returns its record and metrics.
 
     A run directory that already holds the fitted detector of the same run is evaluated again
-    without fitting.
+    without fitting. Of several hosts the first one evaluates and writes; the others return None.
 
     Raises:
       UserError: bad input, or the directory holds another run. Nothing is overwritten then.
@@ -142,31 +143,46 @@ def run_cell(
     for note in record["notes"]:
         say(f"note: {note}")
     say(memory.check(memory.estimate(plan.detector, data, parallel),
-                     memory.available_bytes(parallel.devices[0])))  # fmt: skip
+                     memory.available_bytes(parallel.local[0])))  # fmt: skip
     run_dir.mkdir(parents=True, exist_ok=True)
+    hosts.wait("records read")  # before the first host writes its own
     detector = plan.detector
     if fitted:
         say(f"restored the fitted detector from {source}; not fitting again")
         variables = checkpoint.load_variables(source)
     else:
-        write_json(run_dir / "config.json", record)
+        if hosts.is_first():
+            write_json(run_dir / "config.json", record)
         say(f"compiling {record['title']} as it is first used (kept for later runs) ...")
         with timings.stage("fit"):
             variables = init_variables(detector, backbone, plan.seed)
             with training_options(detector, data, run_dir, options, say) as extra:
                 variables = fit(
                     detector, variables, data.train, parallel, plan.seed,
-                    progress=tqdm_progress, timings=timings, **extra,
+                    progress=progress(), timings=timings, **extra,
                 )  # fmt: skip
         with timings.stage("checkpoint"):
             checkpoint.save_variables(run_dir, variables)
-    if not len(data.test):
+    if not len(data.test) and hosts.is_first():
         say("no test images: the detector is fitted and stored; there is nothing to evaluate")
         write_json(run_dir / "timings.json", timings.as_dict())
+    if not len(data.test):
         return record | {"metrics": {}, "timings": timings.as_dict()}
-    return evaluate_cell(
-        detector, variables, data, run_dir, parallel, options, timings, record, say
-    )
+    with timings.stage("score"):
+        scores = score(
+            detector, variables, data.test, parallel, progress=progress(), timings=timings
+        )
+    del variables
+    result = None
+    if hosts.is_first():
+        result = evaluate_cell(scores, data, run_dir, options, timings, record, say)
+    hosts.wait("cell written")
+    return result
+
+
+def progress():
+    """The progress display of this host: only the first one has any."""
+    return tqdm_progress if hosts.is_first() else silent_progress
 
 
 @contextlib.contextmanager
@@ -179,23 +195,19 @@ def training_options(detector, data: CategoryData, run_dir: Path, options: Optio
     saved = checkpoint.TrainingCheckpoints(run_dir, every, options.keep_checkpoints)
     if saved.latest():
         say(f"resuming after epoch {saved.latest()} of {detector.config.epochs}")
-    history = History(run_dir, len(data.train), options.tensorboard)
-    try:
-        yield {"checkpoints": saved, "on_epoch": history.record}
-    finally:
-        history.close()
-        saved.close()
+    with contextlib.ExitStack() as stack:
+        stack.callback(saved.close)
+        given = {"checkpoints": saved}
+        if hosts.is_first():
+            images = gradient.epoch_steps(len(data.train), detector.config)
+            images *= detector.config.batch_size
+            history = stack.enter_context(History(run_dir, images, options.tensorboard))
+            given["on_epoch"] = history.record
+        yield given
 
 
-def evaluate_cell(
-    detector, variables, data, run_dir, parallel, options, timings, record, say
-) -> dict:
-    """Scores the test images with a fitted detector and writes everything a run leaves behind."""
-    with timings.stage("score"):
-        scores = score(
-            detector, variables, data.test, parallel, progress=tqdm_progress, timings=timings
-        )
-    del variables
+def evaluate_cell(scores, data, run_dir, options, timings, record, say) -> dict:
+    """Evaluates the scores of the test images and writes everything a run leaves behind."""
     with timings.stage("metrics"), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         metrics = compute_metrics(scores, data, options)

@@ -13,8 +13,16 @@ _CACHE_DIR = flags.DEFINE_string(
     "keep none. Default: $IMVAD_CACHE, else imvad_jax in the user's cache directory.",
 )
 _NUM_DEVICES = flags.DEFINE_integer(
-    "num_devices", 0, "Devices that share the work; 0: all (on the CPU: one a core)."
+    "num_devices", 0, "Devices that share the work; 0: all (on the CPU: one a core). Of each host."
 )
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator_address", None, "HOST:PORT of the first process of a run over several hosts."
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", 1, "Processes that share a run, one a host. All are given the same flags but "
+    "--process_id, and a --workdir that all of them see."
+)  # fmt: skip
+_PROCESS_ID = flags.DEFINE_integer("process_id", 0, "Number of this process; 0 is the first.")
 
 
 def cache_dir() -> Path | None:
@@ -35,11 +43,12 @@ def start_jax():
     """
     import jax
 
-    from imvad_jax.training import parallel
+    from imvad_jax.training import hosts, parallel
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with contextlib.suppress(RuntimeError):  # the devices are fixed once JAX runs (in tests)
         jax.config.update("jax_num_cpu_devices", max(_NUM_DEVICES.value or cores or 1, 1))
+    hosts.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if cache_dir():
         jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

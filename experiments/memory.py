@@ -1,9 +1,12 @@
 """How much memory a run needs, said before it starts; what cannot fit is refused."""
 
+from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 
+from imvad_jax import backbones
 from imvad_jax.data.batches import ArrayImages
 from imvad_jax.data.category import CategoryData
 from imvad_jax.errors import UserError
@@ -41,8 +44,23 @@ def estimate(detector: Detector, data: CategoryData, parallel: Parallel) -> dict
         "program": PROGRAM_BYTES,
         "decoded images": decoded,
         "anomaly maps": maps,
+        "kept features": kept_features_bytes(detector, len(data.train)),
         **detector.memory_estimate(len(data.train), parallel.count),
     }
+
+
+def kept_features_bytes(detector: Detector, images: int) -> int:
+    """Bytes of what a training with `cache_features` keeps of all images."""
+    config = detector.config
+    if not getattr(config, "cache_features", False):
+        return 0
+    variables = {}
+    if detector.outputs:
+        spec = backbones.get(config.backbone)
+        variables["backbone"] = spec.variables_template(detector.outputs)
+    one = jax.ShapeDtypeStruct((1, config.input_size, config.input_size, 3), jnp.float32)
+    found = jax.eval_shape(partial(detector.apply, method="frozen"), variables, one)
+    return images * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(found))
 
 
 def check(parts: dict[str, int], available: int | None) -> str:

@@ -38,7 +38,7 @@ def make_record(plan, data: CategoryData, parallel: Parallel) -> dict:
         },
         "commit": git_commit(),
         "hardware": hardware(parallel),
-        "num_devices": parallel.count,
+        "num_devices": len(parallel.devices),
         "train_files": data.train_names,
         "command": plan.command,
     }
@@ -56,16 +56,16 @@ def git_commit() -> str | None:
 
 def hardware(parallel: Parallel) -> str:
     """The devices in words."""
-    device = parallel.devices[0]
+    device, count = parallel.local[0], len(parallel.devices)
     if device.platform != "cpu":
-        return f"{parallel.count} x {device.device_kind}"
+        return f"{count} x {device.device_kind}"
     model = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 model = line.split(":", 1)[1].strip()
                 break
-    return f"{model}, {os.cpu_count()} cores, {parallel.count} JAX devices"
+    return f"{model}, {os.cpu_count()} cores, {count} JAX devices"
 
 
 def write_json(path: Path, value) -> None:

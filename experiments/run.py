@@ -8,6 +8,7 @@ Every field of the method's configuration is a flag, too. --list shows what ther
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 from absl import flags
@@ -19,9 +20,10 @@ from imvad_jax.data.category import cached_categories, open_category
 from imvad_jax.data.decode import Geometry
 from imvad_jax.errors import UserError, choose
 from imvad_jax.reporting import report
-from imvad_jax.reporting.progress import track
+from imvad_jax.reporting.progress import track, untracked
 from imvad_jax.reporting.results import result_path
 from imvad_jax.reporting.table import format_table
+from imvad_jax.training import hosts
 from imvad_jax.training.timing import Timings
 
 _METHOD = flags.DEFINE_string("method", None, "Name of the method.")
@@ -119,6 +121,7 @@ def main() -> int:
             "out with --full_resolution_metrics"
         )
     parallel = devices.start_jax()
+    say = partial(print, flush=True) if hosts.is_first() else lambda text: None
     options = cell.Options(
         _SAVE_PREDICTIONS.value, _SAVE_HEATMAPS.value, _FULL_RESOLUTION.value, _BENCHMARK_PRO.value,
         _CHECKPOINT_EVERY.value, _KEEP_CHECKPOINTS.value, _TENSORBOARD.value,
@@ -130,25 +133,27 @@ def main() -> int:
             "python -m experiments.run " + " ".join(sys.argv[1:]),
             Path(_CHECKPOINT.value) if _CHECKPOINT.value else None,
         )  # fmt: skip
-        print(f"== {methods.get(plan.method).title}, {_DATASET.value}/{category}", flush=True)
+        say(f"== {methods.get(plan.method).title}, {_DATASET.value}/{category}")
         timings = Timings()
         with timings.stage("decode"):
             data = open_category(
                 _DATASET.value, _DATA_DIR.value, category, geometry, _decoded_dir(),
-                _SEED.value, progress=track,
+                _SEED.value, progress=track if hosts.is_first() else untracked,
             )  # fmt: skip
-        print(f"{len(data.train)} good images to fit on, {len(data.test)} to test "
-              f"({int(data.labels.sum())} defective), {geometry.crop} px", flush=True)  # fmt: skip
+        say(f"{len(data.train)} good images to fit on, {len(data.test)} to test "
+            f"({int(data.labels.sum())} defective), {geometry.crop} px")  # fmt: skip
         if _DRY_RUN.value:
             cell.check_images(data)
             parts = memory.estimate(plan.detector, data, parallel)
-            print(json.dumps(record.make_record(plan, data, parallel)["config"], indent=1))
-            print(memory.check(parts, memory.available_bytes(parallel.devices[0])))
+            say(json.dumps(record.make_record(plan, data, parallel)["config"], indent=1))
+            say(memory.check(parts, memory.available_bytes(parallel.local[0])))
             continue
         run_dir = Path(_WORKDIR.value)
         if len(categories) > 1:
             run_dir /= category
-        result = cell.run_cell(plan, data, run_dir, parallel, options, timings)
+        result = cell.run_cell(plan, data, run_dir, parallel, options, timings, say)
+        if result is None:
+            continue
         rows[category] = result["metrics"]
         if _RESULTS_DIR.value:
             record.write_json(Path(_RESULTS_DIR.value) / result_path(result), _small(result))

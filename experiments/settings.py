@@ -58,6 +58,7 @@ def difference(old: dict, new: dict, keys: tuple[str, ...] = IDENTITY) -> str:
     """What differs between two records in `keys`, in words; empty if nothing does."""
 
     def flat(record: dict) -> dict:
+        record = methods.with_newer_fields(record)
         kept = json.loads(json.dumps({key: record.get(key) for key in keys}))
         weights = kept.get("weights") or {}
         kept["weights"] = weights.get("sha256") or weights.get("source")

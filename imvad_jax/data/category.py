@@ -55,7 +55,7 @@ def open_category(
     cache_dir: str | None,
     seed: int = 0,
     max_decoded_bytes: int = 4 * 2**30,
-    progress=lambda images, total, label: images,
+    progress=lambda batches, total, label: batches,
 ) -> CategoryData:
     """Opens a category from its files, through the decoded cache where one is kept.
 

@@ -1,5 +1,6 @@
 """The methods. A new one is one new file and one line in METHODS."""
 
+import dataclasses
 from typing import NamedTuple
 
 from imvad_jax.errors import choose
@@ -40,4 +41,24 @@ def make(name: str, config: DetectorConfig | None = None) -> Detector:
     return method.detector(config or method.config())
 
 
-__all__ = ["METHODS", "Detector", "DetectorConfig", "Method", "Prediction", "get", "make"]
+def with_newer_fields(record: dict) -> dict:
+    """A stored record of a run whose `config` has the fields that were added since.
+
+    A field is only ever added with a default that gives the figures of before.
+    """
+    method = METHODS.get(record.get("method"))
+    if method is None or not isinstance(record.get("config"), dict):
+        return record
+    return record | {"config": dataclasses.asdict(method.config()) | record["config"]}
+
+
+__all__ = [
+    "METHODS",
+    "Detector",
+    "DetectorConfig",
+    "Method",
+    "Prediction",
+    "get",
+    "make",
+    "with_newer_fields",
+]

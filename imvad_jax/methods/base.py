@@ -16,6 +16,7 @@ from jax import Array
 
 from imvad_jax import backbones
 from imvad_jax.errors import UserError
+from imvad_jax.ops.collectives import device_number
 
 FLOAT = 4  # bytes
 
@@ -62,6 +63,8 @@ class TrainedConfig(DetectorConfig):
     schedule: str = "constant"  # or cosine: to zero over all steps
     gradient_clip: float = 0.0  # largest global norm of the gradient; 0: not clipped
     dtype: str = "float32"  # of the computation; parameters are float32 always
+    cache_features: bool = False  # what `frozen` gives is computed once for all images and kept
+    steps_per_epoch: int = 0  # batches of an epoch; 0: as many as one pass over the images takes
 
 
 class Detector(nn.Module):
@@ -101,14 +104,37 @@ class Detector(nn.Module):
         Called before the first phase, with `mutable=["params", "batch_stats"]` and the rng streams
         `params` and `noise`.
         """
-        self.loss(images)
+        self.image_loss(images)
 
-    def loss(self, images: Array) -> tuple[Array, dict[str, Array]]:
+    def frozen(self, images: Array) -> Any:
+        """What the loss is computed from and no training changes: arrays `[B, ...]`.
+
+        The features of a frozen teacher, say; by default the images. Uses neither parameters nor
+        randomness, so that it may be computed once for all epochs (`cache_features`).
+        """
+        return images
+
+    def loss(self, inputs: Any) -> tuple[Array, dict[str, Array]]:
         """The loss `[]` of a batch of good images, a mean over it, and figures to log.
 
-        Called with `mutable=["batch_stats"]` and the rng stream `noise`.
+        `inputs` is what `frozen` gave. Called with `mutable=["batch_stats"]` and the rng stream
+        `noise`.
         """
         raise TypeError(f"{type(self).__name__} has no gradient phase")
+
+    def image_loss(self, images: Array) -> tuple[Array, dict[str, Array]]:
+        """`loss` of images."""
+        return self.loss(self.frozen(images))
+
+    def image_keys(self, count: int) -> Array:
+        """Keys `[count]` of the stream `noise`, one for each image of this device's batch.
+
+        They depend on the image's place in the batch over all devices, so that the number of
+        devices changes nothing.
+        """
+        first = device_number() * count
+        key = self.make_rng("noise")
+        return jax.vmap(lambda place: jax.random.fold_in(key, place))(first + jnp.arange(count))
 
     def memory_estimate(self, images: int, devices: int) -> dict[str, int]:
         """Bytes by purpose that a fit on so many images and its scoring hold at their peak."""

@@ -142,9 +142,16 @@ class CFA(base.Detector):
             parts.append(_pool_and_resize(part, grid))
         return jnp.concatenate(parts, -1)
 
+    def frozen(self, images):
+        return self.patches(images)
+
+    def describe(self, patches: Array) -> Array:
+        """Patch descriptors `[B, P, D]` of features `[B, h, w, C]`."""
+        return self.descriptor(patches).reshape(patches.shape[0], -1, self.dim)
+
     def embed(self, images: Array) -> Array:
-        """Patch descriptors `[B, P, D]`."""
-        return self.descriptor(self.patches(images)).reshape(images.shape[0], -1, self.dim)
+        """Patch descriptors `[B, P, D]` of images."""
+        return self.describe(self.patches(images))
 
     def init_parameters(self, images):
         self.descriptor(jnp.zeros((1, *self.grid, self.total_channels)))
@@ -180,9 +187,9 @@ class CFA(base.Detector):
             done(1)
         return {"centers": jnp.asarray(centers)}
 
-    def loss(self, images):
+    def loss(self, inputs):
         near = self.config.num_neighbors + self.config.num_negatives
-        squared = squared_distances(self.embed(images), self.memory("centers"), near)
+        squared = squared_distances(self.describe(inputs), self.memory("centers"), near)
         return self.hyperspheres(squared)
 
     def __call__(self, images):

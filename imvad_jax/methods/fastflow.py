@@ -87,24 +87,27 @@ class FastFlow(base.Detector):
             for layer, layer_key in zip(self.config.layers, keys)
         }
 
-    def latents(self, images: Array) -> dict[str, tuple[Array, Array]]:
+    def frozen(self, images):
+        return self.features(images)
+
+    def latents(self, features: dict[str, Array]) -> dict[str, tuple[Array, Array]]:
         """Latents z `[B, h, w, C]` and log-determinants `[B]` by layer, at least float32."""
         found = {}
-        for layer, features in self.features(images).items():
-            normalized = self.norms[layer](full_precision(features))
+        for layer, x in features.items():
+            normalized = self.norms[layer](full_precision(x))
             found[layer] = self.flows[layer](normalized, self.memory(f"permutations_{layer}"))
         return found
 
-    def loss(self, images):
+    def loss(self, inputs):
         """Negative log-likelihood but for its constant: `[]`; summed over positions and scales."""
-        latents = self.latents(images).values()
+        latents = self.latents(inputs).values()
         energy = sum(0.5 * jnp.sum(z**2, (1, 2, 3)) for z, _ in latents).mean()
         log_det = sum(log_det for _, log_det in latents).mean()
         return energy - log_det, {"energy": energy, "log_det": log_det}
 
     def __call__(self, images):
         maps = []
-        for z, _ in self.latents(images).values():
+        for z, _ in self.latents(self.frozen(images)).values():
             likelihood = jnp.exp(-0.5 * jnp.mean(z**2, -1))
             maps.append(-resample.upsample_and_smooth(likelihood, images.shape[1:3], sigma=0))
         anomaly_map = sum(maps) / len(maps)

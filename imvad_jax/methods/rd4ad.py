@@ -110,10 +110,12 @@ class RD4AD(base.Detector):
         shapes = list(self.feature_shapes().values())
         self.embedding, self.decoder = student_modules(self.config, shapes)
 
-    def products(self, images: Array, train: bool) -> list[Array]:
-        """`products` of the teacher's maps and the restored ones, by layer."""
+    def frozen(self, images):
         found = self.features(images)
-        teacher = [found[name] for name in self.outputs]
+        return [found[name] for name in self.outputs]
+
+    def products(self, teacher: list[Array], train: bool) -> list[Array]:
+        """`products` of the teacher's maps and the restored ones, by layer."""
         restored = self.decoder(self.embedding(teacher, train), train)[::-1]
         # Officially the decoder ends in a ReLU, as the features do; other taps have both signs.
         return [
@@ -121,9 +123,9 @@ class RD4AD(base.Detector):
             for name, a, b in zip(self.outputs, teacher, restored)
         ]
 
-    def loss(self, images):
+    def loss(self, inputs):
         losses = {}
-        for name, found in zip(self.outputs, self.products(images, train=True)):
+        for name, found in zip(self.outputs, self.products(inputs, train=True)):
             if not self.config.per_position_loss:
                 found = found.sum((2, 3))  # of the whole map, flattened
             losses[name] = cosine_distance(found).mean()
@@ -135,7 +137,7 @@ class RD4AD(base.Detector):
             resample.upsample_and_smooth(
                 cosine_distance(found), size, self.config.sigma, align_corners=True
             )
-            for found in self.products(images, train=False)
+            for found in self.products(self.frozen(images), train=False)
         )
         return base.Prediction(anomaly_map.max((1, 2)), anomaly_map)
 

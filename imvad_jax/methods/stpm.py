@@ -65,19 +65,21 @@ class STPM(base.Detector):
     def setup(self):
         self.student = backbones.get(self.config.backbone).build(jnp.dtype(self.config.dtype))
 
-    def distances(self, images: Array, train: bool) -> dict[str, Array]:
-        """Distance of teacher and student by layer, `[B, h, w]` each."""
-        teacher = self.features(images)
+    def frozen(self, images):
+        return images, self.features(images)
+
+    def distances(self, images: Array, teacher: dict, train: bool) -> dict[str, Array]:
+        """Distance of the teacher's features and the student's by layer, `[B, h, w]` each."""
         student = self.student(images, outputs=self.outputs, train=train)
         return {name: distance(teacher[name], student[name]) for name in self.outputs}
 
-    def loss(self, images):
+    def loss(self, inputs):
         # The paper's equations 2 and 3 without their factor of 1/2, as in the official code.
-        losses = {name: d.mean() for name, d in self.distances(images, train=True).items()}
+        losses = {name: d.mean() for name, d in self.distances(*inputs, train=True).items()}
         return sum(losses.values()), losses
 
     def __call__(self, images):
-        distances = self.distances(images, train=False)
+        distances = self.distances(*self.frozen(images), train=False)
         # Maps are multiplied on the grid of the first layer (64 x 64 at 256 pixels), as officially.
         grid = distances[self.outputs[0]].shape[1:]
         product = jnp.ones((), jnp.float32)

@@ -41,7 +41,10 @@ class History:
             for name, value in (figures | rate).items():
                 self._writer.add_scalar(name, value, epoch)
 
-    def close(self) -> None:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception) -> None:
         """Draws `learning_curve.png` and closes what is open."""
         if self.rows:
             figure = learning_curve(self.rows)

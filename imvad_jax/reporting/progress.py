@@ -61,6 +61,11 @@ def tqdm_progress(total: int, label: str, unit: str | None = None) -> Callable[[
     return done
 
 
+def untracked(batches: Iterable[Batch], total_images: int, label: str) -> Iterable[Batch]:
+    """Passes batches on and shows nothing."""
+    return batches
+
+
 def track(
     batches: Iterable[Batch], total_images: int, label: str, unit: str | None = None
 ) -> Iterator[Batch]:

@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from imvad_jax import methods
 from imvad_jax.errors import UserError
 from imvad_jax.reporting import published
 from imvad_jax.reporting.metric_names import METRICS, format_value, is_missing, mean_of
@@ -68,7 +69,7 @@ def load_results(results_dir: str | Path) -> list[dict]:
         found = result if isinstance(result, dict) else {}
         if missing := [key for key in _REQUIRED if key not in found]:
             raise UserError(f"{path}: not a result; missing: {', '.join(missing)}")
-        results.append(result)
+        results.append(methods.with_newer_fields(result))
     return results
 
 

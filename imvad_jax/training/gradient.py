@@ -9,8 +9,10 @@ import numpy as np
 import optax
 
 from imvad_jax.errors import UserError
-from imvad_jax.methods.base import Detector
-from imvad_jax.ops.collectives import device_number, mean_over_devices
+from imvad_jax.methods.base import Detector, TrainedConfig
+from imvad_jax.ops.collectives import mean_over_devices
+from imvad_jax.training import hosts
+from imvad_jax.training.features import compute_features
 from imvad_jax.training.job import IN_FLIGHT, Job, as_float
 from imvad_jax.training.optimizers import make_optimizer
 from imvad_jax.training.parallel import Parallel
@@ -18,32 +20,42 @@ from imvad_jax.training.parallel import Parallel
 TRAINED = ("params", "batch_stats")
 
 
-def epoch_order(seed: int, epoch: int, count: int, batch_size: int) -> np.ndarray:
-    """Image numbers of one epoch, a function of (seed, epoch) alone: int `[steps * batch_size]`.
+def epoch_steps(count: int, config: TrainedConfig) -> int:
+    """Steps of an epoch of `count` images."""
+    return config.steps_per_epoch or -(-count // config.batch_size)
 
-    A seeded permutation; the last batch is topped up from its start, so that every batch is full
-    (padded rows would spoil batch statistics). Also covers fewer images than a batch.
+
+def epoch_order(seed: int, epoch: int, count: int, size: int) -> np.ndarray:
+    """Image numbers of one epoch of `size` draws, a function of (seed, epoch) alone: int `[size]`.
+
+    As many seeded permutations as fit, topped up from their start: every batch is full (padded rows
+    would spoil batch statistics), also where there are fewer images than draws.
     """
-    permutation = np.random.default_rng([seed, epoch]).permutation(count)
-    return np.resize(permutation, -(-count // batch_size) * batch_size)
+    rng = np.random.default_rng([seed, epoch])
+    passes = max(size // count, 1)
+    permutations = np.concatenate([rng.permutation(count) for _ in range(passes)])
+    return np.resize(permutations, size)
 
 
 @functools.lru_cache(maxsize=8)
 def _training_step(detector: Detector, devices: tuple):
-    """The compiled step `(state, frozen, images, key, steps in all) -> (state, figures)`.
+    """The compiled step `(state, fixed, batch, key, steps in all) -> (state, figures)`.
 
-    Donates the state. Shared by all categories, which differ in the number of steps.
+    A batch holds uint8 images, or what `frozen` gave where that is kept. Donates the state. Shared
+    by all categories, which differ in the number of steps.
     """
 
-    def step(state, frozen, images, key, steps):
-        key = jax.random.fold_in(jax.random.fold_in(key, state["step"]), device_number())
+    def step(state, fixed, batch, key, steps):
+        key = jax.random.fold_in(key, state["step"])
+        kept = detector.config.cache_features
+        method, inputs = ("loss", batch) if kept else ("image_loss", as_float(batch))
 
         def loss_of(params):
-            variables = {**frozen, "params": params, "batch_stats": state["batch_stats"]}
+            variables = {**fixed, "params": params, "batch_stats": state["batch_stats"]}
             (loss, figures), changed = detector.apply(
                 variables,
-                as_float(images),
-                method="loss",
+                inputs,
+                method=method,
                 mutable=["batch_stats"],
                 rngs={"noise": key},
             )
@@ -75,7 +87,8 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
     """
     config, count = detector.config, len(job.images)
     parallel = job.parallel.dividing(config.batch_size)
-    steps = np.int32(-(-count // config.batch_size) * config.epochs)
+    steps_per_epoch = epoch_steps(count, config)
+    steps = np.int32(steps_per_epoch * config.epochs)
     step = _training_step(detector, tuple(parallel.devices))
     params = variables["params"]
     state = {
@@ -88,14 +101,21 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
     if job.checkpoints and (epoch := job.checkpoints.latest()):
         state = job.checkpoints.restore(epoch, state)
     state = parallel.replicate(jax.tree.map(jnp.array, state))  # copies: the state is donated
-    frozen = parallel.replicate({k: v for k, v in variables.items() if k not in TRAINED})
+    fixed = parallel.replicate({k: v for k, v in variables.items() if k not in TRAINED})
     key = jax.random.fold_in(jax.random.key(job.seed), 3)
-    done = job.progress((config.epochs - epoch) * count, "train")
+    images = job.images
+    if config.cache_features and epoch < config.epochs:
+        images = compute_features(detector, fixed, job)
+    draws = steps_per_epoch * config.batch_size
+    shown = draws if config.steps_per_epoch else count
+    done = job.progress((config.epochs - epoch) * shown, "train")
     while epoch < config.epochs:
-        order = epoch_order(job.seed, epoch, count, config.batch_size)
-        batches = job.timings.wait(job.images.batches(config.batch_size, order), "fit")
+        order = epoch_order(job.seed, epoch, count, draws)
+        # Each host takes its part of every batch.
+        parts = order.reshape(steps_per_epoch, hosts.count(), -1)[:, jax.process_index()]
+        batches = job.timings.wait(images.batches(parts.shape[1], parts.ravel()), "fit")
         state, figures = _run_epoch(
-            lambda state, images: step(state, frozen, parallel.split(images), key, steps),
+            lambda state, batch: step(state, fixed, parallel.split(batch), key, steps),
             state,
             batches,
         )
@@ -106,7 +126,7 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
                 f"epoch {epoch}: the loss is not finite ({figures}); the last good checkpoint is "
                 f"of epoch {saved}. Lower --learning_rate or set --gradient_clip=1"
             )
-        done(count)
+        done(shown)
         job.on_epoch(epoch, figures)
         if job.checkpoints:
             job.checkpoints.save(epoch, state, last=epoch == config.epochs)

@@ -1,4 +1,4 @@
-"""Data parallelism through one helper: jit on one device, pmap on several."""
+"""Data parallelism through one helper: jit on one device, pmap on several, of one host or more."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,16 +15,28 @@ class Parallel:
     """The devices that share the work, and how arrays lie on them.
 
     On several devices, arrays that are split or kept per device have a leading device axis; on one
-    they have none.
+    they have none. Of several hosts each handles the arrays of its own devices only.
     """
 
     def __init__(self, devices: Sequence[jax.Device] | None = None):
-        self.devices = list(devices or jax.local_devices())
+        # By host, as the hosts' shares of a batch follow each other.
+        self.devices = sorted(devices or jax.devices(), key=lambda device: device.process_index)
+        this = jax.process_index()
+        self.local = [device for device in self.devices if device.process_index == this]
 
     @property
     def count(self) -> int:
-        """Number of devices."""
-        return len(self.devices)
+        """Number of devices of this host."""
+        return len(self.local)
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one device in all."""
+        return len(self.devices) == 1
+
+    def here(self) -> "Parallel":
+        """The devices of this host alone."""
+        return Parallel(self.local)
 
     def compile(
         self,
@@ -38,7 +50,7 @@ class Parallel:
         Outputs are per device. `joined` promises that the function has reduced all of them over
         the devices (what it has not would silently be the first device's).
         """
-        if self.count == 1:
+        if self.alone:
             return jax.jit(function, donate_argnums=donate)
         return jax.pmap(
             function,
@@ -50,22 +62,22 @@ class Parallel:
         )
 
     def replicate(self, tree: Any) -> Any:
-        """A copy on every device."""
-        if self.count == 1:
+        """A copy on every device of this host."""
+        if self.alone:
             return jax.device_put(tree, self.devices[0])
-        mesh = Mesh(np.array(self.devices), (AXIS,))
+        mesh = Mesh(np.array(self.local), (AXIS,))
         return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
-    def split(self, array: np.ndarray) -> np.ndarray:
-        """A batch `[B, ...]` as `[devices, B / devices, ...]` (unchanged on one device)."""
-        if self.count == 1:
-            return array
-        return array.reshape(self.count, -1, *array.shape[1:])
+    def split(self, tree: Any) -> Any:
+        """Arrays `[B, ...]` as `[devices, B / devices, ...]` (unchanged on one device)."""
+        if self.alone:
+            return tree
+        return jax.tree.map(lambda array: array.reshape(self.count, -1, *array.shape[1:]), tree)
 
     def join(self, array: jax.Array) -> np.ndarray:
         """The host's copy of a per-device result, devices in order: `[B, ...]`."""
         array = np.asarray(array)
-        return array if self.count == 1 else array.reshape(-1, *array.shape[2:])
+        return array if self.alone else array.reshape(-1, *array.shape[2:])
 
     def parts(self, tree: Any) -> list[Any]:
         """Per-device values as one pytree a device, each left where it lies.
@@ -73,27 +85,39 @@ class Parallel:
         On the CPU they are numpy views: taking the device axis off a JAX array copies it, and the
         patches of all training images are too much to hold twice.
         """
-        if self.count == 1:
+        if self.alone:
             return [tree]
 
         def part(leaf, device):
             shard = next(s for s in leaf.addressable_shards if s.device == device)
             return np.asarray(shard.data)[0] if device.platform == "cpu" else shard.data[0]
 
-        return [jax.tree.map(lambda leaf, d=d: part(leaf, d), tree) for d in self.devices]
+        return [jax.tree.map(lambda leaf, d=d: part(leaf, d), tree) for d in self.local]
 
     def dividing(self, batch_size: int) -> "Parallel":
-        """These devices, or as many of them as divide a training batch evenly."""
-        count = max(n for n in range(1, self.count + 1) if batch_size % n == 0)
-        return Parallel(self.devices[:count])
+        """These devices, or as many of each host as divide its share of a training batch evenly.
+
+        Raises:
+          UserError: the hosts do not divide the batch.
+        """
+        hosts: dict[int, list[jax.Device]] = {}
+        for device in self.devices:
+            hosts.setdefault(device.process_index, []).append(device)
+        if batch_size % len(hosts):
+            raise UserError(
+                f"--batch_size={batch_size}: must be a multiple of the {len(hosts)} processes"
+            )
+        share = batch_size // len(hosts)
+        count = max(n for n in range(1, self.count + 1) if share % n == 0)
+        return Parallel([device for devices in hosts.values() for device in devices[:count]])
 
     def batch_size(self, wanted: int) -> int:
-        """`wanted`, rounded up to a multiple of the number of devices."""
+        """`wanted`, rounded up to a multiple of the number of devices of this host."""
         return -(-wanted // self.count) * self.count
 
 
 def choose_devices(count: int) -> Parallel:
-    """The first `count` local devices; 0 for all.
+    """The first `count` devices of every host; 0 for all.
 
     Raises:
       UserError: more devices are wanted than there are.
@@ -104,4 +128,7 @@ def choose_devices(count: int) -> Parallel:
             f"--num_devices={count}: this machine has {len(local)} {local[0].platform} devices; "
             f"expected 0 (all) to {len(local)}"
         )
-    return Parallel(local[: count or len(local)])
+    chosen: dict[int, list[jax.Device]] = {}
+    for device in jax.devices():
+        chosen.setdefault(device.process_index, []).append(device)
+    return Parallel([d for devices in chosen.values() for d in devices[: count or len(local)]])

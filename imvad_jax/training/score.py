@@ -4,10 +4,12 @@ import functools
 from collections import deque
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from imvad_jax.data.batches import Images
 from imvad_jax.methods.base import Detector, Progress
+from imvad_jax.training import hosts
 from imvad_jax.training.job import IN_FLIGHT, as_float, silent_progress
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.timing import Timings
@@ -39,36 +41,43 @@ def score(
     progress: Progress = silent_progress,
     timings: Timings | None = None,
 ) -> Scores:
-    """Scores all images, in order.
+    """Scores all images, in order; of several hosts each its share, and all get the whole.
 
     Raises:
       UserError: an image cannot be read; it is named.
     """
     timings = timings or Timings()
+    parallel = parallel.here()
     batch_size = parallel.batch_size(batch_size or detector.config.batch_size)
     step = scoring_step(detector, tuple(parallel.devices))
     variables = parallel.replicate(variables)
-    done = progress(len(images), "score")
-    scores = np.zeros(len(images), np.float32)
+    order = hosts.equal_share(len(images))
+    done = progress(len(order), "score")
+    scores = np.zeros(len(order), np.float32)
     maps = None
+    finished = 0
     in_flight = deque()
 
     def receive():
-        nonlocal maps
+        nonlocal maps, finished
         prediction, batch = in_flight.popleft()
-        rows = batch.index[batch.valid]
+        rows = slice(finished, finished + int(batch.valid.sum()))
+        finished = rows.stop
         scores[rows] = parallel.join(prediction.score)[batch.valid]
         if prediction.anomaly_map is not None:
             found = parallel.join(prediction.anomaly_map)[batch.valid]
             if maps is None:
-                maps = np.zeros((len(images), *found.shape[1:]), np.float32)
+                maps = np.zeros((len(order), *found.shape[1:]), np.float32)
             maps[rows] = found
-        done(len(rows))
+        done(rows.stop - rows.start)
 
-    for batch in timings.wait(images.batches(batch_size), "score"):
+    for batch in timings.wait(images.batches(batch_size, order), "score"):
         in_flight.append((step(variables, parallel.split(batch.images)), batch))
         if len(in_flight) > IN_FLIGHT:
             receive()
     while in_flight:
         receive()
-    return Scores(scores, maps)
+    return jax.tree.map(
+        lambda rows: hosts.gather(rows).reshape(-1, *rows.shape[1:])[: len(images)],
+        Scores(scores, maps),
+    )

@@ -9,6 +9,7 @@ import numpy as np
 
 from imvad_jax.methods.base import Detector
 from imvad_jax.methods.buffers import IMAGE_BUCKET
+from imvad_jax.training import hosts
 from imvad_jax.training.job import IN_FLIGHT, Job, as_float
 from imvad_jax.training.parallel import Parallel
 
@@ -35,19 +36,24 @@ def _empty_accumulator(detector: Detector, devices: tuple, capacity: int):
 
 
 def statistics_phase(detector: Detector, variables: dict, job: Job) -> dict:
-    """Streams the good images through `accumulate` and returns the variables with their memory."""
-    images, parallel = job.images, job.parallel
+    """Streams the good images through `accumulate` and returns the variables with their memory.
+
+    Of several hosts each streams its share; all of them then finish what all have gathered.
+    """
+    images, parallel = job.images, job.parallel.here()
+    order = hosts.own(len(images))
     batch_size = parallel.batch_size(detector.config.batch_size)
-    capacity = -(-len(images) // IMAGE_BUCKET) * IMAGE_BUCKET
+    largest = -(-len(images) // hosts.count())  # share of a host
+    capacity = -(-largest // IMAGE_BUCKET) * IMAGE_BUCKET
     per_device = -(-capacity // batch_size) * (batch_size // parallel.count)
     devices = tuple(parallel.devices)
     start = parallel.split(np.zeros(parallel.count, np.float32))
     accumulator = _empty_accumulator(detector, devices, per_device)(start)
     step = _statistics_step(detector, devices)
     replicated = parallel.replicate(variables)
-    done = job.progress(len(images), "fit")
+    done = job.progress(len(order), "fit")
     in_flight = deque()
-    for batch in job.timings.wait(images.batches(batch_size), "fit"):
+    for batch in job.timings.wait(images.batches(batch_size, order), "fit"):
         accumulator, token = step(
             accumulator, replicated, parallel.split(batch.images), parallel.split(batch.index)
         )
@@ -64,5 +70,6 @@ def statistics_phase(detector: Detector, variables: dict, job: Job) -> dict:
     # The method may release parts as it goes: hand over the only reference.
     parts = parallel.parts(accumulator)
     del accumulator
+    parts = hosts.gather_parts(parts)
     memory = detector.apply(variables, parts, len(images), key, job.progress, method="finalize")
     return variables | {"memory": memory}

@@ -242,8 +242,8 @@ def test_the_loss_is_the_mean_over_the_images():
     detector, variables = small()
     fitted = with_centers(detector, variables, images(5))
     x = as_input(images(4, 2))
-    both = float(call(detector, fitted, x, "loss")[0])
-    halves = [float(call(detector, fitted, part, "loss")[0]) for part in (x[:2], x[2:])]
+    both = float(call(detector, fitted, x, "image_loss")[0])
+    halves = [float(call(detector, fitted, part, "image_loss")[0]) for part in (x[:2], x[2:])]
     assert both == pytest.approx(np.mean(halves), rel=1e-5)
 
 
@@ -253,7 +253,7 @@ def test_half_precision_reaches_the_backbone_only():
     assert call(detector, variables, x, "features")["layer1_pre"].dtype == jnp.bfloat16
     assert call(detector, variables, x, "embed").dtype == jnp.float32
     fitted = with_centers(detector, variables, images(3))
-    assert call(detector, fitted, x, "loss")[0].dtype == jnp.float32
+    assert call(detector, fitted, x, "image_loss")[0].dtype == jnp.float32
     assert call(detector, fitted, x).anomaly_map.dtype == jnp.float32
 
 

@@ -32,7 +32,9 @@ def test_prediction_shapes_and_padding(method):
     detector, variables, _ = fitted(method)
     found = scores_of(detector, variables, images(5, 1), batch_size=4)
     assert found.image.shape == (5,) and np.isfinite(found.image).all()
-    assert found.maps.shape == (5, 64, 64) and np.isfinite(found.maps).all()
+    if found.maps is not None:
+        assert found.maps.shape == (5, *images(1).images.shape[1:3])
+        assert np.isfinite(found.maps).all()
 
 
 @pytest.mark.parametrize("method", ALL)
@@ -41,7 +43,9 @@ def test_scores_are_the_same_in_batches_of_1_and_32(method):
     one = scores_of(detector, variables, images(7, 1), batch_size=1)
     many = scores_of(detector, variables, images(7, 1), batch_size=32)
     np.testing.assert_allclose(one.image, many.image, rtol=1e-5)
-    np.testing.assert_allclose(one.maps, many.maps, rtol=1e-5, atol=1e-5 * np.abs(one.maps).max())
+    if one.maps is not None:
+        largest = np.abs(one.maps).max()
+        np.testing.assert_allclose(one.maps, many.maps, rtol=1e-5, atol=1e-5 * largest)
 
 
 @pytest.mark.parametrize("method", ALL)
@@ -67,7 +71,10 @@ def test_the_mean_loss_over_devices_is_that_of_the_batch(method):
     batch = images(8, 1).images.astype(np.float32) / 255
 
     def loss(part):
-        return detector.apply(variables, part, method="loss", mutable=["batch_stats"])
+        return detector.apply(
+            variables, part, method="image_loss", mutable=["batch_stats"],
+            rngs={"noise": jax.random.key(0)},
+        )  # fmt: skip
 
     (whole, _), _ = jax.jit(loss)(batch)
     (parts, _), changed = jax.pmap(loss, axis_name=AXIS)(batch.reshape(4, 2, *batch.shape[1:]))
@@ -84,8 +91,7 @@ def test_checkpoint_round_trip_from_eight_devices_to_one(method, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(variables), restored)
     a = scores_of(detector, variables, images(3, 1))
     b = scores_of(detector, restored, images(3, 1))
-    np.testing.assert_array_equal(a.image, b.image)
-    np.testing.assert_array_equal(a.maps, b.maps)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 @pytest.mark.parametrize("method", ALL)
@@ -116,8 +122,9 @@ def test_a_defect_scores_higher_than_a_good_part_and_is_found_where_it_is(method
     clean = score(detector, variables, ArrayImages(good[30:]), parallel)
     found = score(detector, variables, ArrayImages(bad), parallel)
     assert found.image.min() > clean.image.max()
-    rise = (found.maps - clean.maps).mean(0)
-    assert rise[8:24, 40:56].mean() > 3 * rise[40:, :24].mean()
+    if found.maps is not None:
+        rise = (found.maps - clean.maps).mean(0)
+        assert rise[8:24, 40:56].mean() > 3 * rise[40:, :24].mean()
 
 
 @pytest.mark.parametrize("method", ALL)

@@ -58,7 +58,7 @@ def latents(detector, variables, array):
 
 def test_loss_is_the_mean_negative_log_likelihood_summed_over_scales(small):
     detector, variables = small
-    loss, figures = detector.apply(variables, batch(3), method="loss")
+    loss, figures = detector.apply(variables, batch(3), method="image_loss")
     energy = log_det = 0.0
     for z, found in latents(detector, variables, batch(3)).values():
         energy += np.mean([0.5 * (np.asarray(one, np.float64) ** 2).sum() for one in z])

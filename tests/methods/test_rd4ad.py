@@ -29,7 +29,11 @@ def created(detector, images):
 
     def create(key, batch):
         return detector.apply(
-            frozen, batch, method="loss", mutable=["params", "batch_stats"], rngs={"params": key}
+            frozen,
+            batch,
+            method="image_loss",
+            mutable=["params", "batch_stats"],
+            rngs={"params": key},
         )
 
     (loss, figures), found = jax.jit(create)(jax.random.key(0), images)
@@ -92,7 +96,7 @@ def test_loss_is_one_cosine_an_image_and_layer(small):
 def test_loss_per_position_is_the_mean_cosine_over_positions(small):
     _, variables, *_ = small
     detector = RD4AD(RD4ADConfig(**SMALL, per_position_loss=True))
-    (loss, _), _ = detector.apply(variables, drawn(), method="loss", mutable=["batch_stats"])
+    (loss, _), _ = detector.apply(variables, drawn(), method="image_loss", mutable=["batch_stats"])
     expected = [(1 - cosine(a, b)).mean() for a, b in pairs(detector, variables, drawn(), True)]
     np.testing.assert_allclose(loss, sum(expected), rtol=1e-4)
 
@@ -147,7 +151,7 @@ def test_only_embedding_and_decoder_learn_and_their_loss_falls(small):
 
     def loss(params, images):
         (value, _), _ = detector.apply(
-            {**variables, "params": params}, images, method="loss", mutable=["batch_stats"]
+            {**variables, "params": params}, images, method="image_loss", mutable=["batch_stats"]
         )
         return value
 

@@ -30,7 +30,11 @@ def created(detector, images, seed=0):
 
     def create(key, batch):
         return detector.apply(
-            frozen, batch, method="loss", mutable=["params", "batch_stats"], rngs={"params": key}
+            frozen,
+            batch,
+            method="image_loss",
+            mutable=["params", "batch_stats"],
+            rngs={"params": key},
         )
 
     (loss, figures), found = jax.jit(create)(jax.random.key(seed), images)
@@ -45,9 +49,11 @@ def small():
 
 def features(collections, images, train=False, backbone="resnet18"):
     """Maps of a network with the given variables, float64."""
-    maps = backbones.get(backbone).build().apply(
-        collections, images, outputs=LAYERS, train=train, mutable=["batch_stats"]
-    )[0]
+    maps = (
+        backbones.get(backbone)
+        .build()
+        .apply(collections, images, outputs=LAYERS, train=train, mutable=["batch_stats"])[0]
+    )
     return [np.asarray(maps[name], np.float64) for name in LAYERS]
 
 
@@ -128,7 +134,7 @@ def test_only_the_student_learns_and_its_loss_falls(small):
         (value, _), changed = detector.apply(
             {**variables, "params": params, "batch_stats": batch_stats},
             images,
-            method="loss",
+            method="image_loss",
             mutable=["batch_stats"],
         )
         return value, changed["batch_stats"]

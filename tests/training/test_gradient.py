@@ -45,12 +45,18 @@ def test_the_first_float32_step_agrees_on_1_and_8_devices():
 
 
 def test_order_is_a_permutation_topped_up_from_its_start():
-    order = epoch_order(seed=3, epoch=5, count=10, batch_size=4)
+    order = epoch_order(seed=3, epoch=5, count=10, size=12)
     assert len(order) == 12 and sorted(order[:10]) == list(range(10))
     assert order[10:].tolist() == order[:2].tolist()
-    np.testing.assert_array_equal(order, epoch_order(3, 5, 10, 4))
-    assert order.tolist() != epoch_order(3, 6, 10, 4).tolist()
-    assert epoch_order(0, 0, 3, 8).tolist() == np.resize(epoch_order(0, 0, 3, 3), 8).tolist()
+    np.testing.assert_array_equal(order, epoch_order(3, 5, 10, 12))
+    assert order.tolist() != epoch_order(3, 6, 10, 12).tolist()
+
+
+def test_an_epoch_longer_or_shorter_than_a_pass():
+    order = epoch_order(seed=0, epoch=0, count=3, size=8)
+    assert sorted(order[:3]) == sorted(order[3:6]) == [0, 1, 2]
+    assert order[6:].tolist() == order[:2].tolist()
+    assert len(set(epoch_order(seed=0, epoch=0, count=10, size=4))) == 4
 
 
 def test_a_batch_is_split_over_as_many_devices_as_divide_it():
