@@ -6,11 +6,8 @@ The official setting (WRN-50-2, 256 cropped to 224, 30 epochs of batches of 4):
         --data_dir=DIR --category=screw --weights=hub:timm/wide_resnet50_2.tv_in1k@main \\
         --workdir=RUN
 
-`benchmark` is ResNet-18 at 256 without crop for 50 epochs. `cpu` cuts them: a step of 4 images
-takes 1.2 s of processor time, so that 20 epochs of 80 steps (320 images), the pass for the centres
-and the scoring take 20 minutes on two idle cores, and 35 if only one were to be had.
-
-The figures it reaches stand in RESULTS.md with their commands.
+`benchmark` is ResNet-18 at 256 without crop for 50 epochs. `cpu` cuts them. The figures it reaches
+and the minutes it takes stand in RESULTS.md with their commands.
 """
 
 from imvad_jax.methods.cfa import CFAConfig

@@ -104,6 +104,8 @@ def _overrides(result: Mapping) -> list[tuple[str, str]]:
 def _key(result: Mapping, fields: Sequence[str]) -> str:
     """Equal for equal settings, and sortable."""
     values = {field: result.get(field) for field in fields}
+    if "config" in values:  # kept or recomputed, the features are the same
+        values["config"] = {k: v for k, v in values["config"].items() if k != "cache_features"}
     weights = values.get("weights")
     if weights:  # the same file under another name is the same
         values["weights"] = weights.get("sha256") or weights.get("source")
