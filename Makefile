@@ -20,10 +20,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(RUN) -m ruff check .
-	$(RUN) -m pytest -m 'not real' --durations=20
+	$(RUN) -m pytest -m 'not real and not slow' --durations=20
 
 test-real: $(VENV)/.installed
-	$(RUN) -m pytest -m real --durations=20
+	$(RUN) -m pytest -m 'real or slow' --durations=20
 
 clean:
 	rm -rf $(VENV) $(DEMO)
