@@ -3,7 +3,7 @@
 A new backbone is one new file that lists its `SPECS`, and one line below.
 """
 
-from imvad_jax.backbones import efficientnet, resnet
+from imvad_jax.backbones import efficientnet, resnet, vgg, vit
 from imvad_jax.backbones.spec import BackboneSpec
 from imvad_jax.errors import choose
 
@@ -12,6 +12,8 @@ BACKBONES: dict[str, BackboneSpec] = {
     for spec in (
         *resnet.SPECS,
         *efficientnet.SPECS,
+        *vgg.SPECS,
+        *vit.SPECS,
     )
 }
 

@@ -1,7 +1,9 @@
 """EfficientNet (Tan & Le 2019, table 1) and its Lite form (no squeeze-excitation, ReLU6).
 
 TensorFlow's conventions, as the released checkpoints need them: SAME padding, batch norm with
-eps 1e-3. Meant as a frozen feature extractor: no dropout and no stochastic depth.
+eps 1e-3. The package efficientnet_pytorch has the padding of one input size built in and keeps it
+at all others; B5 is registered in both forms, which share their weights and differ in the features
+of all sizes but that one. Meant as a frozen feature extractor: no dropout and no stochastic depth.
 """
 
 import math
@@ -49,6 +51,12 @@ def scaled_repeats(depth: float, lite: bool) -> tuple[int, ...]:
     )
 
 
+def same_padding(kernel: int, stride: int, side: int) -> tuple[int, int]:
+    """Returns TensorFlow's SAME padding (before, after) of an input of that side."""
+    total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+    return total // 2, total - total // 2
+
+
 class SqueezeExcite(nn.Module):
     """Channel gates from global averages (Hu et al. 2018); `reduced` is the inner width."""
 
@@ -66,10 +74,14 @@ class SqueezeExcite(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Inverted residual: expand (unless `expansion` is 1), depthwise, gate, project, shortcut."""
+    """Inverted residual: expand (unless `expansion` is 1), depthwise, gate, project, shortcut.
+
+    `padding` is that of the depthwise convolution, in flax's terms.
+    """
 
     kernel: int
     stride: int
+    padding: Any
     expansion: int
     channels: int
     conv: Callable[..., nn.Module]
@@ -88,7 +100,14 @@ class MBConv(nn.Module):
             y = self.conv(inner, (1, 1), name="conv_pw")(y)
             y = self.activation(self.norm(name=next(norms))(y))
         window, stride = (self.kernel, self.kernel), (self.stride, self.stride)
-        y = self.conv(inner, window, stride, feature_group_count=inner, name=names[0])(y)
+        y = self.conv(
+            inner,
+            window,
+            stride,
+            padding=self.padding,
+            feature_group_count=inner,
+            name=names[0],
+        )(y)
         y = self.activation(self.norm(name=next(norms))(y))
         if self.gate:
             y = SqueezeExcite(max(1, inputs // 4), self.activation, self.dtype, name="se")(y)
@@ -105,12 +124,16 @@ class EfficientNet(nn.Module):
     was trained on (255 x - 127) / 128. On photographs its checkpoint is surer of the right class
     with that than with ImageNet's statistics: espresso .94 against .82, moped .72 against .58,
     three cats together .88 against .83, tripod .95 with either.
+
+    `padded_for` is the side in pixels of the input that the padding is computed for, whatever the
+    input (efficientnet_pytorch); None: for the input itself, which is SAME.
     """
 
     width: float
     depth: float
     lite: bool
     statistics: tuple[Sequence[float], Sequence[float]] = IMAGENET
+    padded_for: int | None = None
     num_classes: int = 1000
     dtype: Any = jnp.float32
 
@@ -141,14 +164,23 @@ class EfficientNet(nn.Module):
         wanted, found = {ALIASES.get(name, name) for name in outputs}, {}
         mean, std = (jnp.asarray(values, jnp.float32) for values in self.statistics)
         x = ((images - mean) / std).astype(self.dtype)
-        x = conv(scaled_width(32, outer_width), (3, 3), (2, 2), name="conv_stem")(x)
+        side = self.padded_for
+
+        def padding(kernel, stride):
+            return "SAME" if side is None else [same_padding(kernel, stride, side)] * 2
+
+        stem = scaled_width(32, outer_width)
+        x = conv(stem, (3, 3), (2, 2), padding=padding(3, 2), name="conv_stem")(x)
+        side = side and -(-side // 2)
         x = activation(norm(name="bn1")(x))
         for stage, repeats in enumerate(scaled_repeats(self.depth, self.lite)):
             kernel, stride, expansion, channels, _ = STAGES[stage]
             for index in range(repeats):
+                step = stride if index == 0 else 1
                 x = MBConv(
                     kernel=kernel,
-                    stride=stride if index == 0 else 1,
+                    stride=step,
+                    padding=padding(kernel, step),
                     expansion=expansion,
                     channels=scaled_width(channels, self.width),
                     conv=conv,
@@ -158,6 +190,7 @@ class EfficientNet(nn.Module):
                     dtype=self.dtype,
                     name=f"blocks_{stage}_{index}",
                 )(x)
+                side = side and -(-side // step)
             found[f"stage{stage}"] = x
             if wanted <= found.keys():
                 return {name: found[ALIASES.get(name, name)] for name in outputs}
@@ -200,7 +233,13 @@ def timm_key(key: str, repeats: Sequence[int]) -> str:
 
 
 def spec(
-    name: str, hub: str, width: float, depth: float, lite: bool, statistics: Any
+    name: str,
+    hub: str,
+    width: float,
+    depth: float,
+    lite: bool,
+    statistics: Any,
+    padded_for: int | None = None,
 ) -> BackboneSpec:
     """Returns the spec of one EfficientNet of the given width and depth coefficients."""
     stages, stride = {}, 2
@@ -212,7 +251,14 @@ def spec(
     return BackboneSpec(
         name=name,
         hub=hub,
-        factory=partial(EfficientNet, width=width, depth=depth, lite=lite, statistics=statistics),
+        factory=partial(
+            EfficientNet,
+            width=width,
+            depth=depth,
+            lite=lite,
+            statistics=statistics,
+            padded_for=padded_for,
+        ),
         taps=(
             *(Tap(tap, *maps[tap]) for tap in maps),
             Tap("pool", head, None),
@@ -222,4 +268,10 @@ def spec(
     )
 
 
-SPECS = (spec("efficientnet_lite0", "timm/tf_efficientnet_lite0.in1k", 1.0, 1.0, True, LITE),)
+# The training with AutoAugment is that of the weights of efficientnet_pytorch.
+B5_HUB = "timm/tf_efficientnet_b5.aa_in1k"
+SPECS = (
+    spec("efficientnet_lite0", "timm/tf_efficientnet_lite0.in1k", 1.0, 1.0, True, LITE),
+    spec("tf_efficientnet_b5", B5_HUB, 1.6, 2.2, False, IMAGENET),
+    spec("efficientnet_b5_static", B5_HUB, 1.6, 2.2, False, IMAGENET, padded_for=456),
+)

@@ -2,7 +2,8 @@
 
 The modules name their submodules so that one rule gives timm's name: a `_<number>` becomes
 `.<number>`. `params/layer1_0/conv1/kernel` is `layer1.0.conv1.weight`, and
-`batch_stats/blocks_0_0/bn1/mean` is `blocks.0.0.bn1.running_mean`.
+`batch_stats/blocks_0_0/bn1/mean` is `blocks.0.0.bn1.running_mean`. A parameter that belongs to no
+layer, such as a transformer's `pos_embed`, has timm's name and shape as it is.
 """
 
 import re
@@ -37,7 +38,7 @@ def timm_name(path: tuple[str, ...]) -> str:
     """Returns timm's name of the variable at `path` (without the collection)."""
     *modules, leaf = path
     dotted = [re.sub(r"_(\d+)(?=_|$)", r".\1", module) for module in modules]
-    return ".".join([*dotted, _LEAVES[leaf]])
+    return ".".join([*dotted, _LEAVES.get(leaf, leaf)])
 
 
 def torch_shape(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -94,13 +95,15 @@ def _checked(found: Any, path: tuple[str, ...], what: str) -> np.ndarray:
 def random_variables(template: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Returns seeded He-normal kernels (He et al. 2015, eq. 10), scale 1, bias 0, mean 0, var 1.
 
-    Each kernel has its own generator, so a tap's features do not depend on what else is asked.
+    Parameters of no layer (tokens, positions) are normal with deviation .02, as transformers start.
+    Each array has its own generator, so a tap's features do not depend on what else is asked.
     """
     variables = {}
     for path, leaf in traverse_util.flatten_dict(template).items():
-        if path[-1] == "kernel":
+        if path[-1] == "kernel" or path[-1] not in _LEAVES:
+            kernel = path[-1] == "kernel"
             rng = np.random.default_rng([seed, zlib.crc32(timm_name(path[1:]).encode())])
-            deviation = np.sqrt(2.0 / np.prod(leaf.shape[:-1]))
+            deviation = np.sqrt(2.0 / np.prod(leaf.shape[:-1])) if kernel else 0.02
             values = rng.standard_normal(leaf.shape, dtype=np.float32) * np.float32(deviation)
         else:
             values = np.full(leaf.shape, path[-1] in ("scale", "var"), np.float32)

@@ -36,6 +36,8 @@ class BackboneSpec:
     factory: Callable[..., nn.Module] = field(compare=False, repr=False)
     taps: tuple[Tap, ...] = field(compare=False, repr=False)
     rename: Callable[[str], str] = field(compare=False, repr=False, default=unchanged)
+    # The side in pixels of the only input it takes; None: any.
+    input_size: int | None = field(compare=False, default=None)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -102,7 +104,8 @@ class BackboneSpec:
 @functools.lru_cache(maxsize=64)
 def _template(spec: BackboneSpec, outputs: tuple[str, ...]) -> dict[str, Any]:
     key = jax.eval_shape(lambda: jax.random.key(0))
-    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    size = spec.input_size or 64
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     return jax.eval_shape(lambda k, x: spec.build().init(k, x, outputs=outputs), key, images)
 
 

@@ -10,6 +10,8 @@ from flax import traverse_util
 
 from imvad_jax.backbones import layout
 
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
@@ -50,19 +52,19 @@ def recipe():
 
 @pytest.fixture(scope="session")
 def golden(shared):
-    """golden(name) -> (images [2, 96, 96, 3], {output: features [B, H, W, C]}).
+    """golden(name) -> (images [B, H, W, 3], {output: features [B, H, W, C] or [B, C]}).
 
     The reference fed its input unnormalised, so the images here undo the normalisation.
     """
 
-    def load(name):
-        x = np.random.default_rng(0).standard_normal((2, 3, 96, 96)).astype(np.float32)
-        mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    def load(name, seed=0, shape=(2, 3, 96, 96), statistics=IMAGENET):
+        x = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+        mean, std = (np.array(values) for values in statistics)
         images = (x.transpose(0, 2, 3, 1) * std + mean).astype(np.float32)
         file = shared / "reference" / "parity" / f"{name}.npz"
         if not file.is_file():
             pytest.skip(f"no golden features at {file}")
         with np.load(file) as features:
-            return images, {key: features[key].transpose(0, 2, 3, 1) for key in features.files}
+            return images, {key: np.moveaxis(features[key], 1, -1) for key in features.files}
 
     return load

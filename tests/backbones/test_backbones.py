@@ -9,7 +9,15 @@ from flax import traverse_util
 from imvad_jax.backbones import BACKBONES, get
 from imvad_jax.errors import UserError
 
-NAMES = ("resnet18", "resnet34", "resnet50", "wide_resnet50_2", "efficientnet_lite0")
+RESNETS = ("resnet18", "resnet34", "resnet50", "wide_resnet50_2")
+EFFICIENTNETS = ("efficientnet_lite0", "tf_efficientnet_b5", "efficientnet_b5_static")
+LAYERED = (*RESNETS, *EFFICIENTNETS, "vgg16")  # those that have layer1 ... layer4
+NAMES = (*LAYERED, "vit_base_patch16_224")
+# An odd side halves to the larger half, but for VGG; static padding promises nothing of it.
+SIZES = [
+    (name, size) for name in LAYERED for size in (64, 75) if size == 64 or "static" not in name
+]
+SIZES += [("vit_base_patch16_224", 224)]
 
 
 def shapes(spec, outputs, image_shape, dtype=jnp.float32, **kwargs):
@@ -30,21 +38,22 @@ def test_registry_names_and_unknown_name():
         get("resnet81")
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("size", [64, 75])
+@pytest.mark.parametrize(("name", "size"), SIZES)
 def test_taps_have_the_stated_channels_and_strides(name, size):
     spec = get(name)
-    found = shapes(spec, spec.outputs, (2, size, size + 8, 3))
+    height, width = size, size if spec.input_size else size + 8
+    found = shapes(spec, spec.outputs, (2, height, width, 3))
     assert tuple(found) and set(found) == set(spec.outputs)
     for output in spec.outputs:
         assert found[output].dtype == jnp.float32
-        if output in ("pool", "logits"):
+        if output in ("pool", "logits", "cls", "tokens_mean"):
             assert found[output].shape == (2, spec.channels(output))
             with pytest.raises(UserError, match=f"'{output}' is a vector"):
                 spec.stride(output)
         else:
             stride = spec.stride(output)
-            expected = (2, -(-size // stride), -(-(size + 8) // stride), spec.channels(output))
+            up = 0 if name == "vgg16" else stride - 1
+            expected = (2, (height + up) // stride, (width + up) // stride, spec.channels(output))
             assert found[output].shape == expected
 
 
@@ -54,6 +63,8 @@ def test_taps_have_the_stated_channels_and_strides(name, size):
         ("resnet18", (64, 128, 256, 512)),
         ("wide_resnet50_2", (256, 512, 1024, 2048)),
         ("efficientnet_lite0", (24, 40, 112, 320)),
+        ("tf_efficientnet_b5", (40, 64, 176, 512)),
+        ("vgg16", (256, 512, 512, 512)),
     ],
 )
 def test_layers_are_the_familiar_ones(name, channels):
@@ -63,12 +74,14 @@ def test_layers_are_the_familiar_ones(name, channels):
     assert tuple(spec.stride(layer) for layer in layers) == (4, 8, 16, 32)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", LAYERED)
 def test_only_what_the_outputs_need_is_touched(name):
     spec = get(name)
     template = spec.variables_template(("layer1",))
     modules = {path[1] for path in traverse_util.flatten_dict(template)}
-    assert not modules & {"layer2_0", "blocks_2_0", "fc", "conv_head", "classifier"}
+    assert not modules & {
+        *("layer2_0", "blocks_2_0", "features_17", "fc", "conv_head", "classifier")
+    }
     assert shapes(spec, ("layer1",), (1, 64, 64, 3))["layer1"].shape[-1] == spec.channels("layer1")
 
 
@@ -83,6 +96,10 @@ def test_parameter_counts_are_those_of_the_published_networks():
         "resnet50": 25_557_032,
         "wide_resnet50_2": 68_883_240,
         "efficientnet_lite0": 4_652_008,
+        "tf_efficientnet_b5": 30_389_784,
+        "efficientnet_b5_static": 30_389_784,
+        "vgg16": 138_357_544 - 123_642_856,  # without its classifier
+        "vit_base_patch16_224": 86_567_656 - 769_000,  # likewise
     }
 
 

@@ -1,19 +1,17 @@
 """EfficientNet: golden features of a B5, names of two conventions, and three photographs."""
 
 import importlib.metadata
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from imvad_jax.backbones import efficientnet, get
+from imvad_jax.backbones import efficientnet, get, layout
 from imvad_jax.backbones.weights import DEMO_PACKAGE, load_weights
 
-# Not registered: it is here because golden features of it exist.
-B5 = efficientnet.spec(
-    "tf_efficientnet_b5", "timm/tf_efficientnet_b5", 1.6, 2.2, False, efficientnet.IMAGENET
-)
+B5 = get("tf_efficientnet_b5")
 
 
 @pytest.mark.real
@@ -33,6 +31,45 @@ def test_scaling_follows_the_published_networks():
     assert efficientnet.scaled_repeats(2.2, lite=False) == (3, 5, 5, 7, 7, 9, 3)
     assert efficientnet.scaled_repeats(1.8, lite=True) == (1, 4, 4, 6, 6, 8, 1)
     assert B5.channels("stage5") == 304 and B5.channels("pool") == 2048
+
+
+def strided_paddings(spec, size):
+    """Padding (rows, columns) of the strided convolutions down to `stage5`, in order; traced."""
+    traced = jax.make_jaxpr(
+        lambda v, x: spec.build().apply(v, x, outputs=("stage5",)),
+    )(spec.variables_template(("stage5",)), jax.ShapeDtypeStruct((1, size, size, 3), np.float32))
+    found = []
+    for equation in traced.jaxpr.eqns:
+        inner = equation.params.get("jaxpr")  # flax's layers may come wrapped
+        for e in inner.jaxpr.eqns if hasattr(inner, "jaxpr") else [equation]:
+            if e.primitive.name == "conv_general_dilated" and e.params["window_strides"] == (2, 2):
+                found.append(e.params["padding"])
+    return found
+
+
+def test_static_padding_is_that_of_456_pixels_at_every_size():
+    static = get("efficientnet_b5_static")
+    of_456 = [((a, b),) * 2 for a, b in ((0, 1), (0, 1), (1, 2), (1, 1), (2, 2))]
+    for size in (768, 192):
+        assert strided_paddings(static, size) == of_456
+    assert strided_paddings(B5, 456) == of_456
+    of_768 = [((a, b),) * 2 for a, b in ((0, 1), (0, 1), (1, 2), (0, 1), (1, 2))]
+    assert strided_paddings(B5, 768) == of_768
+
+
+def test_static_padding_shares_the_weights_and_changes_features_of_other_sizes_only():
+    small = partial(efficientnet.spec, "small", "", 0.25, 0.1, False, efficientnet.IMAGENET)
+    same, static = small(), small(padded_for=50)
+    tensors = layout.random_variables(same.variables_template(("stage5",)), seed=0)
+    assert jax.tree.structure(tensors) == jax.tree.structure(static.variables_template(("stage5",)))
+    for size, equal in ((50, True), (64, False)):
+        images = np.random.default_rng(0).random((1, size, size, 3), dtype=np.float32)
+        a, b = (
+            jax.jit(lambda v, x, s=s: s.build().apply(v, x, outputs=("stage5",)))(tensors, images)
+            for s in (same, static)
+        )
+        assert a["stage5"].shape == b["stage5"].shape == (1, 2, 2, 48)
+        assert np.array_equal(a["stage5"], b["stage5"]) == equal
 
 
 @pytest.mark.parametrize(
@@ -60,6 +97,13 @@ def test_scaling_follows_the_published_networks():
 )
 def test_older_names_are_translated(older, timm):
     assert get("efficientnet_lite0").rename(older) == timm
+
+
+def test_block_35_of_the_older_naming_ends_stage5_of_a_b5():
+    for name in ("tf_efficientnet_b5", "efficientnet_b5_static"):
+        rename = get(name).rename
+        assert rename("_blocks.35._project_conv.weight") == "blocks.5.8.conv_pwl.weight"
+        assert rename("_blocks.36._project_conv.weight") == "blocks.6.0.conv_pwl.weight"
 
 
 # ImageNet classes: tabby, tiger cat, Egyptian cat; espresso; tripod (the man with a camera)
