@@ -89,14 +89,16 @@ class ConvSubnet(nn.Module):
 
     def _conv(self, x: Array, features: int, name: str) -> Array:
         bound = (x.shape[-1] * self.kernel_size**2) ** -0.5
-        start = _uniform(bound)
+        start = uniform_start(bound)
         size = (self.kernel_size, self.kernel_size)
         return nn.Conv(
             features, size, dtype=self.dtype, kernel_init=start, bias_init=start, name=name
         )(x)
 
 
-def _uniform(bound: float):
+def uniform_start(bound: float):
+    """An initialiser, uniform in +-`bound`; PyTorch's for convolutions: fan in ** -0.5."""
+
     def init(key, shape, dtype=jnp.float32):
         # Drawn flat: a draw of four dimensions takes twice as long to compile.
         return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
