@@ -148,7 +148,6 @@ class CSFlow(base.Detector):
                 weights = SCALES * steering + (3 * SCALES - 2) * 2 * moved
                 biases = SCALES * config.hidden + (3 * SCALES - 2) * 2 * moved
                 parameters += size**2 * config.hidden * weights + biases + SCALES
-        features = positions * channels * base.FLOAT
         # Kept for the gradient: of each subnet its hidden maps, before and after the activation
         # and enlarged, and about eight arrays of the size of its input.
         kept = positions * base.FLOAT * (4 * config.hidden + 8 * channels) * 2 * config.flow_blocks
@@ -156,7 +155,6 @@ class CSFlow(base.Detector):
             "backbone": self.backbone_bytes() * devices,
             "parameters, gradients, optimizer": 4 * parameters * base.FLOAT * devices,
             "activations of a batch": kept * config.batch_size,
-            "features of the training images": images * features,
         }
 
 
