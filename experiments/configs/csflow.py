@@ -23,9 +23,10 @@ def presets() -> dict[str, CSFlowConfig]:
             backbone="resnet18",
             layer="layer1",
             image_size=64,
-            flow_blocks=2,
+            flow_blocks=1,
             hidden=8,
             epochs=4,
             batch_size=8,
+            learning_rate=1e-2,  # so that a few dozen steps learn something
         ),
     }
