@@ -10,6 +10,7 @@ def sample_bilinear(image: Array, rows: Array, columns: Array, fill: float | Arr
     The image is continued by `fill` (a number or `[C]`), so that its border fades over one pixel
     (scipy.ndimage.map_coordinates, order 1, mode "grid-constant").
     """
+    image = jnp.asarray(image)
     height, width = image.shape[:2]
     top, left = jnp.floor(rows), jnp.floor(columns)
     down, right = (rows - top)[..., None], (columns - left)[..., None]

@@ -38,10 +38,11 @@ def to_gray(image: Array) -> Array:
     return jnp.sum(image * LUMA.astype(image.dtype), -1, keepdims=True)
 
 
-def _blend(image: Array, own: Array, gray: Array, mean: Array) -> Array:
-    """`own * image + gray * (its grey) + mean * (its mean grey)`, clipped."""
+def _blend(image: Array, own: Array, gray: Array, mean: Array, where: Array | None = None) -> Array:
+    """`own * image + gray * (its grey) + mean * (its mean grey, over `where`)`, clipped."""
     grays = to_gray(image)
-    return jnp.clip(own * image + gray * grays + mean * grays.mean(), 0, 1)
+    level = grays.mean(where=None if where is None else where[..., None])
+    return jnp.clip(own * image + gray * grays + mean * level, 0, 1)
 
 
 def adjust_brightness(image: Array, factor: Array) -> Array:
@@ -66,13 +67,21 @@ def adjust_hue(image: Array, shift: Array) -> Array:
 
 
 def jitter(
-    key: Array, image: Array, brightness: float, contrast: float, saturation: float, hue: float
+    key: Array,
+    image: Array,
+    brightness: float,
+    contrast: float,
+    saturation: float,
+    hue: float,
+    where: Array | None = None,
 ) -> Array:
     """Random brightness, contrast, saturation and hue in random order (torchvision's ColorJitter).
 
     Factors are uniform in [1 - b, 1 + b] (at least 0), the shift of the hue in [-hue, hue] turns.
     All 24 orders are equally likely: three of the adjustments are blends with other coefficients,
     so an order is a permutation of the coefficients and the number of blends before the hue.
+    `where` bool `[H, W]`: the pixels that the contrast takes its mean over (None: all), so that
+    these come out as if they were an image of their own.
     """
     keys = jax.random.split(key, 4)
     reach = jnp.array([brightness, contrast, saturation], image.dtype)
@@ -94,7 +103,7 @@ def jitter(
 
     def blends(image, active):
         for own, used in zip(coefficients, active):
-            image = _blend(image, *jnp.where(used, own, unchanged))
+            image = _blend(image, *jnp.where(used, own, unchanged), where)
         return image
 
     image = blends(image, jnp.arange(3) < before)

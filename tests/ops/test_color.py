@@ -91,6 +91,15 @@ def test_jitter_is_a_function_of_the_key_and_stays_in_range(image):
     assert len({np.asarray(one).tobytes() for one in found}) == 32
 
 
+def test_jitter_of_a_region_is_that_of_an_image_of_its_own(image):
+    where = np.zeros(image.shape[:2], bool)
+    where[3:9, 2:6] = True
+    for seed in range(4):
+        key, amounts = jax.random.key(seed), (0.5, 0.5, 0.5, 0.2)
+        found = color.jitter(key, image, *amounts, where=where)[3:9, 2:6]
+        np.testing.assert_allclose(found, color.jitter(key, image[3:9, 2:6], *amounts), atol=1e-5)
+
+
 def test_brightness_factors_are_uniform():
     flat = np.full((2, 2, 3), 0.5, np.float32)
     keys = jax.random.split(jax.random.key(2), 2000)
