@@ -83,22 +83,16 @@ def jitter(
     `where` bool `[H, W]`: the pixels that the contrast takes its mean over (None: all), so that
     these come out as if they were an image of their own.
     """
-    keys = jax.random.split(key, 4)
-    reach = jnp.array([brightness, contrast, saturation], image.dtype)
-    low, high = jnp.maximum(1 - reach, 0), 1 + reach
-    factors = jax.random.uniform(keys[0], (3,), image.dtype, low, high)
-    shift = jax.random.uniform(keys[1], (), image.dtype, -hue, hue)
-    rest = 1 - factors
-    none = jnp.zeros((), image.dtype)
-    coefficients = jnp.stack(
-        [
-            jnp.stack([factors[0], none, none]),
-            jnp.stack([factors[1], none, rest[1]]),
-            jnp.stack([factors[2], rest[2], none]),
-        ]
-    )
-    coefficients = jax.random.permutation(keys[2], coefficients)
-    before = jax.random.randint(keys[3], (), 0, 4)
+    # One draw for all: each call of the generator costs half a second to compile.
+    drawn = jax.random.uniform(key, (8,), image.dtype)
+    amounts = jnp.array([brightness, contrast, saturation], image.dtype)
+    low, high = jnp.maximum(1 - amounts, 0), 1 + amounts
+    factors = low + (high - low) * drawn[:3]
+    shift = hue * (2 * drawn[3] - 1)
+    gray = jnp.array([0, 0, 1], image.dtype) * (1 - factors)
+    mean = jnp.array([0, 1, 0], image.dtype) * (1 - factors)
+    coefficients = jnp.stack([factors, gray, mean], 1)[jnp.argsort(drawn[4:7])]
+    before = jnp.sum(drawn[4:7] < drawn[7])  # blends that come before the hue
     unchanged = jnp.array([1, 0, 0], image.dtype)
 
     def blends(image, active):

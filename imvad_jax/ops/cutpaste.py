@@ -35,14 +35,15 @@ def cutpaste(
     Returns:
       The image with the rectangle pasted, and where that is: bool `[H, W]`.
     """
-    size_key, shape_key, from_key, to_key, color_key = jax.random.split(key, 5)
     image, frame = jnp.asarray(image), jnp.array(image.shape[:2])
-    pixels = jax.random.uniform(size_key, minval=area[0], maxval=area[1]) * frame.prod()
-    stretch = jnp.log(aspect) * jax.random.uniform(shape_key, minval=-1, maxval=1)
-    height_and_width = jnp.sqrt(pixels * jnp.exp(jnp.array([-stretch, stretch])))
-    extent = jnp.clip(jnp.round(height_and_width).astype(jnp.int32), 1, frame)
-    source = jax.random.randint(from_key, (2,), 0, frame - extent + 1)
-    target = jax.random.randint(to_key, (2,), 0, frame - extent + 1)
+    key, color_key = jax.random.split(key)
+    drawn = jax.random.uniform(key, (6,))
+    pixels = (area[0] + (area[1] - area[0]) * drawn[0]) * frame.prod()
+    ratio = aspect ** (2 * drawn[1] - 1)  # width by height
+    extent = jnp.sqrt(pixels * jnp.stack([1 / ratio, ratio]))
+    extent = jnp.clip(jnp.round(extent).astype(jnp.int32), 1, frame)
+    source = _corner(drawn[2:4], frame - extent)
+    target = _corner(drawn[4:6], frame - extent)
     rows, columns = (jnp.arange(n) for n in image.shape[:2])
     mask = _between(rows, target[0], extent[0])[:, None] & _between(columns, target[1], extent[1])
     shift = source - target
@@ -75,19 +76,20 @@ def scar(
     Returns:
       The image with the rectangle pasted, and the pixels it touches: bool `[H, W]`.
     """
-    size_key, from_key, angle_key, to_key, color_key = jax.random.split(key, 5)
     image, frame = jnp.asarray(image), jnp.array(image.shape[:2])
-    low, high = (jnp.array(pair) for pair in zip(length, width))
-    drawn = jax.random.uniform(size_key, (2,), minval=low, maxval=high)
+    key, color_key = jax.random.split(key)
+    drawn = jax.random.uniform(key, (7,))
     scale = min(image.shape[:2]) / SCAR_IMAGE
-    extent = jnp.clip(jnp.round(drawn * scale).astype(jnp.int32), 1, frame)  # length and width
-    source = jax.random.randint(from_key, (2,), 0, frame - extent + 1)
-    angle = jnp.deg2rad(rotation) * jax.random.uniform(angle_key, minval=-1, maxval=1)
+    low, high = (scale * jnp.array(pair) for pair in zip(length, width))
+    extent = jnp.round(low + (high - low) * drawn[0:2])
+    extent = jnp.clip(extent.astype(jnp.int32), 1, frame)  # length and width
+    source = _corner(drawn[2:4], frame - extent)
+    angle = jnp.deg2rad(rotation) * (2 * drawn[4] - 1)
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     turn = jnp.array([[cosine, sine], [-sine, cosine]])
     # The centre keeps the turned rectangle inside, where it fits at all.
     room = jnp.minimum(jnp.abs(turn) @ extent / 2, frame / 2)
-    center = jax.random.uniform(to_key, (2,), minval=room, maxval=frame - room) - 0.5
+    center = room + (frame - 2 * room) * drawn[5:7] - 0.5
     rows, columns = (jnp.arange(n) for n in image.shape[:2])
     away = jnp.stack(jnp.meshgrid(rows - center[0], columns - center[1], indexing="ij"), -1)
     along = away @ turn.T  # position within the upright rectangle, from its centre
@@ -99,6 +101,11 @@ def scar(
     moved = color.jitter(color_key, moved, jitter, jitter, jitter, jitter, where=mask)
     blended = jnp.clip(image + alpha[..., None] * (moved - image), 0, 1)
     return jnp.where(mask[..., None], blended, image), mask
+
+
+def _corner(drawn: Array, room: Array) -> Array:
+    """Integers in 0 ... `room` from numbers uniform in [0, 1)."""
+    return (drawn * (room + 1)).astype(jnp.int32)
 
 
 def _between(positions: Array, start: Array, extent: Array) -> Array:

@@ -115,7 +115,6 @@ def test_jitter_takes_all_24_orders_alike(image):
     found = np.asarray(
         jax.jit(jax.vmap(lambda k: color.jitter(k, image, 0.5, 0.5, 0.5, 0.3)))(keys)
     )
-    reach = np.array([0.5, 0.5, 0.5], np.float32)
     steps = {
         "b": lambda x, f, s: color.adjust_brightness(x, f[0]),
         "c": lambda x, f, s: color.adjust_contrast(x, f[1]),
@@ -124,9 +123,8 @@ def test_jitter_takes_all_24_orders_alike(image):
     }
 
     def candidates(key):
-        first, second, _, _ = jax.random.split(key, 4)
-        factors = jax.random.uniform(first, (3,), np.float32, 1 - reach, 1 + reach)
-        shift = jax.random.uniform(second, (), np.float32, -0.3, 0.3)
+        drawn = jax.random.uniform(key, (8,))
+        factors, shift = 0.5 + drawn[:3], 0.6 * drawn[3] - 0.3
         orders = []
         for order in itertools.permutations("bcsh"):
             x = image
