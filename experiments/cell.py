@@ -70,7 +70,8 @@ def check_images(data: CategoryData) -> None:
 def load_backbone(plan: Plan, expected_sha256: str | None) -> tuple[dict | None, dict | None, list]:
     """Pretrained variables, their record, and notes; may change `plan.config` and say so."""
     if not plan.detector.outputs:
-        return None, None, []
+        unused = plan.weights and plan.config.backbone != "none"
+        return None, None, ["Trained from scratch: --weights is not used."] if unused else []
     spec = backbones.get(plan.config.backbone)
     notes = []
 

@@ -4,7 +4,18 @@ import dataclasses
 from typing import NamedTuple
 
 from imvad_jax.errors import choose
-from imvad_jax.methods import cfa, csflow, fastflow, padim, patchcore, raw_color, rd4ad, spade, stpm
+from imvad_jax.methods import (
+    cfa,
+    csflow,
+    cutpaste,
+    fastflow,
+    padim,
+    patchcore,
+    raw_color,
+    rd4ad,
+    spade,
+    stpm,
+)
 from imvad_jax.methods.base import Detector, DetectorConfig, Prediction
 
 
@@ -20,6 +31,7 @@ class Method(NamedTuple):
 METHODS: dict[str, Method] = {
     "cfa": Method("CFA", cfa.CFA, cfa.CFAConfig),
     "csflow": Method("CS-Flow", csflow.CSFlow, csflow.CSFlowConfig),
+    "cutpaste": Method("CutPaste", cutpaste.CutPaste, cutpaste.CutPasteConfig),
     "fastflow": Method("FastFlow", fastflow.FastFlow, fastflow.FastFlowConfig),
     "padim": Method("PaDiM", padim.PaDiM, padim.PaDiMConfig),
     "patchcore": Method("PatchCore", patchcore.PatchCore, patchcore.PatchCoreConfig),

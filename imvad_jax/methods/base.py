@@ -106,6 +106,13 @@ class Detector(nn.Module):
         """
         self.image_loss(images)
 
+    def start(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """The variables that the fit starts from, given those just made; not called by `apply`.
+
+        Where pretrained weights are trained, this moves them from `backbone` to the parameters.
+        """
+        return variables
+
     def frozen(self, images: Array) -> Any:
         """What the loss is computed from and no training changes: arrays `[B, ...]`.
 

@@ -6,10 +6,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
 from jax import Array, lax
 from threadpoolctl import threadpool_limits
 
 HIGHEST = lax.Precision.HIGHEST
+RIDGE = 1e-6  # of the mean variance, on the diagonal: two samples alone are not shrunk at all
+TINY = 1e-12  # the variance of what does not vary
 BLOCK = 256  # positions factorised at a time: bounds the workspace for large dimensions
 
 
@@ -106,6 +110,31 @@ def _whitening(scatter: Array, count: Array, regularization: float) -> Array:
         rest = invert(scatter[whole * block :])
         scatter = lax.dynamic_update_slice_in_dim(scatter, rest, whole * block, 0)
     return scatter
+
+
+def shrunk_gaussian(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean `[D]` and inverse Cholesky factor `[D, D]` of the shrunk covariance of samples `[N, D]`.
+
+    For fewer samples than dimensions. The shrinkage towards a multiple of the identity is that of
+    Ledoit and Wolf (Journal of Multivariate Analysis 88, 2004), lemma 3.3, with the covariance
+    divided by N. Samples that do not vary get the covariance `TINY * I`. On the host, in float64;
+    returns float32.
+    """
+    samples = np.asarray(samples, np.float64)
+    count, dim = samples.shape
+    mean = samples.mean(0)
+    centred = samples - mean
+    covariance = centred.T @ centred / count
+    variance = np.trace(covariance) / dim
+    norm = np.sum(covariance**2)
+    spread = norm - dim * variance**2  # of the covariance around its multiple of the identity
+    noise = (np.mean(np.sum(centred**2, 1) ** 2) - norm) / count  # of its estimate
+    shrinkage = min(noise, spread) / spread if spread > 0 else 0.0
+    floor = shrinkage * variance + RIDGE * variance + TINY
+    covariance = (1 - shrinkage) * covariance + floor * np.eye(dim)
+    factor = np.linalg.cholesky(covariance)
+    whitener = scipy.linalg.solve_triangular(factor, np.eye(dim), lower=True)
+    return mean.astype(np.float32), whitener.astype(np.float32)
 
 
 def mahalanobis(features: Array, mean: Array, whitener: Array) -> Array:

@@ -28,7 +28,7 @@ def init_variables(detector: Detector, backbone: dict | None, seed: int) -> dict
         variables["memory"] = memory
     if "gradient" in detector.phases:
         variables |= _init_parameters(detector)(variables, jax.random.fold_in(key, 2))
-    return variables
+    return detector.start(variables)
 
 
 @functools.lru_cache(maxsize=8)

@@ -77,6 +77,20 @@ def test_a_run_leaves_everything_behind(call, tmp_path, method):
     assert "<html" in (top / "report.html").read_text()
 
 
+def test_an_image_only_method_trained_from_scratch_needs_no_weights(call, tmp_path):
+    status, out, _ = call("--epochs=1", method="cutpaste")
+    assert status == 0 and "--weights is not used" in out
+    top = tmp_path / "run"
+    metrics = read(top / "metrics.json")
+    assert set(metrics) == set(FIVE) and 0 <= metrics["image_auroc"] <= 1
+    assert metrics["pixel_auroc"] is metrics["pixel_ap"] is metrics["pixel_pro"] is None
+    assert "anomaly_map" not in np.load(top / "predictions.npz", allow_pickle=False)
+    assert len(list((top / "heatmaps").glob("*.png"))) == 5
+    assert read(top / "config.json")["weights"] is None
+    status, out, _ = call("--epochs=1", method="cutpaste", weights=None)
+    assert status == 0 and "not fitting again" in out
+
+
 def test_running_again_evaluates_the_checkpoint_without_fitting(call, tmp_path):
     call()
     first = (tmp_path / "run/metrics.json").read_bytes()

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.distance import mahalanobis
+from sklearn.covariance import LedoitWolf
 
 from imvad_jax.ops import gaussian
 
@@ -64,3 +65,26 @@ def test_one_sample_leaves_the_regularisation():
     moments = stream(samples(n=1), 1)
     whitener = gaussian.whitening(moments.scatter, moments.count, 0.01)
     np.testing.assert_allclose(whitener[0], np.eye(5) * 10, rtol=1e-5)
+
+
+def distances_of(test, mean, whitener):
+    return gaussian.mahalanobis(jnp.asarray(test)[:, None], mean[None], whitener[None])[:, 0]
+
+
+def test_shrunk_gaussian_is_scikit_learns_with_fewer_and_more_samples_than_dims():
+    rng = np.random.default_rng(0)
+    for count, dim in ((15, 40), (200, 12), (3, 5)):
+        mixing = rng.normal(size=(dim, dim))
+        rows = (rng.normal(size=(count + 5, dim)) @ mixing + 3).astype(np.float32)
+        model = LedoitWolf().fit(rows[:count].astype(np.float64))
+        mean, whitener = gaussian.shrunk_gaussian(rows[:count])
+        assert mean.dtype == whitener.dtype == np.float32
+        expected = np.sqrt(model.mahalanobis(rows.astype(np.float64)))
+        np.testing.assert_allclose(distances_of(rows, mean, whitener), expected, rtol=1e-4)
+
+
+def test_shrunk_gaussian_of_samples_that_do_not_vary_measures_the_plain_distance():
+    for rows in (np.ones((1, 4)), np.ones((7, 4))):
+        mean, whitener = gaussian.shrunk_gaussian(rows)
+        found = distances_of(np.array([[1, 1, 1, 1], [2, 1, 1, 1]], np.float32), mean, whitener)
+        np.testing.assert_allclose(found, [0, gaussian.TINY**-0.5], rtol=1e-5)

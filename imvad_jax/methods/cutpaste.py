@@ -1,0 +1,222 @@
+"""CutPaste: a network learns to tell good images from ones with a piece pasted; a Gaussian scores.
+
+Li, Sohn, Yoon, Pfister, "CutPaste: Self-Supervised Learning for Anomaly Detection and
+Localization", CVPR 2021, arXiv 2104.04015. There is no official code; what the paper leaves open is
+as in Runinho/pytorch-cutpaste.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+
+from imvad_jax import backbones
+from imvad_jax.errors import UserError, choose
+from imvad_jax.layers.projection import ProjectionHead
+from imvad_jax.methods import base, buffers
+from imvad_jax.ops import affine, color, gaussian
+from imvad_jax.ops.cutpaste import cutpaste, scar
+from imvad_jax.ops.precision import full_precision
+
+CLASSES = {"cutpaste": 2, "scar": 2, "union": 2, "3way": 3}
+EPSILON = 1e-12  # smallest norm that an embedding is divided by
+
+
+@dataclasses.dataclass(frozen=True)
+class CutPasteConfig(base.TrainedConfig):
+    """Settings of CutPaste.
+
+    `batch_size` counts originals: each comes with one or two augmented copies. The paper also
+    shifts images at random, but not by how much.
+    """
+
+    backbone: str = "resnet18"
+    crop_size: int = 0
+    pretrained: bool = False  # the encoder starts from the backbone's weights, else at random
+    embedding_layer: str = "pool"  # tap of the backbone; of a map, the mean over positions
+    variant: str = "3way"  # original, cutpaste and scar; or cutpaste, scar, union: against one
+    head_layers: int = 1  # hidden layers of the projection head as wide as the embedding
+    head_dim: int = 128  # width of the layer behind them; 0: no head, the classifier alone
+    area_min: float = 0.02  # share of the image that is pasted
+    area_max: float = 0.15
+    aspect: float = 0.3  # of the piece, in [aspect, 1 / aspect]
+    scar_width_min: float = 2.0  # pixels of an image of 256
+    scar_width_max: float = 16.0
+    scar_length_min: float = 10.0
+    scar_length_max: float = 25.0
+    scar_rotation: float = 45.0  # degrees to either side
+    piece_jitter: float = 0.1  # colour jitter of the piece: brightness, contrast, saturation, hue
+    image_jitter: float = 0.1  # of the whole image before anything is pasted
+    image_rotation: float = 0.0  # largest angle by which every picture is turned in the end
+    normalize: bool = False  # embeddings are divided by their norm before the Gaussian
+    batch_size: int = 32
+    epochs: int = 256
+    steps_per_epoch: int = 256
+    optimizer: str = "sgd"
+    learning_rate: float = 0.03
+    weight_decay: float = 3e-5
+    schedule: str = "cosine"
+
+    def __post_init__(self):
+        choose("--variant", self.variant, CLASSES)
+        for name in ("head_layers", "head_dim", "piece_jitter", "image_jitter"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name}={getattr(self, name)}: must not be negative")
+        for name in ("area", "scar_width", "scar_length"):
+            low, high = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
+            if not 0 < low <= high:
+                raise UserError(
+                    f"--{name}_min={low}, --{name}_max={high}: expected 0 < minimum <= maximum"
+                )
+        if self.area_max > 1:
+            raise UserError(f"--area_max={self.area_max}: a share of the image is at most 1")
+        if not 0 < self.aspect <= 1:
+            raise UserError(f"--aspect={self.aspect}: must lie in (0, 1]")
+
+
+class CutPaste(base.Detector):
+    """CutPaste (Li et al., 2021): the classifier first, then the Gaussian of its embeddings.
+
+    The encoder is trained; `outputs`, what is asked of pretrained weights, is empty where it
+    starts at random. Image-only. The score is the Mahalanobis distance (paper, equation 2, but for
+    its constants).
+    """
+
+    config: CutPasteConfig
+    phases = ("gradient", "statistics")
+
+    @property
+    def outputs(self):
+        return (self.config.embedding_layer,) if self.config.pretrained else ()
+
+    def setup(self):
+        config = self.config
+        dtype = jnp.dtype(config.dtype)
+        self.encoder = backbones.get(config.backbone).build(dtype)
+        widths = (self.embedding_dim,) * config.head_layers + (config.head_dim,)
+        self.head = ProjectionHead(
+            widths if config.head_dim else (), CLASSES[config.variant], dtype
+        )
+
+    @property
+    def embedding_dim(self) -> int:
+        """Values of an embedding."""
+        return backbones.get(self.config.backbone).channels(self.config.embedding_layer)
+
+    def start(self, variables):
+        """Moves the pretrained weights to where they are trained; no frozen copy stays."""
+        if not self.config.pretrained:
+            return variables
+        variables = dict(variables)
+        for name, pretrained in variables.pop("backbone").items():
+            variables[name] = variables.get(name, {}) | {"encoder": pretrained}
+        return variables
+
+    def embed(self, images: Array, train: bool = False) -> Array:
+        """Embeddings `[B, D]`."""
+        layer = self.config.embedding_layer
+        found = full_precision(self.encoder(images, outputs=(layer,), train=train)[layer])
+        return found.reshape(images.shape[0], -1, self.embedding_dim).mean(1)
+
+    def classify(self, images: Array, train: bool) -> Array:
+        """Logits `[B, classes]`, at least float32."""
+        return full_precision(self.head(self.embed(images, train), train))
+
+    def init_parameters(self, images):
+        # Not in training: that would already move the running statistics.
+        self.classify(images, train=False)
+
+    def augment(self, key: Array, image: Array) -> Array:
+        """The original `[H, W, 3]` and its augmented copies, `[classes, H, W, 3]`."""
+        config = self.config
+        keys = jax.random.split(key, 5)
+        jitter = (config.image_jitter,) * 4
+        if config.image_jitter:
+            image = color.jitter(keys[0], image, *jitter)
+
+        def cut():
+            area = (config.area_min, config.area_max)
+            return cutpaste(keys[1], image, area, config.aspect, config.piece_jitter)[0]
+
+        def scarred():
+            width = (config.scar_width_min, config.scar_width_max)
+            length = (config.scar_length_min, config.scar_length_max)
+            return scar(keys[2], image, width, length, config.scar_rotation, config.piece_jitter)[0]
+
+        match config.variant:
+            case "cutpaste":
+                ways = [image, cut()]
+            case "scar":
+                ways = [image, scarred()]
+            case "union":
+                ways = [image, jnp.where(jax.random.bernoulli(keys[3]), cut(), scarred())]
+            case "3way":
+                ways = [image, cut(), scarred()]
+        ways = jnp.stack(ways)
+        if config.image_rotation:
+            reach = jnp.deg2rad(config.image_rotation)
+            angles = jax.random.uniform(keys[4], (len(ways),), minval=-reach, maxval=reach)
+            ways = jax.vmap(affine.rotate)(ways, angles)
+        return ways
+
+    def loss(self, inputs):
+        """Cross entropy `[]`, a mean over all images and ways; the label is the way."""
+        keys = self.image_keys(inputs.shape[0])
+        ways = lax.stop_gradient(jax.vmap(self.augment)(keys, inputs))
+        # Batch normalisation sees all ways together.
+        logits = self.classify(ways.reshape(-1, *inputs.shape[1:]), train=True)
+        labels = jnp.tile(jnp.arange(ways.shape[1]), inputs.shape[0])
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return loss, {"accuracy": jnp.mean(logits.argmax(-1) == labels)}
+
+    def represent(self, images: Array) -> Array:
+        """What the Gaussian is of: embeddings `[B, D]`, of unit length if so configured."""
+        embeddings = self.embed(images)
+        if not self.config.normalize:
+            return embeddings
+        squared = jnp.sum(embeddings**2, -1, keepdims=True)
+        return embeddings * lax.rsqrt(jnp.maximum(squared, EPSILON**2))
+
+    def init_accumulator(self, capacity):
+        return buffers.init_buffer(capacity, {"embeddings": (self.embedding_dim,)})
+
+    def accumulate(self, accumulator, images, index):
+        return buffers.append(accumulator, index, {"embeddings": self.represent(images)})
+
+    def finalize(self, accumulators, count, key, progress):
+        embeddings = buffers.collect(accumulators, "embeddings", count)
+        mean, whitener = gaussian.shrunk_gaussian(embeddings)
+        return {"mean": jnp.asarray(mean[None]), "whitener": jnp.asarray(whitener[None])}
+
+    def __call__(self, images):
+        embeddings = self.represent(images)[:, None]
+        mean, whitener = (self.memory(name) for name in ("mean", "whitener"))
+        return base.Prediction(gaussian.mahalanobis(embeddings, mean, whitener)[:, 0], None)
+
+    def memory_estimate(self, images, devices):
+        spec = backbones.get(self.config.backbone)
+        layer, size = self.config.embedding_layer, self.config.input_size
+        encoder = spec.variables_template((layer,))
+        pictures = self.config.batch_size * CLASSES[self.config.variant]
+        batch = jax.ShapeDtypeStruct((pictures, size, size, 3), jnp.float32)
+
+        def pull_back(variables, batch):
+            def embed(variables):
+                module = spec.build(jnp.dtype(self.config.dtype))
+                return module.apply(variables, batch, (layer,), True, mutable=["batch_stats"])
+
+            return jax.vjp(embed, variables)[1]  # holds all that the gradient needs
+
+        dim = self.embedding_dim
+        return {
+            "encoder, gradients, optimiser state": 5 * _bytes(encoder) * devices,
+            "embeddings and their covariance": (images * dim + 8 * dim**2) * base.FLOAT,
+            "activations of a batch": _bytes(jax.eval_shape(pull_back, encoder, batch)),
+            "augmented images": 4 * _bytes(batch),
+        }
+
+
+def _bytes(tree) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
