@@ -19,6 +19,11 @@ def mean_over_devices(tree):
     return lax.pmean(tree, AXIS) if mapped_axis() else tree
 
 
+def max_over_devices(x: Array) -> Array:
+    """The largest over all devices, elementwise; the array itself on one."""
+    return lax.pmax(x, AXIS) if mapped_axis() else x
+
+
 def device_number() -> Array | int:
     """This device's number among those that share the batch; 0 on one."""
     return lax.axis_index(AXIS) if mapped_axis() else 0
