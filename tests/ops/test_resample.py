@@ -48,3 +48,16 @@ def test_nearest_repeats_for_whole_factors():
     image = jnp.arange(4.0).reshape(1, 2, 2, 1)
     expected = np.repeat(np.repeat(image, 3, 1), 3, 2)
     np.testing.assert_array_equal(resample.resize_nearest(image, (6, 6)), expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 4, 3), (1, 1, 2, 1)])
+def test_double_size_is_bilinear_with_aligned_corners(shape):
+    images = np.random.default_rng(0).normal(size=shape)
+    expected = images
+    for axis in (1, 2):  # sample by sample: output i lies at i (n - 1) / (2 n - 1)
+        n = shape[axis]
+        at = np.arange(2 * n) * (n - 1) / (2 * n - 1)
+        expected = np.apply_along_axis(lambda v, at=at: np.interp(at, range(len(v)), v), axis,
+                                       expected)  # fmt: skip
+    found = resample.double_size(jnp.asarray(images, jnp.float32))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
