@@ -1,0 +1,73 @@
+"""Synthetic anomalies: a texture laid over a good image in the shape of Perlin noise.
+
+Zavrtanik, Kristan, Skocaj, "DRAEM", ICCV 2021, section 3.3; probabilities and ranges as in the
+authors' code.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from imvad_jax.ops import affine
+from imvad_jax.ops.perlin import perlin_mask
+from imvad_jax.ops.textures import draw_textures
+
+ROTATED = 0.3  # probability that the image itself is turned
+LARGEST_ANGLE = np.pi / 2
+ANOMALOUS = 0.5  # probability that an image gets an anomaly
+LARGEST_BETA = 0.8  # of the image's share in its anomaly
+
+
+class SyntheticAnomaly(NamedTuple):
+    """A batch of images with and without their anomalies."""
+
+    original: Array  # [B, H, W, 3], perhaps turned
+    augmented: Array  # [B, H, W, 3]
+    mask: Array  # bool [B, H, W]; empty for about half of the images
+    texture: Array  # [B, H, W, 3], of which the mask shows a part
+
+
+def blend(image: Array, texture: Array, mask: Array, beta: Array) -> Array:
+    """`(1 - M) I + M ((1 - beta) T + beta I)` of `[H, W, C]`, mask bool `[H, W]` (equation 2)."""
+    return jnp.where(mask[..., None], (1 - beta) * texture + beta * image, image)
+
+
+def turn_some(numbers: Array, image: Array) -> Array:
+    """With probability .3 the image turned by an angle within 90 degrees, black around.
+
+    `numbers` `[2]` are uniform in [0, 1).
+    """
+    angle = LARGEST_ANGLE * (2 * numbers[1] - 1)
+    return jnp.where(numbers[0] < ROTATED, affine.rotate(image, angle), image)
+
+
+def synthesize(
+    keys: Array, images: Array, pictures: Array | None = None, anomalous: float = ANOMALOUS
+) -> SyntheticAnomaly:
+    """Draws an anomaly for each image of `[B, S, S, 3]` with probability `anomalous`.
+
+    All that happens to an image comes from its key. Textures are parts of `pictures` (uint8
+    `[T, S, S, 3]`) or drawn, each changed by three photometric operations.
+    """
+    size = images.shape[1]
+    keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
+    textures = draw_textures(keys[:, 0], size, pictures)
+
+    def one(keys, image, texture):
+        numbers = jax.random.uniform(keys[1], (4,))
+        image = turn_some(numbers[:2], image)
+        mask = perlin_mask(keys[2], size) & (numbers[2] < anomalous)
+        augmented = blend(image, texture, mask, LARGEST_BETA * numbers[3])
+        return SyntheticAnomaly(image, augmented, mask, texture)
+
+    return jax.vmap(one)(keys, images, textures)
+
+
+def show(key: Array, image: Array, pictures: Array | None = None) -> dict[str, Array]:
+    """The steps of one anomaly on `[S, S, 3]`, as pictures `[S, S, 3]` by name."""
+    found = synthesize(key[None], image[None], pictures, anomalous=1.0)
+    mask = jnp.repeat(found.mask[..., None], 3, -1).astype(image.dtype)
+    return {name: value[0] for name, value in found._replace(mask=mask)._asdict().items()}

@@ -1,0 +1,91 @@
+"""Synthetic anomalies: what is laid where, and how often."""
+
+import jax
+import numpy as np
+import pytest
+
+from imvad_jax.ops import anomaly
+
+SIZE, COUNT = 32, 200
+
+
+def keys(count, seed=0):
+    return jax.random.split(jax.random.key(seed), count)
+
+
+def pictures_of(count, seed=0):
+    """Images `[count, 32, 32, 3]` without black, so that what a rotation brings in is seen."""
+    rng = np.random.default_rng(seed)
+    return rng.uniform(0.2, 1, (count, SIZE, SIZE, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def many():
+    images = pictures_of(COUNT)
+    found = jax.jit(anomaly.synthesize)(keys(COUNT), images)
+    return images, anomaly.SyntheticAnomaly(*map(np.asarray, found))
+
+
+def test_blend_is_equation_2():
+    rng = np.random.default_rng(0)
+    image, texture = rng.uniform(0, 1, (2, 5, 6, 3))
+    mask, beta = rng.integers(0, 2, (5, 6)), 0.3
+    m = mask[..., None]
+    expected = (1 - m) * image + m * ((1 - beta) * texture + beta * image)
+    np.testing.assert_allclose(anomaly.blend(image, texture, mask > 0, beta), expected, atol=1e-6)
+
+
+def test_outside_of_the_mask_nothing_changes(many):
+    _, found = many
+    assert found.mask.shape == (COUNT, SIZE, SIZE) and found.mask.dtype == bool
+    np.testing.assert_array_equal(found.augmented[~found.mask], found.original[~found.mask])
+    assert np.abs(found.augmented - found.original)[found.mask].mean() > 0.1
+    assert found.augmented.min() >= 0 and found.augmented.max() <= 1
+
+
+def test_inside_of_the_mask_one_weight_holds_for_the_whole_image(many):
+    _, found = many
+    weights = []
+    for original, augmented, mask, texture in zip(*found):
+        span = (original - texture)[mask]
+        usable = np.abs(span) > 0.1
+        if usable.sum() > 20:
+            weight = (augmented - texture)[mask][usable] / span[usable]
+            assert np.ptp(weight) < 1e-4
+            weights.append(weight.mean())
+    assert len(weights) > 50 and min(weights) >= 0 and max(weights) <= 0.8
+    np.testing.assert_allclose(np.mean(weights), 0.4, atol=4 * 0.8 / np.sqrt(12 * len(weights)))
+
+
+def test_half_of_the_images_get_none_and_three_in_ten_are_turned(many):
+    images, found = many
+    share = found.mask.any((1, 2)).mean()
+    assert abs(share - 0.5) < 4 * 0.5 / np.sqrt(COUNT)
+    turned = np.abs(found.original - images).max((1, 2, 3)) > 1e-3
+    assert abs(turned.mean() - 0.3) < 4 * np.sqrt(0.21 / COUNT)
+    np.testing.assert_array_equal(found.original[~turned], images[~turned])
+    black = (found.original[turned][:, 0, 0] < 0.2).all(-1)  # the corner comes from outside
+    assert black.mean() > 0.8
+
+
+def test_an_image_depends_on_its_own_key_alone(many):
+    images, found = many
+    alone = jax.jit(anomaly.synthesize)(keys(COUNT)[5:8], images[5:8])
+    for one, all_of_them in zip(alone, found):
+        np.testing.assert_allclose(one, all_of_them[5:8], atol=1e-5)
+
+
+def test_given_pictures_are_the_textures():
+    pictures = np.zeros((2, SIZE, SIZE, 3), np.uint8)  # black: hardly an operation changes them
+    found = jax.jit(anomaly.synthesize)(keys(40), pictures_of(40), pictures)
+    one_color = np.ptp(np.asarray(found.texture), axis=(1, 2)).max(-1) < 1e-6
+    assert one_color.mean() > 0.7  # all but the turned ones of which one was brightened before
+
+
+def test_show_gives_pictures_with_an_anomaly():
+    show = jax.jit(anomaly.show)
+    shown = [show(key, pictures_of(1)[0]) for key in keys(3)]
+    assert set(shown[0]) == {"original", "augmented", "mask", "texture"}
+    for pictures in shown:
+        assert all(picture.shape == (SIZE, SIZE, 3) for picture in pictures.values())
+    assert sum(float(pictures["mask"].max()) for pictures in shown) >= 2

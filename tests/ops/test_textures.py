@@ -1,0 +1,99 @@
+"""Drawn textures and the changes made to them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imvad_jax.ops import textures
+
+SIZE = 32
+OPERATIONS = [jax.jit(operation) for operation in textures.OPERATIONS]
+change = jax.jit(textures.change_texture)
+
+
+def keys(count, seed=0):
+    return jax.random.split(jax.random.key(seed), count)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """60 unchanged textures `[60, 32, 32, 3]`."""
+    return np.asarray(
+        jax.jit(lambda k: jax.lax.map(lambda one: textures.draw_texture(one, SIZE), k))(keys(60))
+    )
+
+
+def test_textures_are_images_with_structure_and_all_different(drawn):
+    assert drawn.shape == (60, SIZE, SIZE, 3) and drawn.min() >= 0 and drawn.max() <= 1
+    assert (drawn.std((1, 2)).max(-1) > 0.005).mean() > 0.9  # its colours may nearly be equal
+    flat = drawn.reshape(60, -1)
+    distances = np.abs(flat[:, None] - flat[None]).mean(-1) + np.eye(60)
+    assert distances.min() > 0.01
+
+
+def test_a_third_of_the_textures_is_grey(drawn):
+    grey = (np.ptp(drawn, -1) < 1e-5).all((1, 2)).sum()
+    assert 20 - 3 * np.sqrt(60 * 2 / 9) < grey < 20 + 3 * np.sqrt(60 * 2 / 9)
+
+
+@pytest.mark.parametrize("kind", textures.KINDS)
+def test_each_kind_keeps_the_range_and_varies(kind):
+    rng = np.random.default_rng(0)
+    noise, white = rng.uniform(0, 1, (SIZE, SIZE, 3)), rng.uniform(0, 1, (SIZE, SIZE))
+    a, b = (
+        np.asarray(kind(noise * scale, white, rng.uniform(0, 1, textures.NUMBERS - 3)))
+        for scale in (1, 0.5)
+    )
+    for found in (a, b):
+        assert found.shape == (SIZE, SIZE, 3) and found.min() >= 0 and found.max() <= 1
+    assert np.abs(a - b).mean() > 0.02
+
+
+def test_all_kinds_are_drawn_and_a_key_gives_one_texture(drawn, monkeypatch):
+    kinds = [lambda n, w, u, i=i: jnp.full_like(n, i / 10) for i in range(len(textures.KINDS))]
+    monkeypatch.setattr(textures, "KINDS", kinds)
+    draw = jax.jit(lambda k: jax.lax.map(lambda one: textures.draw_texture(one, SIZE), k))
+    found, counts = np.unique(np.rint(10 * draw(keys(60))[:, 0, 0, 0]), return_counts=True)
+    assert found.tolist() == [0, 1, 2, 3, 4] and counts.min() >= 4
+    monkeypatch.undo()
+    draw = jax.jit(lambda k: jax.lax.map(lambda one: textures.draw_texture(one, SIZE), k))
+    np.testing.assert_array_equal(draw(keys(60)[7:9]), drawn[7:9])
+
+
+def test_three_different_operations_follow_each_other(drawn):
+    found, order = [], []
+    for key in keys(8, 1):
+        uniform = jax.random.uniform(key, (22,))
+        chosen = np.argsort(-np.asarray(uniform[:10]))[:3].tolist()
+        expected = jnp.asarray(drawn[0])
+        for number, k in zip(chosen, uniform[10:].reshape(3, 4)):
+            expected = OPERATIONS[number](k, expected)
+        found.append(np.asarray(change(key, drawn[0])))
+        order.append(chosen)
+        # Levels that round the other way move a histogram a little.
+        assert np.quantile(np.abs(found[-1] - expected), 0.99) < 0.01
+    assert any(chosen != sorted(chosen) for chosen in order)
+    assert len({number for chosen in order for number in chosen}) > 6
+    assert min(np.abs(one - drawn[0]).mean() for one in found) > 0.01
+    assert min(one.min() for one in found) >= 0 and max(one.max() for one in found) <= 1
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_operation_keeps_the_range(operation, drawn):
+    for numbers in np.random.default_rng(0).uniform(0, 1, (3, 4)):
+        found = np.asarray(operation(numbers, jnp.asarray(drawn[1])))
+        assert found.shape == drawn[1].shape
+        assert found.min() >= -1e-6 and found.max() <= 1 + 1e-6
+
+
+def test_pictures_are_taken_where_they_are_given():
+    pictures = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3), dtype=np.uint8)
+    found = jax.jit(lambda k, p: textures.draw_textures(k, SIZE, p))(keys(6), pictures)
+    numbers = []
+    for key, one in zip(keys(6), found):
+        for_source, for_change = jax.random.split(key)
+        numbers.append(int(jax.random.randint(for_source, (), 0, 5)))
+        changed = change(for_change, pictures[numbers[-1]] / np.float32(255))
+        assert np.quantile(np.abs(one - changed), 0.99) < 0.01
+    assert len(set(numbers)) > 2
