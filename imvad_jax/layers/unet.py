@@ -1,0 +1,150 @@
+"""DRAEM's two networks: one repairs an image, the other finds what had to be repaired.
+
+Zavrtanik, Kristan, Skocaj, "DRAEM", ICCV 2021, section 3; widths, start and order of the layers as
+in the authors' code.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array, lax
+
+from imvad_jax.layers.norm import batch_norm
+from imvad_jax.ops.resample import double_size
+
+STD = 0.02  # of the weights at the start
+
+
+def _uniform_bias(normal: Array, inputs: int) -> Array:
+    """PyTorch's start of the biases of a 3x3 convolution, from numbers N(0, 1)."""
+    return lax.erf(normal / np.sqrt(2)) / np.sqrt(9 * inputs)
+
+
+class Convolutions(nn.Module):
+    """3x3 convolution, batch norm, ReLU for each of `widths`.
+
+    Weights start from N(0, .02), scales from N(1, .02), biases as PyTorch's.
+    """
+
+    widths: Sequence[int]
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """`[B, h, w, C]` to `[B, h, w, widths[-1]]`."""
+        for index, start in enumerate(self._starts(x.shape[-1])):
+            x = nn.Conv(
+                self.widths[index],
+                (3, 3),
+                padding=1,
+                dtype=self.dtype,
+                kernel_init=start("kernel"),
+                bias_init=start("bias"),
+                name=f"conv{index}",
+            )(x)
+            norm = batch_norm(train, self.dtype, scale_init=start("scale"), name=f"bn{index}")
+            x = nn.relu(norm(x))
+        return x
+
+    def _starts(self, channels: int) -> list[Callable[[str], Callable[..., Array]]]:
+        """For each convolution, what gives the initialiser of one of its parameters.
+
+        They share one draw of numbers: each call of the generator is compiled anew, and one for
+        every parameter took longer than the training step.
+        """
+        inputs = (channels, *self.widths[:-1])
+        sizes = [9 * i * o + 2 * o for i, o in zip(inputs, self.widths)]
+
+        @functools.cache
+        def numbers() -> list[Array]:
+            drawn = jax.random.normal(self.make_rng("params"), (sum(sizes),))
+            return jnp.split(drawn, np.cumsum(sizes)[:-1])
+
+        def initializer(index: int, name: str):
+            def start(key, shape, dtype=jnp.float32):
+                if not self.has_rng("params"):  # flax asks for the shape of what exists
+                    return jnp.zeros(shape, dtype)
+                own, width = numbers()[index], self.widths[index]
+                if name == "kernel":
+                    return STD * own[: -2 * width].reshape(shape).astype(dtype)
+                if name == "bias":
+                    return _uniform_bias(own[-2 * width : -width], inputs[index]).astype(dtype)
+                return 1 + STD * own[-width:].astype(dtype)
+
+            return start
+
+        return [functools.partial(initializer, index) for index in range(len(self.widths))]
+
+
+def _output(features: int, inputs: int, dtype: Any) -> nn.Conv:
+    """The last 3x3 convolution of a network."""
+
+    def bias(key, shape, dtype=jnp.float32):
+        return _uniform_bias(jax.random.normal(key, shape, dtype), inputs)
+
+    start = nn.initializers.normal(STD)
+    return nn.Conv(
+        features, (3, 3), padding=1, dtype=dtype, kernel_init=start, bias_init=bias, name="output"
+    )
+
+
+def _encode(x: Array, widths: Sequence[int], dtype: Any, train: bool) -> list[Array]:
+    """Maps of two convolutions each, a 2x2 maximum between them; within a compact module."""
+    maps = []
+    for level, width in enumerate(widths):
+        if level:
+            x = nn.max_pool(x, (2, 2), (2, 2))
+        x = Convolutions((width, width), dtype, name=f"encoder{level}")(x, train)
+        maps.append(x)
+    return maps
+
+
+def _restored(widths: Sequence[int], level: int) -> int:
+    """Channels of the decoder at the size of an encoder's level: those of the level above it."""
+    return widths[max(level - 1, 0)]
+
+
+class ReconstructiveNetwork(nn.Module):
+    """An autoencoder without skips: an image with a defect to the image without it."""
+
+    widths: Sequence[int] = (128, 256, 512, 1024, 1024)  # by level, each half the size
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool) -> Array:
+        """`[B, H, W, 3]` to the same, not bounded. H and W divide by 2 to the number of halvings.
+
+        Each stage of the decoder doubles, convolves once, then twice; the last of the three
+        convolutions narrows.
+        """
+        x = _encode(images, self.widths, self.dtype, train)[-1]
+        for level in reversed(range(len(self.widths) - 1)):
+            width = x.shape[-1]
+            widths = (width, width, _restored(self.widths, level))
+            x = Convolutions(widths, self.dtype, name=f"decoder{level}")(double_size(x), train)
+        return _output(images.shape[-1], x.shape[-1], self.dtype)(x)
+
+
+class DiscriminativeNetwork(nn.Module):
+    """A U-Net that tells anomalous pixels from normal ones."""
+
+    widths: Sequence[int] = (64, 128, 256, 512, 512, 512)
+    classes: int = 2
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """`[B, H, W, C]` to logits `[B, H, W, classes]`; sizes as for the other network."""
+        maps = _encode(x, self.widths, self.dtype, train)
+        x = maps[-1]
+        for level in reversed(range(len(self.widths) - 1)):
+            width = _restored(self.widths, level)
+            up = Convolutions((width,), self.dtype, name=f"up{level}")(double_size(x), train)
+            x = jnp.concatenate([up, maps[level]], -1)
+            x = Convolutions((width, width), self.dtype, name=f"decoder{level}")(x, train)
+        return _output(self.classes, x.shape[-1], self.dtype)(x)
