@@ -42,6 +42,15 @@ class DetectorConfig:
         """Side of the square that the method sees, pixels."""
         return self.crop_size or self.image_size
 
+    @property
+    def picture_dirs(self) -> dict[str, str]:
+        """Collections of pictures that the training takes, by name, and the folder of each.
+
+        An empty folder: the method draws them itself. A fit finds `images` (uint8 `[T, S, S, 3]`, S
+        the input size) in the collection among its variables, and does not keep it.
+        """
+        return {}
+
     def without_missing_layers(self) -> "DetectorConfig | None":
         """A configuration for weights that lack a layer this one needs; None if there is none."""
         return None
@@ -60,7 +69,9 @@ class TrainedConfig(DetectorConfig):
     beta2: float = 0.999
     epsilon: float = 1e-8
     amsgrad: bool = False
-    schedule: str = "constant"  # or cosine: to zero over all steps
+    schedule: str = "constant"  # or cosine: to zero over all steps; or step:
+    decay_at: tuple[float, ...] = (0.8, 0.9)  # after these shares of all steps ...
+    decay_factor: float = 0.2  # ... the learning rate is multiplied by this
     gradient_clip: float = 0.0  # largest global norm of the gradient; 0: not clipped
     dtype: str = "float32"  # of the computation; parameters are float32 always
     cache_features: bool = False  # what `frozen` gives is computed once for all images and kept
@@ -203,21 +214,26 @@ def config_from_strings(config: DetectorConfig, values: dict[str, str]) -> Detec
             raise UserError(
                 f"--{name}: {type(config).__name__} has no such field; valid: {', '.join(fields)}"
             )
-        kind = type(getattr(config, name))
+        default = getattr(config, name)
         try:
-            changes[name] = _parse(kind, text)
+            changes[name] = _parse(default, text)
         except ValueError:
-            raise UserError(f"--{name}={text}: expected a value of type {kind.__name__}") from None
+            kind = type(default).__name__
+            if default and isinstance(default, tuple):
+                kind += f" of {type(default[0]).__name__}"
+            raise UserError(f"--{name}={text}: expected a value of type {kind}") from None
     return dataclasses.replace(config, **changes)
 
 
-def _parse(kind: type, text: str):
+def _parse(default: Any, text: str):
+    kind = type(default)
     if kind is bool:
         if text.lower() not in ("true", "false"):
             raise ValueError(text)
         return text.lower() == "true"
     if kind is tuple:
-        return tuple(part.strip() for part in text.split(",") if part.strip())
+        item = type(default[0]) if default else str
+        return tuple(item(part.strip()) for part in text.split(",") if part.strip())
     return kind(text)
 
 

@@ -15,11 +15,20 @@ def make_schedule(config: TrainedConfig, steps: int | Array) -> optax.Schedule:
     """The learning rate by step; `steps` in all, which may be traced: no program depends on it.
 
     Raises:
-      UserError: an unknown schedule.
+      UserError: an unknown schedule, or decays outside of the training.
     """
-    name = choose("--schedule", config.schedule, ("constant", "cosine"))
+    name = choose("--schedule", config.schedule, ("constant", "cosine", "step"))
     if name == "cosine":
         return lambda step: 0.5 * config.learning_rate * (1 + jnp.cos(jnp.pi * step / steps))
+    if name == "step":
+        if not all(0 <= share <= 1 for share in config.decay_at):
+            raise UserError(f"--decay_at={config.decay_at}: expected shares of all steps, 0 ... 1")
+
+        def decayed(step):
+            passed = [step >= jnp.round(share * steps) for share in config.decay_at]
+            return config.learning_rate * config.decay_factor ** sum(passed, jnp.zeros(()))
+
+        return decayed
     return optax.constant_schedule(config.learning_rate)
 
 

@@ -208,6 +208,41 @@ def test_optimisers_are_pytorchs():
         np.testing.assert_allclose(ours(optimizer="adamw", amsgrad=amsgrad), expected, rtol=1e-4)
 
 
+def test_step_schedule_multiplies_the_rate_after_shares_of_all_steps():
+    from imvad_jax.methods.base import TrainedConfig
+    from imvad_jax.training.optimizers import make_schedule
+
+    def rates(steps, **settings):
+        config = TrainedConfig(learning_rate=0.5, schedule="step", **settings)
+        schedule = jax.jit(lambda step, steps: make_schedule(config, steps)(step))
+        return [float(schedule(np.int32(step), np.int32(steps))) for step in range(steps)]
+
+    expected = 16 * [0.5] + 2 * [0.1] + 2 * [0.02]
+    np.testing.assert_allclose(rates(20), expected, rtol=1e-6)
+    found = rates(7, decay_at=(0.5,), decay_factor=0.1)  # to the nearest step
+    np.testing.assert_allclose(found, 4 * [0.5] + 3 * [0.05], rtol=1e-6)
+    np.testing.assert_allclose(rates(3, decay_at=()), 3 * [0.5])
+
+
+def test_a_decay_of_21000_steps_begins_where_the_epoch_does():
+    from imvad_jax.methods.base import TrainedConfig
+    from imvad_jax.training.optimizers import make_schedule
+
+    config = TrainedConfig(learning_rate=1.0, schedule="step")
+    rate = jax.jit(lambda step: make_schedule(config, np.int32(21000))(step))
+    found = [float(rate(np.int32(step))) for step in (16799, 16800, 18899, 18900)]
+    np.testing.assert_allclose(found, [1, 0.2, 0.2, 0.04], rtol=1e-6)
+
+
+def test_shares_are_parsed_as_numbers():
+    from imvad_jax.methods.base import TrainedConfig, config_from_strings
+
+    config = config_from_strings(TrainedConfig(), {"decay_at": "0.5, .75", "decay_factor": ".1"})
+    assert config.decay_at == (0.5, 0.75) and config.decay_factor == 0.1
+    with pytest.raises(UserError, match="--decay_at=half: expected a value of type tuple of float"):
+        config_from_strings(TrainedConfig(), {"decay_at": "half"})
+
+
 def test_unknown_optimiser_and_schedule():
     from imvad_jax.methods.base import TrainedConfig
     from imvad_jax.training.optimizers import make_optimizer
@@ -216,5 +251,7 @@ def test_unknown_optimiser_and_schedule():
         make_optimizer(TrainedConfig(optimizer="adan"), 1)
     with pytest.raises(UserError, match="--schedule"):
         make_optimizer(TrainedConfig(schedule="linear"), 1)
+    with pytest.raises(UserError, match="--decay_at"):
+        make_optimizer(TrainedConfig(schedule="step", decay_at=(0.8, 1.5)), 1)
     with pytest.raises(UserError, match="--amsgrad"):
         make_optimizer(TrainedConfig(optimizer="sgd", amsgrad=True), 1)
