@@ -13,6 +13,7 @@ from experiments.record import make_record, write_json, write_npz
 from imvad_jax import backbones, methods
 from imvad_jax.backbones.weights import MissingTensorError, load_weights
 from imvad_jax.data.category import CategoryData
+from imvad_jax.data.pictures import find_pictures, read_pictures
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation import image_metrics, pixel_metrics
 from imvad_jax.reporting import heatmaps, report
@@ -98,6 +99,25 @@ def load_backbone(plan: Plan, expected_sha256: str | None) -> tuple[dict | None,
     return loaded.variables, {"source": loaded.source, "sha256": loaded.sha256}, notes
 
 
+def check_pictures(config: methods.DetectorConfig) -> None:
+    """Raises UserError where a folder of pictures that a fit would read is missing or empty."""
+    for directory in filter(None, config.picture_dirs.values()):
+        find_pictures(directory)
+
+
+def load_pictures(config: methods.DetectorConfig) -> tuple[dict, list[str]]:
+    """Pictures that the training takes besides the good images, as collections; notes on them."""
+    collections, notes = {}, []
+    for name, directory in config.picture_dirs.items():
+        if directory:
+            images = read_pictures(directory, config.input_size)
+            collections[name] = {"images": images}
+            notes.append(f"anomaly {name}: {len(images)} images of {directory}")
+        else:
+            notes.append(f"anomaly {name}: drawn by the program")
+    return collections, notes
+
+
 def run_cell(
     plan: Plan,
     data: CategoryData,
@@ -120,6 +140,7 @@ def run_cell(
     source = plan.checkpoint or run_dir
     origin = settings.read_record(source)
     fitted = origin is not None and checkpoint.has_checkpoint(source)
+    pictures = {}
     if plan.checkpoint and not fitted:
         raise UserError(f"--checkpoint={source}: no finished run of experiments.run there")
     if fitted and (plan.checkpoint or not plan.weights):  # it holds the backbone, too
@@ -131,6 +152,9 @@ def run_cell(
     else:
         expected = ((origin or {}).get("weights") or {}).get("sha256")
         backbone, weights, notes = load_backbone(plan, expected)
+        if not fitted:
+            pictures, sources = load_pictures(plan.config)
+            notes += sources
         record = make_record(plan, data, parallel) | {"weights": weights, "notes": notes}
     if plan.checkpoint and (different := settings.difference(origin, record, settings.DETECTOR)):
         raise UserError(f"--checkpoint: {source} holds another detector ({different})")
@@ -143,7 +167,7 @@ def run_cell(
         record = stored  # commit and hardware stay those of the fit
     for note in record["notes"]:
         say(f"note: {note}")
-    say(memory.check(memory.estimate(plan.detector, data, parallel),
+    say(memory.check(memory.estimate(plan.detector, data, parallel, pictures),
                      memory.available_bytes(parallel.local[0])))  # fmt: skip
     run_dir.mkdir(parents=True, exist_ok=True)
     hosts.wait("records read")  # before the first host writes its own
@@ -156,7 +180,7 @@ def run_cell(
             write_json(run_dir / "config.json", record)
         say(f"compiling {record['title']} as it is first used (kept for later runs) ...")
         with timings.stage("fit"):
-            variables = init_variables(detector, backbone, plan.seed)
+            variables = init_variables(detector, backbone, plan.seed) | pictures
             with training_options(detector, data, run_dir, options, say) as extra:
                 variables = fit(
                     detector, variables, data.train, parallel, plan.seed,

@@ -31,8 +31,13 @@ def available_bytes(device: jax.Device) -> int | None:
     return None
 
 
-def estimate(detector: Detector, data: CategoryData, parallel: Parallel) -> dict[str, int]:
-    """Bytes by purpose that fitting and scoring hold at their peak."""
+def estimate(
+    detector: Detector, data: CategoryData, parallel: Parallel, pictures: dict | None = None
+) -> dict[str, int]:
+    """Bytes by purpose that fitting and scoring hold at their peak.
+
+    `pictures`: arrays that the training is given besides the good images; every device has a copy.
+    """
     decoded = sum(
         images.images.nbytes
         for images in (data.train, data.test)
@@ -44,6 +49,7 @@ def estimate(detector: Detector, data: CategoryData, parallel: Parallel) -> dict
         "program": PROGRAM_BYTES,
         "decoded images": decoded,
         "anomaly maps": maps,
+        "pictures": sum(x.nbytes for x in jax.tree.leaves(pictures)) * (1 + parallel.count),
         "kept features": kept_features_bytes(detector, len(data.train)),
         **detector.memory_estimate(len(data.train), parallel.count),
     }

@@ -144,6 +144,7 @@ def main() -> int:
             f"({int(data.labels.sum())} defective), {geometry.crop} px")  # fmt: skip
         if _DRY_RUN.value:
             cell.check_images(data)
+            cell.check_pictures(plan.config)
             parts = memory.estimate(plan.detector, data, parallel)
             say(json.dumps(record.make_record(plan, data, parallel)["config"], indent=1))
             say(memory.check(parts, memory.available_bytes(parallel.local[0])))

@@ -72,4 +72,4 @@ def fit(
     job = Job(images, parallel, seed, **options)
     for phase in detector.phases:
         variables = _PHASES[phase](detector, variables, job)
-    return variables
+    return {k: v for k, v in variables.items() if k not in detector.config.picture_dirs}

@@ -21,7 +21,8 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path):
         return subprocess.Popen(
             [sys.executable, "-m", "experiments.run", "--method=stpm", "--preset=smoke",
              "--weights=random", f"--data_dir={data}", "--epochs=30", "--checkpoint_every=2",
-             "--num_devices=2", f"--workdir={tmp_path / name}", f"--cache_dir={tmp_path / 'cache'}"],
+             "--num_devices=2", f"--workdir={tmp_path / name}",
+             f"--cache_dir={tmp_path / 'cache'}"],
             env={**os.environ, "PYTHONPATH": os.getcwd()}, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip

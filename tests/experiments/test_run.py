@@ -10,6 +10,7 @@ from absl import flags
 
 from experiments import program, run
 from imvad_jax.evaluation import image_metrics, pixel_metrics
+from imvad_jax.training.checkpoint import load_variables
 from tests.data.trees import mvtec_tree, write_image
 
 FIVE = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_pro")
@@ -172,6 +173,35 @@ def test_folder_without_masks_has_image_metrics_only(call, tmp_path, data):
     assert call("--dataset=folder")[0] == 0
     metrics = read(tmp_path / "run/metrics.json")
     assert metrics["image_auroc"] is not None and metrics["pixel_pro"] is None
+
+
+def test_pictures_of_a_folder_are_used_noted_and_not_kept(call, tmp_path):
+    for i in range(3):
+        write_image(tmp_path / "textures" / f"{i}.png", i)
+    directory = tmp_path / "textures"
+    small = ("--epochs=1", "--image_size=32")
+    for given, note in (
+        ("", "anomaly textures: drawn by the program"),
+        (directory, f"anomaly textures: 3 images of {directory}"),
+    ):
+        workdir = f"run{len(str(given))}"
+        status, out, _ = call(f"--texture_dir={given}", *small, method="draem", workdir=workdir)
+        assert status == 0 and f"note: {note}" in out
+        assert note in read(tmp_path / workdir / "config.json")["notes"]
+        assert set(load_variables(tmp_path / workdir)) == {"params", "batch_stats"}
+    for path in directory.iterdir():  # a fitted detector is evaluated without them
+        path.unlink()
+    status, _, _ = call(f"--texture_dir={directory}", *small, method="draem", workdir=workdir)
+    assert status == 0
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry_run"]])
+def test_a_folder_of_pictures_that_is_missing_or_empty_is_an_error(call, tmp_path, dry):
+    (tmp_path / "empty").mkdir()
+    for name, message in (("nowhere", "no such directory"), ("empty", "no image files")):
+        status, _, (error,) = call(f"--texture_dir={tmp_path / name}", *dry, method="draem")
+        assert status == 2 and message in error and name in error
+    assert not (tmp_path / "run").exists()
 
 
 BAD_FLAGS = {

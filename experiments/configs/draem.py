@@ -1,0 +1,55 @@
+"""Presets of DRAEM (Zavrtanik et al., 2021); all report the last epoch.
+
+The official setting, for a GPU; `--texture_dir` names a folder of the Describable Textures Dataset
+(without it the textures are drawn by the program, which the run's record says):
+
+    python -m experiments.run --method=draem --preset=official --dataset=mvtec_ad --data_dir=DIR \\
+        --category=screw --texture_dir=DTD/images --workdir=RUN
+
+`benchmark` has the epochs, batches and weight decay of the published table, but not the errors of
+its code, which repairs towards the image with the anomaly and divides the input by 255 twice while
+training (once while scoring).
+
+`cpu` has an eighth of the reconstructive width, a quarter of the discriminative, and half the
+pixels: 7.5 GFLOP an image and step. A step of 8 images takes 1.5 seconds of processor time, so that
+60 epochs of 320 images take 60 CPU minutes: 30 minutes on two free cores at best. It trains on a
+twelfth of the official number of images.
+
+`demo` shows that the program runs: it is too small and too short a training to tell the drawn
+defective parts from good ones by their scores.
+"""
+
+from imvad_jax.methods.draem import DRAEMConfig
+
+
+def presets() -> dict[str, DRAEMConfig]:
+    """The named configurations."""
+    return {
+        "official": DRAEMConfig(),
+        "benchmark": DRAEMConfig(epochs=50, batch_size=16, weight_decay=3e-5),
+        "cpu": DRAEMConfig(
+            image_size=128,
+            epochs=60,
+            learning_rate=1e-3,
+            reconstructive_widths=(16, 32, 64, 128, 128),
+            discriminative_widths=(16, 32, 64, 128, 128, 128),
+            score_window=11,  # as large a part of the image as officially
+        ),
+        "demo": DRAEMConfig(
+            image_size=64,
+            epochs=120,
+            batch_size=4,
+            learning_rate=3e-3,
+            reconstructive_widths=(8, 16, 32, 64),
+            discriminative_widths=(8, 16, 32, 64),
+            score_window=5,
+        ),
+        "smoke": DRAEMConfig(
+            image_size=64,
+            epochs=25,
+            batch_size=4,  # small, for steps enough
+            learning_rate=5e-3,
+            reconstructive_widths=(8, 16),  # two levels compile in half the time
+            discriminative_widths=(16, 32),
+        ),
+    }
