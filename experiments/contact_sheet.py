@@ -22,6 +22,7 @@ from imvad_jax.data import layouts
 from imvad_jax.data.decode import Geometry, load_image
 from imvad_jax.errors import UserError, choose
 from imvad_jax.files import write_atomically
+from imvad_jax.ops import anomaly
 from imvad_jax.ops.cutpaste import cutpaste, scar
 
 GAP = 4  # pixels between pictures
@@ -37,6 +38,7 @@ def _pasted(paste, key: Array, image: Array) -> dict[str, Array]:
 AUGMENTATIONS: dict[str, Callable[[Array, Array], dict[str, Array]]] = {
     "cutpaste": functools.partial(_pasted, cutpaste),
     "scar": functools.partial(_pasted, scar),
+    "draem": anomaly.show,
 }
 
 _AUGMENTATION = flags.DEFINE_string(

@@ -41,7 +41,8 @@ def train_and_score(devices) -> list[np.ndarray]:
     for dtype, epochs, count in (("float64", 10, 16), ("float32", 1, 8)):
         with jax.enable_x64(dtype == "float64"):
             detector, variables = make(epochs=epochs, dtype=dtype)
-            variables = jax.tree.map(np.dtype(dtype).type, jax.device_get(variables))
+            variables = jax.device_get(variables)
+            variables = jax.tree.map(lambda x, dtype=dtype: np.asarray(x, dtype), variables)
             fitted = fit(detector, variables, images(count), parallel)
             found += jax.tree.leaves(fitted["params"])
             found += score(detector, fitted, images(5, 1), parallel)
