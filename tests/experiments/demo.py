@@ -1,0 +1,46 @@
+"""One drawn category, a detector of a preset on it, and its row of metrics."""
+
+import jax
+import pytest
+
+from experiments import settings
+from imvad_jax import backbones, methods
+from imvad_jax.backbones.weights import DEMO_PACKAGE, load_weights
+from imvad_jax.data.category import open_category
+from imvad_jax.data.decode import Geometry
+from imvad_jax.data.demo import write_demo_dataset
+from imvad_jax.errors import UserError
+from imvad_jax.evaluation import image_metrics, pixel_metrics
+from imvad_jax.training.fit import fit, init_variables
+from imvad_jax.training.parallel import Parallel
+from imvad_jax.training.score import score
+
+CATEGORY = "hexnut"
+
+
+def draw(root, train: int = 40) -> str:
+    """Draws the category below `root`, a path that is made."""
+    write_demo_dataset(
+        root, [CATEGORY], train=train, test_good=12, test_per_defect=4, progress=False
+    )
+    return str(root)
+
+
+def metrics(parts: str, method: str, preset: str, devices: int, **overrides) -> dict:
+    """Fits on the good parts and evaluates; the test is skipped where the weights are missing."""
+    config = settings.resolve(method, preset, {k: str(v) for k, v in overrides.items()})
+    geometry = Geometry(config.image_size, config.input_size)
+    data = open_category("mvtec_ad", parts, CATEGORY, geometry, None)
+    detector = methods.make(method, config)
+    backbone = None
+    if detector.outputs:
+        try:
+            spec = backbones.get(config.backbone)
+            backbone = load_weights(spec, f"package:{DEMO_PACKAGE}", detector.outputs).variables
+        except UserError as error:
+            pytest.skip(str(error))
+    parallel = Parallel(jax.local_devices()[:devices])
+    variables = fit(detector, init_variables(detector, backbone, 0), data.train, parallel)
+    found = score(detector, variables, data.test, parallel)
+    row = image_metrics(found.image, data.labels)
+    return row if found.maps is None else row | pixel_metrics(found.maps, data.masks)
