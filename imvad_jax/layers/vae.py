@@ -1,0 +1,151 @@
+"""The convolutional variational autoencoder of FAVAE: images through a vector and back.
+
+Dehaene, Eline, "Anomaly localization by modeling perceptual features", arXiv 2008.05369, 2020. The
+paper leaves the network open; this is the one of the common code
+(xiahaifeng1995/FAVAE-anomaly-detection-localization-master), with PyTorch's start everywhere.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from imvad_jax.layers.norm import batch_norm
+from imvad_jax.ops.transposed import transposed_convolution
+
+SLOPE = 0.2  # of the leaky ReLUs
+REDUCTION = 16  # input pixels per position of the deepest map
+
+
+def uniform(fan_in: int) -> Callable[..., Array]:
+    """PyTorch's start of weights and biases alike: uniform in +- 1 / sqrt(fan in)."""
+    bound = fan_in**-0.5
+
+    def init(key, shape, dtype=jnp.float32):
+        # Drawn flat: a draw of four dimensions takes twice as long to compile.
+        return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
+
+    return init
+
+
+class Conv(nn.Module):
+    """PyTorch's Conv2d with a bias: `[B, H, W, C] -> [B, h, w, features]`."""
+
+    features: int
+    window: tuple[int, int]
+    stride: int = 1
+    padding: int = 0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        start = uniform(math.prod(self.window) * x.shape[-1])
+        return nn.Conv(
+            self.features,
+            self.window,
+            self.stride,
+            self.padding,
+            dtype=self.dtype,
+            kernel_init=start,
+            bias_init=start,
+            name="conv",
+        )(x)
+
+
+class TransposedConv(nn.Module):
+    """PyTorch's ConvTranspose2d with a bias: `[B, H, W, C] -> [B, h, w, features]`.
+
+    Window 4, stride 2, padding 1 doubles the size; `h = stride * (H - 1) + window - 2 padding`. The
+    kernel is `[window, C, features]`, PyTorch's weight not flipped.
+    """
+
+    features: int
+    window: tuple[int, int]
+    stride: int = 1
+    padding: int = 0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        # PyTorch takes the fan in from the weight's second dimension, here that of the outputs.
+        start = uniform(math.prod(self.window) * self.features)
+        kernel = self.param("kernel", start, (*self.window, x.shape[-1], self.features))
+        bias = self.param("bias", start, (self.features,))
+        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        return transposed_convolution(x, kernel, self.stride, self.padding) + bias
+
+
+class Encoder(nn.Module):
+    """Images to the mean and log variance of their latent vectors.
+
+    `width` is that of the first layer (officially 128); later ones are 2 and 4 times as wide, the
+    narrowest a quarter.
+    """
+
+    width: int
+    latent_size: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool) -> tuple[Array, Array]:
+        """`[B, H, W, 3]`, sides multiples of 16, to two arrays `[B, latent_size]`."""
+        w, half, same = self.width, ((4, 4), 2, 1), ((3, 3), 1, 1)
+        layers = (
+            (w, half), (w, half), (2 * w, same), (2 * w, half), (4 * w, same), (4 * w, half),
+            (4 * w, same), (w // 4, same),
+        )  # fmt: skip
+        x = images.astype(self.dtype)
+        for number, (features, geometry) in enumerate(layers, 1):
+            x = Conv(features, *geometry, dtype=self.dtype, name=f"conv{number}")(x)
+            x = batch_norm(train, self.dtype, name=f"bn{number}")(x)
+            x = nn.leaky_relu(x, SLOPE)
+        last = Conv(2 * self.latent_size, x.shape[1:3], dtype=self.dtype, name="conv9")
+        mean, log_variance = jnp.split(last(x)[:, 0, 0], 2, -1)
+        return mean, log_variance
+
+
+class Decoder(nn.Module):
+    """Latent vectors to images, by way of maps that can be compared with a teacher's features."""
+
+    width: int  # as the encoder's
+    grid: tuple[int, int]  # size of the deepest map: a 16th of the image
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, latent: Array, train: bool) -> tuple[Array, list[Array]]:
+        """`[B, Z]` to images `[B, 16 h, 16 w, 3]` in [0, 1] and the three maps, shallow to deep.
+
+        These are `[B, 8 h, 8 w, width]`, `[B, 4 h, 4 w, 2 width]`, `[B, 2 h, 2 w, 4 width]`: what
+        the transposed convolutions of stride 2 give, before batch norm and activation.
+        """
+        w, double, same = self.width, ((4, 4), 2, 1), ((3, 3), 1, 1)
+        layers = (
+            (w // 4, (self.grid, 1, 0)), (4 * w, same), (4 * w, same), (4 * w, double),
+            (2 * w, same), (2 * w, double), (w, same), (w, double),
+        )  # fmt: skip
+        make = partial(TransposedConv, dtype=self.dtype)
+        x, maps = latent.astype(self.dtype)[:, None, None], []
+        for number, (features, geometry) in enumerate(layers, 1):
+            x = make(features, *geometry, name=f"conv{number}")(x)
+            if geometry is double:
+                maps.insert(0, x)
+            x = batch_norm(train, self.dtype, name=f"bn{number}")(x)
+            x = nn.leaky_relu(x, SLOPE)
+        return nn.sigmoid(make(3, *double, name="conv9")(x)), maps
+
+
+class Adapter(nn.Module):
+    """Two 1x1 convolutions, a ReLU between them: `[B, h, w, C] -> [B, h, w, features]`."""
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        x = nn.relu(Conv(self.features, (1, 1), dtype=self.dtype, name="conv1")(x))
+        return Conv(self.features, (1, 1), dtype=self.dtype, name="conv2")(x)
