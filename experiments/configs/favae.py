@@ -1,0 +1,46 @@
+"""Presets of FAVAE (Dehaene and Eline, 2020).
+
+The setting of the common code that it follows (VGG-16 on [0, 1], 100 epochs of 157 batches of 64
+augmented images at 128 pixels; for a GPU):
+
+    python -m experiments.run --method=favae --preset=official --dataset=mvtec_ad \\
+        --data_dir=DIR --category=bottle --weights=hub:timm/vgg16.tv_in1k@main --workdir=RUN
+
+`benchmark` is open-iad's: no augmentation, one pass over the images an epoch (for 60 images of
+toothbrush a single step: 100 in all), a teacher that normalises. Three of its traits are left out,
+being slips and no choices: it normalises the image that a sigmoid has to restore, too; it smooths
+maps along their rows only; and it runs the decoder twice a step, which moves the running statistics
+twice.
+
+`cpu` takes ResNet-18, whose grids are half as fine as VGG's, and half the width.
+
+The figures it reaches stand in RESULTS.md with their commands.
+"""
+
+from imvad_jax.methods.favae import FAVAEConfig
+
+# Without augmentation the teacher's features of an image stay the same, and are computed once.
+PLAIN = {
+    "normalize_teacher": True,
+    "augment": False,
+    "steps_per_epoch": 0,
+    "cache_features": True,
+}
+RESNET = PLAIN | {"backbone": "resnet18", "layers": ("layer1", "layer2", "layer3")}
+
+
+def presets() -> dict[str, FAVAEConfig]:
+    """The named configurations."""
+    return {
+        "official": FAVAEConfig(),
+        "benchmark": FAVAEConfig(**PLAIN),
+        "cpu": FAVAEConfig(**RESNET, width=32, batch_size=8, epochs=60, schedule="cosine"),
+        "demo": FAVAEConfig(
+            **PLAIN | {"backbone": "efficientnet_lite0", "layers": ("layer1", "layer2", "layer3")},
+            width=16, latent_size=20, batch_size=4, epochs=50, schedule="cosine",
+        ),
+        "smoke": FAVAEConfig(
+            **RESNET | {"layers": ("layer1_pre", "layer1", "layer2")},  # half the teacher compiles
+            image_size=64, width=8, latent_size=16, batch_size=4, epochs=20, learning_rate=1e-2,
+        ),
+    }  # fmt: skip
