@@ -26,7 +26,7 @@ class Features:
             yield Batch(rows, np.ones(batch_size, bool), index)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=64)
 def _frozen_step(detector: Detector, devices: tuple):
     def step(fixed, images):
         return detector.apply(fixed, as_float(images), method="frozen")

@@ -31,7 +31,7 @@ def init_variables(detector: Detector, backbone: dict | None, seed: int) -> dict
     return detector.start(variables)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=64)
 def _init_parameters(detector: Detector):
     """The compiled `(variables, key) -> {params, batch_stats}`, shared by all categories."""
     size = detector.config.input_size

@@ -37,7 +37,7 @@ def epoch_order(seed: int, epoch: int, count: int, size: int) -> np.ndarray:
     return np.resize(permutations, size)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=64)
 def _training_step(detector: Detector, devices: tuple):
     """The compiled step `(state, fixed, batch, key, steps in all) -> (state, figures)`.
 

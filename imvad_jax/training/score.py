@@ -22,7 +22,7 @@ class Scores(NamedTuple):
     maps: np.ndarray | None
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=64)
 def scoring_step(detector: Detector, devices: tuple):
     """The compiled scoring function `(variables, uint8 images) -> Prediction`."""
 

@@ -14,7 +14,7 @@ from imvad_jax.training.job import IN_FLIGHT, Job, as_float
 from imvad_jax.training.parallel import Parallel
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=64)
 def _statistics_step(detector: Detector, devices: tuple):
     """The compiled step of a detector: shared by all categories, which differ in arrays only."""
 
@@ -28,7 +28,7 @@ def _statistics_step(detector: Detector, devices: tuple):
     return Parallel(devices).compile(step, split=(True, False, True, True), donate=(0,))
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=64)
 def _empty_accumulator(detector: Detector, devices: tuple, capacity: int):
     return Parallel(devices).compile(
         lambda unused: detector.init_accumulator(capacity), split=(True,)

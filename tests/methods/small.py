@@ -1,5 +1,7 @@
 """Small fitted detectors for the tests: smoke presets on random ResNet weights."""
 
+import functools
+
 import jax
 import numpy as np
 
@@ -26,6 +28,12 @@ def make(method: str, **overrides) -> tuple[methods.Detector, dict]:
         spec = backbones.get(detector.config.backbone)
         backbone = load_weights(spec, "random", detector.outputs).variables
     return detector, init_variables(detector, backbone, seed=0)
+
+
+@functools.lru_cache(maxsize=32)
+def fitted_once(method: str):
+    """`fitted(method)`, shared by all tests that only look at it."""
+    return fitted(method)
 
 
 def fitted(method: str, count: int = 20, devices: int = 1, seed: int = 0, **overrides):

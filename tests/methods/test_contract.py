@@ -14,7 +14,7 @@ from imvad_jax.training.fit import fit
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.score import score
 from imvad_jax.training.timing import COMPILES
-from tests.methods.small import fitted, images, make
+from tests.methods.small import fitted, fitted_once, images, make
 
 ALL = sorted(methods.METHODS)
 # Trained methods drift apart in float32 by nature; tests/training holds what is promised of them.
@@ -29,7 +29,7 @@ def scores_of(detector, variables, test, devices=1, batch_size=None):
 
 @pytest.mark.parametrize("method", ALL)
 def test_prediction_shapes_and_padding(method):
-    detector, variables, _ = fitted(method)
+    detector, variables, _ = fitted_once(method)
     found = scores_of(detector, variables, images(5, 1), batch_size=4)
     assert found.image.shape == (5,) and np.isfinite(found.image).all()
     if found.maps is not None:
@@ -39,7 +39,7 @@ def test_prediction_shapes_and_padding(method):
 
 @pytest.mark.parametrize("method", ALL)
 def test_scores_are_the_same_in_batches_of_1_and_32(method):
-    detector, variables, _ = fitted(method)
+    detector, variables, _ = fitted_once(method)
     one = scores_of(detector, variables, images(7, 1), batch_size=1)
     many = scores_of(detector, variables, images(7, 1), batch_size=32)
     np.testing.assert_allclose(one.image, many.image, rtol=1e-5)
@@ -50,14 +50,14 @@ def test_scores_are_the_same_in_batches_of_1_and_32(method):
 
 @pytest.mark.parametrize("method", ALL)
 def test_a_rerun_is_bit_identical(method):
-    _, first, _ = fitted(method)
+    _, first, _ = fitted_once(method)
     _, second, _ = fitted(method)
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
 @pytest.mark.parametrize("method", STATISTICS)
 def test_one_and_eight_devices_agree(method):
-    detector, one, _ = fitted(method, devices=1)
+    detector, one, _ = fitted_once(method)
     _, eight, _ = fitted(method, devices=8)
     a = scores_of(detector, one, images(9, 1))
     b = scores_of(detector, eight, images(9, 1), devices=8)
@@ -67,7 +67,7 @@ def test_one_and_eight_devices_agree(method):
 
 @pytest.mark.parametrize("method", TRAINED)
 def test_the_mean_loss_over_devices_is_that_of_the_batch(method):
-    detector, variables, _ = fitted(method)
+    detector, variables, _ = fitted_once(method)
     batch = images(8, 1).images.astype(np.float32) / 255
 
     def loss(part):
