@@ -97,7 +97,7 @@ def test_checkpoint_round_trip_from_eight_devices_to_one(method, tmp_path):
 @pytest.mark.parametrize("method", ALL)
 def test_a_second_category_compiles_nothing(method):
     detector, variables = make(method)
-    parallel = Parallel(jax.local_devices()[:1])
+    parallel = Parallel(jax.local_devices()[:2])
 
     def run(count, seed):
         found = fit(detector, variables, images(count, seed), parallel, seed)
