@@ -43,12 +43,12 @@ def presets() -> dict[str, CSFlowConfig]:
         ),
         "smoke": CSFlowConfig(
             backbone="resnet18",
-            layer="layer1",
+            layer="layer2",
             image_size=64,
             flow_blocks=1,
             hidden=8,
-            epochs=4,
+            epochs=20,
             batch_size=8,
-            learning_rate=1e-2,  # so that a few dozen steps learn something
+            learning_rate=5e-3,  # so that a few dozen steps learn something
         ),
     }

@@ -165,6 +165,7 @@ def test_start_is_torch_default_and_factors_of_zero():
     params = jax.jit(net.init)(jax.random.key(0), maps(16))["params"]
     names = {f"{kind}_{i}" for kind in ("conv1", "conv2", "gamma") for i in range(3)}
     assert set(params) == names | {"up_0", "up_1", "down_1", "down_2"}
+    firsts = set()
     for name, part in params.items():
         if name.startswith("gamma"):
             assert part.shape == () and part == 0
@@ -174,6 +175,8 @@ def test_start_is_torch_default_and_factors_of_zero():
         bound = 1 / np.sqrt(inputs * 25)
         for leaf in part.values():
             assert 0.8 * bound < np.abs(leaf).max() <= bound
+            firsts.add(float(leaf.ravel()[0] / bound))
+    assert len(firsts) == 20  # no number is used twice
 
 
 def test_half_precision_subnets_leave_maps_and_log_determinant_in_float32():

@@ -17,8 +17,8 @@ from imvad_jax.training.fit import fit, init_variables
 from imvad_jax.training.parallel import Parallel
 from tests.methods.small import images
 
-SIDES = (16, 8, 4)
-CHANNELS = 64
+SIDES = (8, 4, 2)
+CHANNELS = 128
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_three_maps_are_features_of_every_first_second_and_fourth_pixel(untraine
     array = batch()
     maps, _, _ = everything(variables, array)
     net = backbones.get("resnet18").build()
-    apply = jax.jit(lambda v, x: net.apply(v, x, outputs=("layer1",))["layer1"])
+    apply = jax.jit(lambda v, x: net.apply(v, x, outputs=("layer2",))["layer2"])
     for found, step, side in zip(maps, (1, 2, 4), SIDES, strict=True):
         expected = apply(variables["backbone"], array[:, ::step, ::step])
         assert found.shape == (2, side, side, CHANNELS)
@@ -199,9 +199,9 @@ def test_sizes_that_do_not_halve_exactly_are_rounded_up():
 
 
 def test_features_that_do_not_halve_are_refused():
-    config = dataclasses.replace(presets()["smoke"], backbone="vgg16", image_size=100)
+    config = dataclasses.replace(presets()["smoke"], backbone="vgg16", image_size=104)
     with pytest.raises(
-        UserError, match=r"--image_size=100.*\(25, 25\).*\(12, 12\).*multiple of 16"
+        UserError, match=r"--image_size=104.*\(13, 13\).*\(6, 6\).*multiple of 32"
     ):
         shapes_of(config)
 
@@ -235,7 +235,7 @@ def test_training_lowers_the_loss_and_touches_parameters_only(untrained, everyth
         Parallel(jax.local_devices()[:1]),
         on_epoch=lambda epoch, figures: losses.append(figures["loss"]),
     )
-    assert len(losses) == detector.config.epochs and losses == sorted(losses)[::-1]
+    assert len(losses) == detector.config.epochs and losses[-1] < 0.5 * losses[0]
     for name in ("backbone", "memory"):
         jax.tree.map(np.testing.assert_array_equal, variables[name], trained[name])
     _, (loss, _), prediction = everything(trained, batch(8, seed=0)[:2])
