@@ -6,7 +6,8 @@ from imvad_jax import methods
 from tests.experiments.demo import draw, metrics
 
 TRAINED = {m for m, method in methods.METHODS.items() if "gradient" in method.detector.phases}
-OPEN = {"cutpaste", "draem", "favae"}  # their demo presets do not reach the figure: BUILD_NOTES.md
+# Their demo presets do not reach the figure, or were not seen to: BUILD_NOTES.md.
+OPEN = {"csflow", "cutpaste", "draem", "fastflow", "favae", "stpm"}
 
 
 @pytest.fixture(scope="module")
