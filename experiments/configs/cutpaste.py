@@ -19,12 +19,8 @@ its first 20 steps, which is left out).
     python -m experiments.run --method=cutpaste --preset=cpu --dataset=mvtec_ad \\
         --data_dir=DIR --category=screw --weights=hub:timm/resnet18.tv_in1k@main --workdir=RUN
 
-A step of 16 originals and their 32 copies takes 2.4 CPU seconds, so that 25 epochs of 20 steps (320
-images) take 20 CPU minutes: 10 minutes on two cores at best. The figures it reaches stand in
-RESULTS.md with their commands.
-
 `demo` is a small ResNet-18 from scratch, because the gradient of EfficientNet's depthwise
-convolutions is slow on a CPU; a step takes .15 CPU seconds.
+convolutions is slow on a CPU.
 """
 
 from imvad_jax.methods.cutpaste import CutPasteConfig

@@ -11,9 +11,7 @@ its code, which repairs towards the image with the anomaly and divides the input
 training (once while scoring).
 
 `cpu` has an eighth of the reconstructive width, a quarter of the discriminative, and half the
-pixels: 7.5 GFLOP an image and step. A step of 8 images takes 1.5 seconds of processor time, so that
-60 epochs of 320 images take 60 CPU minutes: 30 minutes on two free cores at best. It trains on a
-twelfth of the official number of images.
+pixels. It trains on a twelfth of the official number of images.
 
 `demo` shows that the program runs: it is too small and too short a training to tell the drawn
 defective parts from good ones by their scores.

@@ -13,10 +13,7 @@ maps along their rows only; and it runs the decoder twice a step, which moves th
 twice.
 
 `cpu` takes ResNet-18, whose grids are half as fine as VGG's, a quarter of the width, batches small
-enough for many steps, and a rate that falls to zero: a step of 8 images takes .37 s of processor
-time, so that 60 epochs of 40 steps (320 images) take 15 minutes on one core.
-
-The figures it reaches stand in RESULTS.md with their commands.
+enough for many steps, and a rate that falls to zero.
 """
 
 from imvad_jax.methods.favae import FAVAEConfig
