@@ -14,6 +14,8 @@ and the aspect of the piece is log-uniform between fixed bounds. Its weights are
 `runinho` is pytorch-cutpaste's 3-way model, which starts from ImageNet weights (and keeps them for
 its first 20 steps, which is left out).
 
+`patches` is the paper's localisation: the same network on patches of 64 pixels, and a map.
+
 `cpu` starts from ImageNet weights, too, and embeds at layer 3 of ResNet-18, 128 pixels:
 
     python -m experiments.run --method=cutpaste --preset=cpu --dataset=mvtec_ad \\
@@ -45,6 +47,7 @@ def presets() -> dict[str, CutPasteConfig]:
             learning_rate=1e-4,
             weight_decay=1e-5,
         ),
+        "patches": CutPasteConfig(patch_size=64),
         "runinho": CutPasteConfig(
             pretrained=True, normalize=True, batch_size=64, epochs=100, steps_per_epoch=100
         ),

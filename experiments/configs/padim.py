@@ -18,5 +18,7 @@ def presets() -> dict[str, PaDiMConfig]:
         "benchmark": PaDiMConfig(backbone="resnet18", crop_size=0),
         "cpu": PaDiMConfig(backbone="resnet18", crop_size=0),
         "demo": PaDiMConfig(backbone="efficientnet_lite0", crop_size=0),
-        "smoke": PaDiMConfig(backbone="resnet18", image_size=64, crop_size=0, num_channels=32),
+        "smoke": PaDiMConfig(
+            backbone="resnet18", image_size=64, crop_size=0, num_channels=32, batch_size=8
+        ),
     }

@@ -22,6 +22,6 @@ def presets() -> dict[str, PatchCoreConfig]:
         ),
         "smoke": PatchCoreConfig(
             backbone="resnet18", image_size=64, crop_size=0, coreset_ratio=0.1, embedding_dim=128,
-            projection_dim=32,
+            projection_dim=32, batch_size=8,
         ),
     }  # fmt: skip

@@ -19,5 +19,7 @@ def presets() -> dict[str, SPADEConfig]:
         "benchmark": SPADEConfig(backbone="resnet18", crop_size=0),
         "cpu": SPADEConfig(backbone="resnet18", crop_size=0),
         "demo": SPADEConfig(backbone="efficientnet_lite0", crop_size=0),
-        "smoke": SPADEConfig(backbone="resnet18", image_size=64, crop_size=0, num_neighbors=3),
+        "smoke": SPADEConfig(
+            backbone="resnet18", image_size=64, crop_size=0, num_neighbors=3, batch_size=8
+        ),
     }

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
+
+from imvad_jax.layers.start import torch_uniform
 
 
 def coordinates(height: int, width: int) -> Array:
@@ -38,11 +39,7 @@ class CoordConv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         x = add_coordinates(x)
-        bound = (x.shape[-1] * self.kernel_size[0] * self.kernel_size[1]) ** -0.5
-
-        def start(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-            return jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
-
+        start = torch_uniform(x.shape[-1] * self.kernel_size[0] * self.kernel_size[1])
         return nn.Conv(
             self.features,
             tuple(self.kernel_size),

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from imvad_jax.layers.start import torch_uniform
 from imvad_jax.ops.precision import full_precision
 
 SUBNET_FACTOR = 0.1  # on both outputs of the subnet, so that a step starts near the identity
@@ -88,22 +89,11 @@ class ConvSubnet(nn.Module):
         return self._conv(x, self.features, "conv2")
 
     def _conv(self, x: Array, features: int, name: str) -> Array:
-        bound = (x.shape[-1] * self.kernel_size**2) ** -0.5
-        start = uniform_start(bound)
+        start = torch_uniform(x.shape[-1] * self.kernel_size**2)
         size = (self.kernel_size, self.kernel_size)
         return nn.Conv(
             features, size, dtype=self.dtype, kernel_init=start, bias_init=start, name=name
         )(x)
-
-
-def uniform_start(bound: float):
-    """An initialiser, uniform in +-`bound`; PyTorch's for convolutions: fan in ** -0.5."""
-
-    def init(key, shape, dtype=jnp.float32):
-        # Drawn flat: a draw of four dimensions takes twice as long to compile.
-        return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
-
-    return init
 
 
 class AllInOneBlock(nn.Module):

@@ -6,16 +6,15 @@ Detection", WACV 2022, arXiv 2110.02855, with the choices of the official code
 before, rounded up.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
 from imvad_jax.layers import coupling
+from imvad_jax.layers.start import torch_uniform
 from imvad_jax.ops import resample
 from imvad_jax.ops.precision import full_precision
 
@@ -45,62 +44,34 @@ class CrossScaleSubnet(nn.Module):
     @nn.compact
     def __call__(self, maps: Sequence[Array]) -> list[Array]:
         """Maps `[B, h_i, w_i, C]` by scale to as many `[B, h_i, w_i, features]`."""
-        conv = self._convolutions(len(maps), maps[0].shape[-1])
         hidden = [
-            nn.leaky_relu(conv(x.astype(self.dtype), self.hidden, f"conv1_{i}"), SLOPE)
+            nn.leaky_relu(self._conv(x.astype(self.dtype), self.hidden, f"conv1_{i}"), SLOPE)
             for i, x in enumerate(maps)
         ]
         found = []
         for i, x in enumerate(hidden):
-            y = conv(x, self.features, f"conv2_{i}")
+            y = self._conv(x, self.features, f"conv2_{i}")
             if i + 1 < len(hidden):
                 up = resample.resize_bilinear(hidden[i + 1], x.shape[1:3])
-                y += conv(up, self.features, f"up_{i}")
+                y += self._conv(up, self.features, f"up_{i}")
             if i > 0:
-                y += conv(hidden[i - 1], self.features, f"down_{i}", stride=2)
+                y += self._conv(hidden[i - 1], self.features, f"down_{i}", stride=2)
             gamma = self.param(f"gamma_{i}", nn.initializers.zeros, ())
             found.append(y * gamma.astype(y.dtype))
         return found
 
-    def _convolutions(self, scales: int, channels: int) -> Callable[..., Array]:
-        """`(x, features, name, stride=1) -> y`, called once for each convolution.
-
-        Their starts share one draw of numbers: each call of the generator is compiled anew.
-        """
-        window = self.kernel_size**2
-        total = scales * (window * channels + 1) * self.hidden
-        total += (3 * scales - 2) * (window * self.hidden + 1) * self.features
-        taken = 0
-
-        @functools.cache
-        def numbers() -> Array:
-            return jax.random.uniform(self.make_rng("params"), (total,), minval=-1.0)
-
-        def starter(bound: float, size: int):
-            nonlocal taken
-            first, taken = taken, taken + size
-
-            def start(key, shape, dtype=jnp.float32):
-                if not self.has_rng("params"):  # flax asks for the shape of what exists
-                    return jnp.zeros(shape, dtype)
-                return bound * numbers()[first : first + size].reshape(shape).astype(dtype)
-
-            return start
-
-        def conv(x: Array, features: int, name: str, stride: int = 1) -> Array:
-            inputs = window * x.shape[-1]
-            return nn.Conv(
-                features,
-                (self.kernel_size, self.kernel_size),
-                (stride, stride),
-                padding=self.kernel_size // 2,
-                dtype=self.dtype,
-                kernel_init=starter(inputs**-0.5, inputs * features),
-                bias_init=starter(inputs**-0.5, features),
-                name=name,
-            )(x)
-
-        return conv
+    def _conv(self, x: Array, features: int, name: str, stride: int = 1) -> Array:
+        start = torch_uniform(self.kernel_size**2 * x.shape[-1])
+        return nn.Conv(
+            features,
+            (self.kernel_size, self.kernel_size),
+            (stride, stride),
+            padding=self.kernel_size // 2,
+            dtype=self.dtype,
+            kernel_init=start,
+            bias_init=start,
+            name=name,
+        )(x)
 
 
 class CrossScaleCoupling(nn.Module):

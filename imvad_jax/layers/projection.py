@@ -3,20 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
 from imvad_jax.layers.norm import batch_norm
+from imvad_jax.layers.start import torch_uniform
 
 
 def linear(features: int, width: int, dtype: Any, use_bias: bool = True, **options) -> nn.Dense:
     """A linear layer of `width` inputs; weights and biases uniform in +- 1 / sqrt(width)."""
-
-    def start(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-        return jax.random.uniform(key, shape, dtype, -(width**-0.5), width**-0.5)
-
+    start = torch_uniform(width)
     return nn.Dense(
         features, use_bias=use_bias, dtype=dtype, kernel_init=start, bias_init=start, **options
     )

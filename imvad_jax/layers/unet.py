@@ -4,25 +4,18 @@ Zavrtanik, Kristan, Skocaj, "DRAEM", ICCV 2021, section 3; widths, start and ord
 in the authors' code.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
-from jax import Array, lax
+from jax import Array
 
 from imvad_jax.layers.norm import batch_norm
+from imvad_jax.layers.start import normal, torch_uniform
 from imvad_jax.ops.resample import double_size
 
 STD = 0.02  # of the weights at the start
-
-
-def _uniform_bias(normal: Array, inputs: int) -> Array:
-    """PyTorch's start of the biases of a 3x3 convolution, from numbers N(0, 1)."""
-    return lax.erf(normal / np.sqrt(2)) / np.sqrt(9 * inputs)
 
 
 class Convolutions(nn.Module):
@@ -37,59 +30,31 @@ class Convolutions(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         """`[B, h, w, C]` to `[B, h, w, widths[-1]]`."""
-        for index, start in enumerate(self._starts(x.shape[-1])):
+        for index, width in enumerate(self.widths):
             x = nn.Conv(
-                self.widths[index],
+                width,
                 (3, 3),
                 padding=1,
                 dtype=self.dtype,
-                kernel_init=start("kernel"),
-                bias_init=start("bias"),
+                kernel_init=normal(0, STD),
+                bias_init=torch_uniform(9 * x.shape[-1]),
                 name=f"conv{index}",
             )(x)
-            norm = batch_norm(train, self.dtype, scale_init=start("scale"), name=f"bn{index}")
+            norm = batch_norm(train, self.dtype, scale_init=normal(1, STD), name=f"bn{index}")
             x = nn.relu(norm(x))
         return x
-
-    def _starts(self, channels: int) -> list[Callable[[str], Callable[..., Array]]]:
-        """For each convolution, what gives the initialiser of one of its parameters.
-
-        They share one draw of numbers: each call of the generator is compiled anew, and one for
-        every parameter took longer than the training step.
-        """
-        inputs = (channels, *self.widths[:-1])
-        sizes = [9 * i * o + 2 * o for i, o in zip(inputs, self.widths)]
-
-        @functools.cache
-        def numbers() -> list[Array]:
-            drawn = jax.random.normal(self.make_rng("params"), (sum(sizes),))
-            return jnp.split(drawn, np.cumsum(sizes)[:-1])
-
-        def initializer(index: int, name: str):
-            def start(key, shape, dtype=jnp.float32):
-                if not self.has_rng("params"):  # flax asks for the shape of what exists
-                    return jnp.zeros(shape, dtype)
-                own, width = numbers()[index], self.widths[index]
-                if name == "kernel":
-                    return STD * own[: -2 * width].reshape(shape).astype(dtype)
-                if name == "bias":
-                    return _uniform_bias(own[-2 * width : -width], inputs[index]).astype(dtype)
-                return 1 + STD * own[-width:].astype(dtype)
-
-            return start
-
-        return [functools.partial(initializer, index) for index in range(len(self.widths))]
 
 
 def _output(features: int, inputs: int, dtype: Any) -> nn.Conv:
     """The last 3x3 convolution of a network."""
-
-    def bias(key, shape, dtype=jnp.float32):
-        return _uniform_bias(jax.random.normal(key, shape, dtype), inputs)
-
-    start = nn.initializers.normal(STD)
     return nn.Conv(
-        features, (3, 3), padding=1, dtype=dtype, kernel_init=start, bias_init=bias, name="output"
+        features,
+        (3, 3),
+        padding=1,
+        dtype=dtype,
+        kernel_init=normal(0, STD),
+        bias_init=torch_uniform(9 * inputs),
+        name="output",
     )
 
 

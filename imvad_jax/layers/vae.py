@@ -6,31 +6,19 @@ paper leaves the network open; this is the one of the common code
 """
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
 from imvad_jax.layers.norm import batch_norm
+from imvad_jax.layers.start import torch_uniform
 from imvad_jax.ops.transposed import transposed_convolution
 
 SLOPE = 0.2  # of the leaky ReLUs
 REDUCTION = 16  # input pixels per position of the deepest map
-
-
-def uniform(fan_in: int) -> Callable[..., Array]:
-    """PyTorch's start of weights and biases alike: uniform in +- 1 / sqrt(fan in)."""
-    bound = fan_in**-0.5
-
-    def init(key, shape, dtype=jnp.float32):
-        # Drawn flat: a draw of four dimensions takes twice as long to compile.
-        return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
-
-    return init
 
 
 class Conv(nn.Module):
@@ -44,7 +32,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        start = uniform(math.prod(self.window) * x.shape[-1])
+        start = torch_uniform(math.prod(self.window) * x.shape[-1])
         return nn.Conv(
             self.features,
             self.window,
@@ -73,7 +61,7 @@ class TransposedConv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         # PyTorch takes the fan in from the weight's second dimension, here that of the outputs.
-        start = uniform(math.prod(self.window) * self.features)
+        start = torch_uniform(math.prod(self.window) * self.features)
         kernel = self.param("kernel", start, (*self.window, x.shape[-1], self.features))
         bias = self.param("bias", start, (self.features,))
         x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))

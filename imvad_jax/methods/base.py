@@ -154,6 +154,12 @@ class Detector(nn.Module):
         key = self.make_rng("noise")
         return jax.vmap(lambda place: jax.random.fold_in(key, place))(first + jnp.arange(count))
 
+    def without_epochs(self) -> "Detector":
+        """What compiled programs are looked up by: they do not depend on how long is trained."""
+        if not isinstance(self.config, TrainedConfig):
+            return self
+        return self.clone(config=dataclasses.replace(self.config, epochs=0))
+
     def memory_estimate(self, images: int, devices: int) -> dict[str, int]:
         """Bytes by purpose that a fit on so many images and its scoring hold at their peak."""
         raise TypeError(f"{type(self).__name__} does not estimate its memory")

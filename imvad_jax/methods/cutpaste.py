@@ -16,11 +16,12 @@ from imvad_jax import backbones
 from imvad_jax.errors import UserError, choose
 from imvad_jax.layers.projection import ProjectionHead
 from imvad_jax.methods import base, buffers
-from imvad_jax.ops import affine, color, gaussian
+from imvad_jax.ops import affine, color, gaussian, windows
 from imvad_jax.ops.cutpaste import cutpaste, scar
 from imvad_jax.ops.precision import full_precision
 
 CLASSES = {"cutpaste": 2, "scar": 2, "union": 2, "3way": 3}
+SPREAD = 4  # patch size by the deviation of the Gaussian that spreads its distance: ours
 EPSILON = 1e-12  # smallest norm that an embedding is divided by
 
 
@@ -51,6 +52,10 @@ class CutPasteConfig(base.TrainedConfig):
     image_jitter: float = 0.1  # of the whole image before anything is pasted
     image_rotation: float = 0.0  # largest angle by which every picture is turned in the end
     normalize: bool = False  # embeddings are divided by their norm before the Gaussian
+    # Localisation (section 3.3): the network sees squares of so many pixels in place of images,
+    # and the method gives a map (officially 64 at 256 pixels); 0: images as a whole, no map.
+    patch_size: int = 0
+    patch_stride: int = 4  # pixels between the patches that are scored
     batch_size: int = 32
     epochs: int = 256
     steps_per_epoch: int = 256
@@ -74,14 +79,32 @@ class CutPasteConfig(base.TrainedConfig):
             raise UserError(f"--area_max={self.area_max}: a share of the image is at most 1")
         if not 0 < self.aspect <= 1:
             raise UserError(f"--aspect={self.aspect}: must lie in (0, 1]")
+        if not 0 <= self.patch_size <= self.input_size:
+            raise UserError(
+                f"--patch_size={self.patch_size}: expected 0 (no patches) to {self.input_size}, "
+                "the pixels of the image"
+            )
+        if self.patch_stride < 1:
+            raise UserError(f"--patch_stride={self.patch_stride}: must be at least 1")
+
+    @property
+    def seen_size(self) -> int:
+        """Side of the square that the network sees, pixels."""
+        return self.patch_size or self.input_size
+
+    @property
+    def fit_stride(self) -> int:
+        """Pixels between the patches that the Gaussian is fitted to: closer ones say the same."""
+        return max(self.patch_stride, self.patch_size // 4)
 
 
 class CutPaste(base.Detector):
     """CutPaste (Li et al., 2021): the classifier first, then the Gaussian of its embeddings.
 
     The encoder is trained; `outputs`, what is asked of pretrained weights, is empty where it
-    starts at random. Image-only. The score is the Mahalanobis distance (paper, equation 2, but for
-    its constants).
+    starts at random. The score is the Mahalanobis distance (paper, equation 2, but for its
+    constants). Image-only, but for patches: they share one Gaussian, their distances are spread
+    over the image, and the score is the largest value of that map.
     """
 
     config: CutPasteConfig
@@ -126,13 +149,21 @@ class CutPaste(base.Detector):
 
     def init_parameters(self, images):
         # Not in training: that would already move the running statistics.
-        self.classify(images, train=False)
+        size = self.config.seen_size
+        self.classify(images[:, :size, :size], train=False)
 
     def augment(self, key: Array, image: Array) -> Array:
-        """The original `[H, W, 3]` and its augmented copies, `[classes, H, W, 3]`."""
+        """The original `[S, S, 3]` and its augmented copies, `[classes, S, S, 3]`.
+
+        Of an image `[H, W, 3]`; S is its size, or that of a patch at a random place.
+        """
         config = self.config
         keys = jax.random.split(key, 5)
         jitter = (config.image_jitter,) * 4
+        if config.patch_size:
+            room = image.shape[0] - config.patch_size + 1
+            corner = jax.random.randint(jax.random.fold_in(key, 0), (2,), 0, room)
+            image = lax.dynamic_slice(image, (*corner, 0), (*(config.patch_size,) * 2, 3))
         if config.image_jitter:
             image = color.jitter(keys[0], image, *jitter)
 
@@ -166,38 +197,78 @@ class CutPaste(base.Detector):
         keys = self.image_keys(inputs.shape[0])
         ways = lax.stop_gradient(jax.vmap(self.augment)(keys, inputs))
         # Batch normalisation sees all ways together.
-        logits = self.classify(ways.reshape(-1, *inputs.shape[1:]), train=True)
+        logits = self.classify(ways.reshape(-1, *ways.shape[2:]), train=True)
         labels = jnp.tile(jnp.arange(ways.shape[1]), inputs.shape[0])
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
         return loss, {"accuracy": jnp.mean(logits.argmax(-1) == labels)}
 
     def represent(self, images: Array) -> Array:
         """What the Gaussian is of: embeddings `[B, D]`, of unit length if so configured."""
-        embeddings = self.embed(images)
+        return self.unit_length(self.embed(images))
+
+    def represent_patches(self, images: Array, stride: int) -> Array:
+        """The same of all patches, `stride` pixels apart: `[B, h, w, D]`."""
+        layer, size = self.config.embedding_layer, self.config.patch_size
+        # Flax lets no bound module into a loop of JAX's.
+        variables = self.encoder.variables
+        encoder = backbones.get(self.config.backbone).build(jnp.dtype(self.config.dtype))
+
+        def embed(patches):
+            found = full_precision(encoder.apply(variables, patches, outputs=(layer,))[layer])
+            return found.reshape(patches.shape[0], -1, self.embedding_dim).mean(1)
+
+        return self.unit_length(windows.map_windows(embed, images, size, stride))
+
+    def unit_length(self, embeddings: Array) -> Array:
+        """Embeddings `[..., D]`, divided by their norm if so configured."""
         if not self.config.normalize:
             return embeddings
         squared = jnp.sum(embeddings**2, -1, keepdims=True)
         return embeddings * lax.rsqrt(jnp.maximum(squared, EPSILON**2))
 
     def init_accumulator(self, capacity):
-        return buffers.init_buffer(capacity, {"embeddings": (self.embedding_dim,)})
+        shape = (self.fitted_patches, self.embedding_dim)
+        return buffers.init_buffer(capacity, {"embeddings": shape})
+
+    @property
+    def fitted_patches(self) -> int:
+        """Embeddings that an image gives to the Gaussian."""
+        config = self.config
+        starts = windows.window_starts(config.input_size, config.seen_size, config.fit_stride)
+        return len(starts) ** 2
 
     def accumulate(self, accumulator, images, index):
-        return buffers.append(accumulator, index, {"embeddings": self.represent(images)})
+        if self.config.patch_size:
+            embeddings = self.represent_patches(images, self.config.fit_stride)
+        else:
+            embeddings = self.represent(images)
+        rows = embeddings.reshape(images.shape[0], self.fitted_patches, self.embedding_dim)
+        return buffers.append(accumulator, index, {"embeddings": rows})
 
     def finalize(self, accumulators, count, key, progress):
         embeddings = buffers.collect(accumulators, "embeddings", count)
+        embeddings = embeddings.reshape(-1, self.embedding_dim)
         mean, whitener = gaussian.shrunk_gaussian(embeddings)
         return {"mean": jnp.asarray(mean[None]), "whitener": jnp.asarray(whitener[None])}
 
     def __call__(self, images):
-        embeddings = self.represent(images)[:, None]
+        config = self.config
         mean, whitener = (self.memory(name) for name in ("mean", "whitener"))
-        return base.Prediction(gaussian.mahalanobis(embeddings, mean, whitener)[:, 0], None)
+        if not config.patch_size:
+            embeddings = self.represent(images)[:, None]
+            return base.Prediction(gaussian.mahalanobis(embeddings, mean, whitener)[:, 0], None)
+        patches = self.represent_patches(images, config.patch_stride)
+        rows = patches.reshape(-1, 1, self.embedding_dim)  # they share one Gaussian
+        distances = gaussian.mahalanobis(rows, mean, whitener).reshape(patches.shape[:3])
+        anomaly_map = windows.spread_windows(
+            distances, images.shape[1:3], config.patch_size, config.patch_stride,
+            config.patch_size / SPREAD,
+        )  # fmt: skip
+        return base.Prediction(anomaly_map.max((1, 2)), anomaly_map)
 
     def memory_estimate(self, images, devices):
         spec = backbones.get(self.config.backbone)
-        layer, size = self.config.embedding_layer, self.config.input_size
+        layer, size = self.config.embedding_layer, self.config.seen_size
         encoder = spec.variables_template((layer,))
         pictures = self.config.batch_size * CLASSES[self.config.variant]
         batch = jax.ShapeDtypeStruct((pictures, size, size, 3), jnp.float32)
@@ -212,7 +283,8 @@ class CutPaste(base.Detector):
         dim = self.embedding_dim
         return {
             "encoder, gradients, optimiser state": 5 * _bytes(encoder) * devices,
-            "embeddings and their covariance": (images * dim + 8 * dim**2) * base.FLOAT,
+            "embeddings and their covariance": base.FLOAT
+            * (images * self.fitted_patches * dim + 8 * dim**2),
             "activations of a batch": _bytes(jax.eval_shape(pull_back, encoder, batch)),
             "augmented images": 4 * _bytes(batch),
         }

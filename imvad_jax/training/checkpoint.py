@@ -9,6 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from imvad_jax.errors import UserError
+from imvad_jax.training import hosts
 
 NAME = "checkpoint"
 
@@ -19,8 +20,9 @@ def save_variables(run_dir: str | Path, variables: dict) -> None:
     They are saved as host arrays, so that they restore on any number of devices.
     """
     path = Path(run_dir).resolve() / NAME
-    if path.exists():
+    if hosts.is_first() and path.exists():
         shutil.rmtree(path)
+    hosts.wait("incomplete checkpoint removed")
     checkpointer = ocp.StandardCheckpointer()
     checkpointer.save(path, jax.tree.map(np.asarray, jax.device_get(variables)))
     checkpointer.wait_until_finished()

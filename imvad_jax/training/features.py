@@ -37,7 +37,7 @@ def _frozen_step(detector: Detector, devices: tuple):
 def compute_features(detector: Detector, fixed: dict, job: Job) -> Features:
     """`detector.frozen` of all images, in host memory; `fixed` lies on the devices of this host."""
     parallel = job.parallel.dividing(detector.config.batch_size).here()
-    step = _frozen_step(detector, tuple(parallel.devices))
+    step = _frozen_step(detector.without_epochs(), tuple(parallel.devices))
     done = job.progress(len(job.images), "features")
     tree, in_flight = None, deque()
 

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from flax import core
 
 from imvad_jax.data.batches import Images
 from imvad_jax.errors import UserError
@@ -27,7 +28,8 @@ def init_variables(detector: Detector, backbone: dict | None, seed: int) -> dict
     if memory:
         variables["memory"] = memory
     if "gradient" in detector.phases:
-        variables |= _init_parameters(detector)(variables, jax.random.fold_in(key, 2))
+        init = _init_parameters(detector.without_epochs())
+        variables |= init(variables, jax.random.fold_in(key, 2))
     return detector.start(variables)
 
 
@@ -36,18 +38,17 @@ def _init_parameters(detector: Detector):
     """The compiled `(variables, key) -> {params, batch_stats}`, shared by all categories."""
     size = detector.config.input_size
 
-    # Under jit nothing that the parameters do not depend on is computed: not the backbone.
+    def touch(scope):
+        detector.clone(parent=scope).init_parameters(jnp.zeros((1, size, size, 3)))
+
+    # As `linen.init`, which takes no variables: batch norms leave their statistics as they start.
+    # So under jit nothing that the parameters do not depend on is computed, the forward included.
+    apply = core.apply(touch, mutable=["params", "batch_stats"], flags={"initializing": True})
+
     @jax.jit
     def init(variables, key):
         first, second = jax.random.split(key)
-        _, made = detector.apply(
-            variables,
-            jnp.zeros((1, size, size, 3)),
-            method="init_parameters",
-            mutable=["params", "batch_stats"],
-            rngs={"params": first, "noise": second},
-        )
-        return made
+        return apply(variables, rngs={"params": first, "noise": second})[1]
 
     return init
 

@@ -89,7 +89,7 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
     parallel = job.parallel.dividing(config.batch_size)
     steps_per_epoch = epoch_steps(count, config)
     steps = np.int32(steps_per_epoch * config.epochs)
-    step = _training_step(detector, tuple(parallel.devices))
+    step = _training_step(detector.without_epochs(), tuple(parallel.devices))
     params = variables["params"]
     state = {
         "params": params,

@@ -49,7 +49,7 @@ def score(
     timings = timings or Timings()
     parallel = parallel.here()
     batch_size = parallel.batch_size(batch_size or detector.config.batch_size)
-    step = scoring_step(detector, tuple(parallel.devices))
+    step = scoring_step(detector.without_epochs(), tuple(parallel.devices))
     variables = parallel.replicate(variables)
     order = hosts.equal_share(len(images))
     done = progress(len(order), "score")

@@ -1,5 +1,6 @@
 """Small fitted detectors for the tests: smoke presets on random ResNet weights."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,6 +10,7 @@ from experiments import settings
 from imvad_jax import backbones, methods
 from imvad_jax.backbones.weights import load_weights
 from imvad_jax.data.batches import ArrayImages
+from imvad_jax.methods.base import TrainedConfig
 from imvad_jax.training.fit import fit, init_variables
 from imvad_jax.training.parallel import Parallel
 
@@ -30,6 +32,14 @@ def make(method: str, **overrides) -> tuple[methods.Detector, dict]:
     return detector, init_variables(detector, backbone, seed=0)
 
 
+def briefly(detector: methods.Detector, variables: dict, epochs: int = 1):
+    """The same, to be trained for so many epochs if it is trained."""
+    if isinstance(detector.config, TrainedConfig):
+        config = dataclasses.replace(detector.config, epochs=epochs)
+        detector = detector.clone(config=config)
+    return detector, variables
+
+
 @functools.lru_cache(maxsize=32)
 def fitted_once(method: str):
     """`fitted(method)`, shared by all tests that only look at it."""
@@ -37,7 +47,10 @@ def fitted_once(method: str):
 
 
 def fitted(method: str, count: int = 20, devices: int = 1, seed: int = 0, **overrides):
-    """A detector fitted on `count` random images: the detector, its variables, the devices."""
+    """A detector fitted on `count` random images: the detector, its variables, the devices.
+
+    It is trained for one epoch if it is trained: for tests to which it does not matter how well.
+    """
     parallel = Parallel(jax.local_devices()[:devices])
-    detector, variables = make(method, **overrides)
+    detector, variables = briefly(*make(method, **overrides))
     return detector, fit(detector, variables, images(count), parallel, seed), parallel

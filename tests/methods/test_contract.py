@@ -14,7 +14,7 @@ from imvad_jax.training.fit import fit
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.score import score
 from imvad_jax.training.timing import COMPILES
-from tests.methods.small import fitted, fitted_once, images, make
+from tests.methods.small import briefly, fitted, fitted_once, images, make
 
 ALL = sorted(methods.METHODS)
 # Trained methods drift apart in float32 by nature; tests/training holds what is promised of them.
@@ -53,6 +53,45 @@ def test_a_rerun_is_bit_identical(method):
     _, first, _ = fitted_once(method)
     _, second, _ = fitted(method)
     jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+class Stopped(Exception):
+    """What the hook of the next test raises."""
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_stopped_within_any_stage_it_resumes_to_the_same(method, tmp_path):
+    detector, variables = briefly(*make(method), epochs=2)
+    parallel = Parallel(jax.local_devices()[:1])
+
+    def run(name, stop_in=None):
+        labels = {}
+
+        def progress(total, label):
+            labels[label] = 0
+
+            def done(count):
+                labels[label] += count
+                if label == stop_in and 2 * labels[label] > total:
+                    raise Stopped
+
+            return done
+
+        checkpoints = checkpoint.TrainingCheckpoints(tmp_path / name)
+        try:
+            options = {"progress": progress, "checkpoints": checkpoints}
+            return fit(detector, variables, images(20), parallel, **options), labels
+        finally:
+            checkpoints.close()
+
+    whole, labels = run("whole")
+    for label in labels:
+        with pytest.raises(Stopped):
+            run(label, stop_in=label)
+        resumed, again = run(label)
+        jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+        if label == "train":  # the first epoch was not trained again
+            assert again[label] == labels[label] // 2
 
 
 @pytest.mark.parametrize("method", STATISTICS)
@@ -96,7 +135,7 @@ def test_checkpoint_round_trip_from_eight_devices_to_one(method, tmp_path):
 
 @pytest.mark.parametrize("method", ALL)
 def test_a_second_category_compiles_nothing(method):
-    detector, variables = make(method)
+    detector, variables = briefly(*make(method))
     parallel = Parallel(jax.local_devices()[:2])
 
     def run(count, seed):

@@ -13,6 +13,7 @@ from imvad_jax import backbones
 from imvad_jax.backbones.weights import load_weights
 from imvad_jax.errors import UserError
 from imvad_jax.methods.cutpaste import CutPaste, CutPasteConfig
+from imvad_jax.ops.windows import spread_matrix
 from imvad_jax.training.fit import init_variables
 from imvad_jax.training.job import Job
 from imvad_jax.training.parallel import Parallel
@@ -138,6 +139,58 @@ def test_score_is_the_mahalanobis_distance_of_scikit_learns_shrunk_gaussian(smal
     np.testing.assert_allclose(prediction.score, expected, rtol=1e-3)
 
 
+@pytest.fixture(scope="module")
+def patched():
+    """A detector of patches of 32 pixels, 8 apart, fitted on eight images without training."""
+    detector = CutPaste(dataclasses.replace(SMOKE, patch_size=32, patch_stride=8))
+    job = Job(images(8), Parallel(jax.local_devices()[:1]))
+    return detector, statistics_phase(detector, init_variables(detector, None, seed=0), job)
+
+
+def test_patches_are_trained_on_where_they_lie_in_the_image():
+    config = dataclasses.replace(SMOKE, patch_size=32, image_jitter=0.0)
+    detector = CutPaste(config)
+    ways = jax.vmap(lambda k, x: detector.apply({}, k, x, method="augment"))(
+        jax.random.split(jax.random.key(0), 4), batch()
+    )
+    assert ways.shape == (4, 3, 32, 32, 3)
+    for way, image in zip(np.asarray(ways[:, 0]), batch()):
+        whole = np.lib.stride_tricks.sliding_window_view(image, (32, 32, 3))[:, :, 0]
+        assert (whole == way).all((2, 3, 4)).any()
+
+
+def test_the_map_is_the_distance_of_each_patch_spread(patched):
+    detector, variables = patched
+    found = detector.apply(variables, batch())
+    assert found.anomaly_map.shape == (4, 64, 64)
+    np.testing.assert_allclose(found.score, found.anomaly_map.max((1, 2)), rtol=1e-6)
+    embed = jax.jit(lambda x: detector.apply(variables, x, method="embed"))
+    memory = variables["memory"]
+    # Its pixels are averages of distances: at the centre of a patch mostly of its own.
+    distances = np.zeros((4, 5, 5))
+    for i, j in np.ndindex(5, 5):
+        patch = batch()[:, 8 * i : 8 * i + 32, 8 * j : 8 * j + 32]
+        white = (np.asarray(embed(patch)) - memory["mean"]) @ np.asarray(memory["whitener"][0]).T
+        distances[:, i, j] = np.linalg.norm(white, axis=1)
+    weights = spread_matrix(64, 32, 8, 8.0)
+    expected = np.einsum("Hh,bhw,Ww->bHW", weights, distances, weights)
+    np.testing.assert_allclose(found.anomaly_map, expected, rtol=1e-3)
+
+
+def test_the_gaussian_of_patches_is_that_of_all_on_its_grid(patched):
+    detector, variables = patched
+    assert detector.config.fit_stride == 8 and detector.fitted_patches == 25
+    embed = jax.jit(lambda x: detector.apply(variables, x, method="embed"))
+    inputs = batch(8, 0)
+    rows = [
+        np.asarray(embed(inputs[:, i : i + 32, j : j + 32]), np.float64)
+        for i in range(0, 33, 8)
+        for j in range(0, 33, 8)
+    ]
+    mean = np.concatenate(rows).mean(0)
+    np.testing.assert_allclose(variables["memory"]["mean"][0], mean, rtol=1e-4, atol=1e-6)
+
+
 def test_settings_of_the_paper():
     config = presets()["official"]
     assert (config.backbone, config.input_size, config.variant) == ("resnet18", 256, "3way")
@@ -156,6 +209,8 @@ def test_settings_of_the_paper():
         ({"scar_width_min": 0.0}, "--scar_width_min=0.0"),
         ({"area_max": 1.5}, "--area_max=1.5"),
         ({"head_dim": -1}, "--head_dim=-1"),
+        ({"patch_size": 300}, "--patch_size=300.*256"),
+        ({"patch_stride": 0}, "--patch_stride=0"),
     ],
 )
 def test_impossible_settings(settings, message):
