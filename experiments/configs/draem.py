@@ -44,10 +44,10 @@ def presets() -> dict[str, DRAEMConfig]:
         ),
         "smoke": DRAEMConfig(
             image_size=64,
-            epochs=25,
+            epochs=15,
             batch_size=4,  # small, for steps enough
             learning_rate=5e-3,
             reconstructive_widths=(8, 16),  # two levels compile in half the time
-            discriminative_widths=(16, 32),
+            discriminative_widths=(8, 16),
         ),
     }

@@ -1,7 +1,6 @@
 """What a training computes from the images and does not change, once for all epochs."""
 
 import functools
-from collections import deque
 from typing import Any
 
 import jax
@@ -9,7 +8,7 @@ import numpy as np
 
 from imvad_jax.data.batches import Batch
 from imvad_jax.methods.base import Detector
-from imvad_jax.training.job import IN_FLIGHT, Job, as_float
+from imvad_jax.training.job import Job, as_float, in_flight
 from imvad_jax.training.parallel import Parallel
 
 
@@ -39,25 +38,18 @@ def compute_features(detector: Detector, fixed: dict, job: Job) -> Features:
     parallel = job.parallel.dividing(detector.config.batch_size).here()
     step = _frozen_step(detector.without_epochs(), tuple(parallel.devices))
     done = job.progress(len(job.images), "features")
-    tree, in_flight = None, deque()
-
-    def receive():
-        nonlocal tree
-        found, batch = in_flight.popleft()
-        found = jax.tree.map(lambda leaf: parallel.join(leaf)[batch.valid], found)
+    tree = None
+    batch_size = parallel.batch_size(detector.config.batch_size)
+    batches = job.timings.wait(job.images.batches(batch_size), "fit")
+    for found, batch in in_flight(
+        lambda batch: step(fixed, parallel.split(batch.images)), batches
+    ):
+        found = jax.tree.map(parallel.join, found)
         if tree is None:
             tree = jax.tree.map(
-                lambda leaf: np.empty((len(job.images), *leaf.shape[1:]), leaf.dtype), found
+                lambda rows: np.empty((len(job.images), *rows.shape[1:]), rows.dtype), found
             )
         for kept, rows in zip(jax.tree.leaves(tree), jax.tree.leaves(found), strict=True):
-            kept[batch.index[batch.valid]] = rows
+            kept[batch.index[batch.valid]] = rows[batch.valid]
         done(int(batch.valid.sum()))
-
-    batch_size = parallel.batch_size(detector.config.batch_size)
-    for batch in job.timings.wait(job.images.batches(batch_size), "fit"):
-        in_flight.append((step(fixed, parallel.split(batch.images)), batch))
-        if len(in_flight) > IN_FLIGHT:
-            receive()
-    while in_flight:
-        receive()
     return Features(tree)

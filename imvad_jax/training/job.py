@@ -1,12 +1,14 @@
 """What the phases of a fit share."""
 
 import dataclasses
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from imvad_jax.data.batches import Images
+from imvad_jax.data.batches import Batch, Images
 from imvad_jax.methods.base import Progress
 from imvad_jax.training.checkpoint import TrainingCheckpoints
 from imvad_jax.training.parallel import Parallel
@@ -23,6 +25,18 @@ def silent_progress(total: int, label: str):
 def as_float(images: jax.Array) -> jax.Array:
     """uint8 images as float32 in [0, 1], on the device."""
     return images.astype(jnp.float32) / 255
+
+
+def in_flight(
+    step: Callable[[Batch], Any], batches: Iterable[Batch]
+) -> Iterator[tuple[Any, Batch]]:
+    """What `step` dispatched for each batch, in order, and the batch; `IN_FLIGHT` stay ahead."""
+    waiting = deque()
+    for batch in batches:
+        waiting.append((step(batch), batch))
+        if len(waiting) > IN_FLIGHT:
+            yield waiting.popleft()
+    yield from waiting
 
 
 @dataclasses.dataclass

@@ -1,7 +1,6 @@
 """Scores images with a fitted detector: one compiled program for all batches."""
 
 import functools
-from collections import deque
 from typing import NamedTuple
 
 import jax
@@ -10,7 +9,7 @@ import numpy as np
 from imvad_jax.data.batches import Images
 from imvad_jax.methods.base import Detector, Progress
 from imvad_jax.training import hosts
-from imvad_jax.training.job import IN_FLIGHT, as_float, silent_progress
+from imvad_jax.training.job import as_float, in_flight, silent_progress
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.timing import Timings
 
@@ -56,11 +55,10 @@ def score(
     scores = np.zeros(len(order), np.float32)
     maps = None
     finished = 0
-    in_flight = deque()
-
-    def receive():
-        nonlocal maps, finished
-        prediction, batch = in_flight.popleft()
+    batches = timings.wait(images.batches(batch_size, order), "score")
+    for prediction, batch in in_flight(
+        lambda batch: step(variables, parallel.split(batch.images)), batches
+    ):
         rows = slice(finished, finished + int(batch.valid.sum()))
         finished = rows.stop
         scores[rows] = parallel.join(prediction.score)[batch.valid]
@@ -70,13 +68,6 @@ def score(
                 maps = np.zeros((len(order), *found.shape[1:]), np.float32)
             maps[rows] = found
         done(rows.stop - rows.start)
-
-    for batch in timings.wait(images.batches(batch_size, order), "score"):
-        in_flight.append((step(variables, parallel.split(batch.images)), batch))
-        if len(in_flight) > IN_FLIGHT:
-            receive()
-    while in_flight:
-        receive()
     return jax.tree.map(
         lambda rows: hosts.gather(rows).reshape(-1, *rows.shape[1:])[: len(images)],
         Scores(scores, maps),
