@@ -57,6 +57,7 @@ def test_a_part_looks_the_same_at_every_size():
         assert np.abs(shrunk.astype(float) - small).mean() < 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_colours_alone_do_not_give_the_defects_away(category):
     """The raw-colour baseline at the full counts: a Gaussian on RGB per pixel, at 64 x 64."""

@@ -15,7 +15,7 @@ def parts(tmp_path_factory):
     return draw(tmp_path_factory.mktemp("demo") / "parts")
 
 
-@pytest.mark.parametrize("method", ["padim", "patchcore"])
+@pytest.mark.parametrize("method", ["padim", pytest.param("patchcore", marks=pytest.mark.slow)])
 def test_pretrained_features_find_what_colours_do_not(parts, method):
     found = metrics(parts, method, "demo", devices=2)
     baseline = metrics(parts, "raw_color", "official", devices=2)
@@ -37,6 +37,7 @@ def test_training_finds_what_the_untrained_detector_does_not(parts, method):
 SMALL = {"padim": {"num_channels": 24}, "patchcore": {}, "spade": {}, "raw_color": {}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", SMALL)
 def test_metrics_of_1_and_8_devices_agree_to_1e_4(parts, method):
     preset = "official" if method == "raw_color" else "demo"

@@ -175,6 +175,7 @@ def test_folder_without_masks_has_image_metrics_only(call, tmp_path, data):
     assert metrics["image_auroc"] is not None and metrics["pixel_pro"] is None
 
 
+@pytest.mark.slow
 def test_pictures_of_a_folder_are_used_noted_and_not_kept(call, tmp_path):
     for i in range(3):
         write_image(tmp_path / "textures" / f"{i}.png", i)

@@ -70,6 +70,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+@pytest.mark.slow
 def test_peak_memory_of_a_fit_does_not_grow_with_the_number_of_images():
     def peak_kib(count):
         run = subprocess.run(
