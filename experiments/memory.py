@@ -40,7 +40,7 @@ def estimate(
     """
     decoded = sum(
         images.images.nbytes
-        for images in (data.train, data.test)
+        for images in (data.train, data.test, data.held_out)
         if isinstance(images, ArrayImages)
     )
     # The maps are held once as scored and about twice more while the metrics are computed.
