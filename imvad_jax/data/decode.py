@@ -4,7 +4,7 @@ import dataclasses
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from imvad_jax.errors import UserError
 
@@ -61,8 +61,11 @@ def read_image(path: str) -> Image.Image:
             return _to_eight_bits(image)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    except UnidentifiedImageError:
+        raise UserError(f"{path}: not a readable image (of no known format)") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a readable image ({error})") from None
+        reason = getattr(error, "strerror", None) or error  # else it names the path once more
+        raise UserError(f"{path}: not a readable image ({reason})") from None
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
