@@ -72,7 +72,7 @@ def main() -> int:
             f"--workdir={run_dir}: this run has no threshold; name good images that it was not "
             "fitted on by --good, or fit anew with --holdout=0.2"
         )
-    paths = find_images(_INPUT.value, leave_out=output)
+    paths = find_images(_INPUT.value, leave_out=output / "heatmaps")
     good = find_images(_GOOD.value) if _GOOD.value else []
     # Pillow speaks of damaged metadata by warnings that name no file.
     warnings.filterwarnings("ignore", module=r"PIL\.")

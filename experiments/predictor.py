@@ -1,6 +1,7 @@
 """What experiments.predict does: a fitted detector restored, files scored, reports written."""
 
 import dataclasses
+import json
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -142,6 +143,7 @@ class Writer:
         self.heatmaps = picture_names(names, ".jpg")
         self.thumbnails = predictions.Thumbnails(options.page_images)
         self.images: list[predictions.Scored] = []
+        self.spool = predictions.Spool()
         self.unreadable: list[tuple[str, str]] = []
         self.done = tqdm_progress(len(names), "predict")
         self._pool = ThreadPoolExecutor()
@@ -177,12 +179,14 @@ class Writer:
         found, name = future.result(), self.names[file.number]
         score = float(self.calibration.image.normalize(raw))
         self.thumbnails.add(name, score, found.thumbnails)
-        regions = found.regions
+        place = box = None
+        if found.regions is not None:
+            place = self.spool.put(json.dumps([region.as_dict() for region in found.regions]))
+            box = found.regions[0].box if found.regions else None
         self.images.append(
             predictions.Scored(
                 name, score, raw, *file.size,
-                None if regions is None else [region.as_dict() for region in regions],
-                found.num_regions,
+                found.num_regions, box, place,
                 f"heatmaps/{self.heatmaps[file.number]}" if found.heatmap else None,
             )
         )  # fmt: skip
@@ -197,6 +201,7 @@ class Writer:
         found = predictions.Predictions(
             title=record["title"],
             images=self.images,
+            spool=self.spool,
             unreadable=self.unreadable,
             threshold=self.options.threshold,
             calibration=self.calibration,

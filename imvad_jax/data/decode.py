@@ -61,9 +61,13 @@ def read_image(path: str) -> Image.Image:
             return _to_eight_bits(image)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    except Image.DecompressionBombError:
+        raise UserError(
+            f"{path}: not a readable image (too large; at most {MAX_PIXELS:,} pixels are read)"
+        ) from None
     except UnidentifiedImageError:
         raise UserError(f"{path}: not a readable image (of no known format)") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         reason = getattr(error, "strerror", None) or error  # else it names the path once more
         raise UserError(f"{path}: not a readable image ({reason})") from None
 

@@ -33,7 +33,7 @@ def find_images(inputs: Sequence[str], leave_out: str | Path | None = None) -> l
         top = os.path.join(os.path.realpath(leave_out), "")
         found = {p: None for p in found if not os.path.abspath(p).startswith(top)}
     if not found:
-        raise UserError("--input: no image files there but those that an earlier run wrote")
+        raise UserError("--input: no image files there but those that an earlier prediction wrote")
     return list(found)
 
 

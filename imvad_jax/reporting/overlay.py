@@ -82,7 +82,7 @@ class Presented(NamedTuple):
     """What a person is shown of one image."""
 
     regions: list[Region] | None  # None: an image-only method
-    num_regions: int
+    num_regions: int | None
     heatmap: bytes | None  # a JPEG at the size of the picture
     thumbnails: tuple[bytes, ...]  # JPEGs: the picture, and the heat map where there is one
 
@@ -105,7 +105,7 @@ def present(
     """
     picture = enlarged(picture)
     if anomaly_map is None:
-        return Presented(None, 0, None, (thumbnail(picture),))
+        return Presented(None, None, None, (thumbnail(picture),))
     placement = Placement(geometry, *anomaly_map.shape, *size)
     regions, count = find_regions(anomaly_map, scale, placement)
     heated = add_heat(picture, anomaly_map, scale, placement)

@@ -8,6 +8,7 @@ import heapq
 import io
 import itertools
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -32,13 +33,33 @@ class Scored:
     raw_score: float  # as the method gives it
     width: int
     height: int
-    regions: Sequence[dict] | None  # of `Region.as_dict`; None: an image-only method
-    num_regions: int  # in all; the list is cut short where there are very many
+    num_regions: int | None  # None: an image-only method
+    box: tuple[int, int, int, int] | None  # of the region with the highest peak
+    regions: tuple[int, int] | None  # where `Spool` keeps them; None: an image-only method
     heatmap: str | None  # path of the picture, relative to the results
 
     def verdict(self, threshold: float) -> str:
         """`defective` if the score reaches the threshold, else `good`."""
         return "defective" if self.score >= threshold else "good"
+
+
+class Spool:
+    """Text of any length kept in a temporary file: the outlines of many images are much."""
+
+    def __init__(self):
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the object lives
+
+    def put(self, text: str) -> tuple[int, int]:
+        """Keeps the text; returns where."""
+        data = text.encode()
+        start = self._file.seek(0, io.SEEK_END)
+        self._file.write(data)
+        return start, len(data)
+
+    def get(self, place: tuple[int, int]) -> str:
+        """The text that was put there."""
+        self._file.seek(place[0])
+        return self._file.read(place[1]).decode()
 
 
 class Thumbnails:
@@ -67,6 +88,7 @@ class Predictions:
 
     title: str  # of the method
     images: Sequence[Scored]
+    spool: Spool  # the regions of the images, as JSON
     unreadable: Sequence[tuple[str, str]]  # file and reason
     threshold: float  # of the verdict, on the scale where 0.5 is the calibrated one
     calibration: Calibration
@@ -100,10 +122,10 @@ def write_csv(path: Path, found: Predictions) -> None:
             "height": image.height,
             "heatmap": image.heatmap or "",
         }
-        if image.regions is not None:
+        if image.num_regions is not None:
             line["regions"] = image.num_regions
-        if image.regions:
-            line |= dict(zip(("left", "top", "right", "bottom"), image.regions[0]["box"]))
+        if image.box:
+            line |= dict(zip(("left", "top", "right", "bottom"), image.box))
         lines.writerow(line)
     for file, reason in found.unreadable:
         lines.writerow({"file": file, "verdict": "unreadable", "error": reason})
@@ -114,7 +136,7 @@ def write_csv(path: Path, found: Predictions) -> None:
 
 def write_results_json(path: Path, found: Predictions) -> None:
     """Everything, for programs; the worst image first."""
-    content = {
+    head = {
         "finished": found.finished,
         **found.about,
         "notes": list(found.notes),
@@ -125,15 +147,25 @@ def write_results_json(path: Path, found: Predictions) -> None:
             "good": len(found.images) - found.defective,
             "unreadable": len(found.unreadable),
         },
-        "images": [
-            {"file": image.file, "verdict": image.verdict(found.threshold)}
-            | dataclasses.asdict(image)
-            for image in found.worst_first
-        ],
         "unreadable": [{"file": file, "error": reason} for file, reason in found.unreadable],
     }
-    text = json.dumps(content, allow_nan=False, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+
+    def text(value) -> str:
+        return json.dumps(value, allow_nan=False, ensure_ascii=False)
+
+    def write(file):
+        # One image a line, each put together as it is written.
+        file.write(f'{text(head)[:-1]}, "images": ['.encode())
+        for number, image in enumerate(found.worst_first):
+            values = {"file": image.file, "verdict": image.verdict(found.threshold)}
+            values |= dataclasses.asdict(image)
+            del values["regions"], values["box"]
+            regions = "null" if image.regions is None else found.spool.get(image.regions)
+            line = f'{text(values)[:-1]}, "regions": {regions}}}'
+            file.write(f"{',' if number else ''}\n{line}".encode())
+        file.write(b"\n]}\n")
+
+    write_atomically(path, write)
 
 
 def write_page(path: Path, found: Predictions, thumbnails: Mapping[str, tuple[bytes, ...]]) -> None:

@@ -49,7 +49,7 @@ def test_what_an_earlier_run_wrote_is_left_out(tmp_path):
     assert len(find_images([str(tmp_path)])) == 2
     (found,) = find_images([str(tmp_path)], leave_out=tmp_path / "out")
     assert found == str(tmp_path / "a.png")
-    with pytest.raises(UserError, match="earlier run"):
+    with pytest.raises(UserError, match="earlier prediction"):
         find_images([str(tmp_path / "out")], leave_out=tmp_path / "out")
 
 
