@@ -41,7 +41,8 @@ def find_thresholds(
         )  # fmt: skip
         maxima = medians = None
         if scores.maps is not None:
-            maxima, medians = scores.maps.max((1, 2)), np.median(scores.maps, (1, 2))
+            maxima = scores.maps.max((1, 2))
+            medians = np.array([np.median(found) for found in scores.maps])  # no copy of them all
         names = [names[number] for number in new]
         found = calibrate(scores.image, names, options.threshold_quantile, maxima, medians)
     if found and hosts.is_first():

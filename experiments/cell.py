@@ -280,7 +280,9 @@ def evaluate_cell(scores, data, run_dir, options, timings, record, say, calibrat
             write_npz(run_dir / "predictions.npz", predictions)
         if options.save_heatmaps:
             images = (
-                image for batch in data.test.batches(32) for image in batch.images[batch.valid]
+                image
+                for batch in data.test.batches(32)
+                for image in batch.images[batch.valid]
             )
             done = tqdm_progress(len(data.test), "heat maps")
             heatmaps.write_heatmaps(run_dir / "heatmaps", images, predictions, done)

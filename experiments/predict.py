@@ -17,7 +17,7 @@ from absl import flags
 from experiments import devices, predictor, program
 from imvad_jax.data.inputs import find_images
 from imvad_jax.errors import UserError, choose
-from imvad_jax.evaluation import read_calibration
+from imvad_jax.evaluation.calibration import check_quantile, read_calibration
 
 SKIPPED = 3  # exit status: done, but for files that could not be read
 NAMED = 20  # such files named on the terminal; all are named in the results
@@ -50,8 +50,8 @@ _PICTURE_SIZE = flags.DEFINE_integer(
     "picture_size", 768, "Longest side of the heat maps written, in pixels.", lower_bound=64
 )
 _PAGE_IMAGES = flags.DEFINE_integer(
-    "page_images", 500, "How many images the page shows, the worst; it grows by about 20 kB with "
-    "each. All are counted there and listed in results.csv.", lower_bound=0,
+    "page_images", 500, "How many images the page shows, the worst; their pictures lie in it. "
+    "All are counted there and listed in results.csv.", lower_bound=0,
 )  # fmt: skip
 flags.adopt_module_key_flags(devices)
 
@@ -61,7 +61,12 @@ def main() -> int:
     for name in ("workdir", "input", "output"):
         if not flags.FLAGS[name].value:
             raise UserError(f"--{name} is missing; see --help")
+    if flags.FLAGS.num_processes != 1:
+        raise UserError(
+            "--num_processes: prediction runs in one process; give each its own --input"
+        )
     choose("--on_bad_image", _ON_BAD_IMAGE.value, ("skip", "error"))
+    check_quantile(_QUANTILE.value)
     if not 0 < _THRESHOLD.value < 1:
         raise UserError(f"--threshold={_THRESHOLD.value}: expected a number between 0 and 1")
     run_dir, output = Path(_WORKDIR.value), Path(_OUTPUT.value)
@@ -73,7 +78,7 @@ def main() -> int:
             "fitted on by --good, or fit anew with --holdout=0.2"
         )
     paths = find_images(_INPUT.value, leave_out=output / "heatmaps")
-    good = find_images(_GOOD.value) if _GOOD.value else []
+    good = find_images(_GOOD.value, flag="--good") if _GOOD.value else []
     # Pillow speaks of damaged metadata by warnings that name no file.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     fitted = predictor.Fitted(run_dir, record, devices.start_jax())

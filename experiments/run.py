@@ -19,6 +19,7 @@ from imvad_jax.data import layouts
 from imvad_jax.data.category import cached_categories, open_category
 from imvad_jax.data.decode import Geometry
 from imvad_jax.errors import UserError, choose
+from imvad_jax.evaluation.calibration import check_quantile
 from imvad_jax.reporting import report
 from imvad_jax.reporting.progress import track, untracked
 from imvad_jax.reporting.results import result_path
@@ -120,10 +121,7 @@ def _find_holdout() -> float:
         share = HOLDOUT_OF_FOLDERS if _DATASET.value == "folder" else 0.0
     if not 0 <= share < 1:
         raise UserError(f"--holdout={share}: expected a share from 0 to below 1")
-    if not 0.5 <= _THRESHOLD_QUANTILE.value <= 1:
-        raise UserError(
-            f"--threshold_quantile={_THRESHOLD_QUANTILE.value}: expected a number from 0.5 to 1"
-        )
+    check_quantile(_THRESHOLD_QUANTILE.value)
     if share and _RESULTS_DIR.value:
         raise UserError(
             "--results_dir: its tables hold detectors fitted on all good images; add --holdout=0"

@@ -13,6 +13,9 @@ MAX_PIXELS = 100_000_000  # line-scan images pass, a decompression bomb does not
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
+# What Pillow raises on damaged files; a TypeError where a TIFF lacks its size.
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError)
+
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I")
 _GREY = ("1", "L", "LA", "La", "F", *_SIXTEEN_BIT)
 
@@ -67,7 +70,7 @@ def read_image(path: str) -> Image.Image:
         ) from None
     except UnidentifiedImageError:
         raise UserError(f"{path}: not a readable image (of no known format)") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except DAMAGED as error:
         reason = getattr(error, "strerror", None) or error  # else it names the path once more
         raise UserError(f"{path}: not a readable image ({reason})") from None
 

@@ -9,7 +9,9 @@ from imvad_jax.data.layouts.base import IMAGE_SUFFIXES
 from imvad_jax.errors import UserError
 
 
-def find_images(inputs: Sequence[str], leave_out: str | Path | None = None) -> list[str]:
+def find_images(
+    inputs: Sequence[str], leave_out: str | Path | None = None, flag: str = "--input"
+) -> list[str]:
     """Paths of the images that `inputs` name, each once, folders in the order of their names.
 
     A folder stands for all files below it with the suffix of an image, hidden ones left out; links
@@ -18,26 +20,27 @@ def find_images(inputs: Sequence[str], leave_out: str | Path | None = None) -> l
 
     Args:
       inputs: Files, folders and glob patterns (`*`, `?`, `[...]`, and `**` for any folders).
-      leave_out: Nothing at or below this folder is taken (what an earlier run wrote).
+      leave_out: Nothing at or below this folder is taken (what an earlier prediction wrote).
+      flag: Which flag gave the inputs, for messages.
 
     Raises:
       UserError: an input that names nothing, or a folder without images.
     """
     found: dict[str, None] = {}
     for given in inputs:
-        paths = list(_expand(given))
+        paths = list(_expand(given, flag))
         if not paths:
-            raise UserError(f"--input={given}: no image files there ({', '.join(IMAGE_SUFFIXES)})")
+            raise UserError(f"{flag}={given}: no image files there ({', '.join(IMAGE_SUFFIXES)})")
         found.update(dict.fromkeys(paths))
     if leave_out is not None:
         top = os.path.join(os.path.realpath(leave_out), "")
         found = {p: None for p in found if not os.path.abspath(p).startswith(top)}
     if not found:
-        raise UserError("--input: no image files there but those that an earlier prediction wrote")
+        raise UserError(f"{flag}: no image files there but those that an earlier prediction wrote")
     return list(found)
 
 
-def _expand(given: str) -> Iterator[str]:
+def _expand(given: str, flag: str) -> Iterator[str]:
     path = os.path.expanduser(given)
     if os.path.isdir(path):
         yield from _below(path)
@@ -50,7 +53,7 @@ def _expand(given: str) -> Iterator[str]:
             elif "**" not in given:
                 yield from _below(match)
     else:
-        raise UserError(f"--input={given}: no such file or folder")
+        raise UserError(f"{flag}={given}: no such file or folder")
 
 
 def _below(folder: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from imvad_jax.data.decode import Geometry, read_image, to_array
+from imvad_jax.data.decode import DAMAGED, Geometry, read_image, to_array
 from imvad_jax.errors import UserError
 
 MIN_SIDE = 8  # pixels; a smaller image shows no part
@@ -53,7 +53,7 @@ def read_one(path: str) -> Image.Image:
         image = read_image(path)
         with Image.open(path) as again:
             frames = getattr(again, "n_frames", 1) if again.format != "MPO" else 1
-    except (OSError, MemoryError) as error:
+    except (*DAMAGED, MemoryError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read ({reason})") from None
     if frames > 1:

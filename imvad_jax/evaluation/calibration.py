@@ -91,6 +91,12 @@ class Calibration:
         )
 
 
+def check_quantile(quantile: float) -> None:
+    """Raises UserError if `quantile` is not in [0.5, 1]."""
+    if not 0.5 <= quantile <= 1:
+        raise UserError(f"--threshold_quantile={quantile}: expected a number from 0.5 to 1")
+
+
 def calibrate(
     scores: np.ndarray,
     files: Sequence[str],
@@ -113,8 +119,7 @@ def calibrate(
     Raises:
       UserError: as `quantile_threshold`, or a quantile below one half.
     """
-    if not 0.5 <= quantile <= 1:
-        raise UserError(f"--threshold_quantile={quantile}: expected a number from 0.5 to 1")
+    check_quantile(quantile)
     pixel = None
     if map_maxima is not None:
         highest = quantile_threshold(map_maxima, quantile)

@@ -1,5 +1,6 @@
 """Which files an input means, and what is read of them."""
 
+import contextlib
 import os
 
 import numpy as np
@@ -80,6 +81,21 @@ def test_bad_files_are_refused_with_the_reason(tmp_path):
         with pytest.raises(UserError, match=reason) as caught:
             read_one(str(tmp_path / name))
         assert str(caught.value).startswith(f"{tmp_path / name}: ")
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of damaged metadata
+@pytest.mark.parametrize("name", ["pages.tif", "animated.png", "animated.webp"])
+def test_damage_of_any_kind_is_an_error_with_a_name(tmp_path, name):
+    write_bad(tmp_path)
+    whole, path = (tmp_path / name).read_bytes(), str(tmp_path / name)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        data = bytearray(whole)
+        for place in rng.integers(0, min(len(data), 300), 5):
+            data[place] = rng.integers(256)
+        (tmp_path / name).write_bytes(data)
+        with contextlib.suppress(UserError):  # an image may be left, nothing else may be raised
+            assert min(read_one(path).size) >= 8
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
