@@ -63,7 +63,7 @@ class Fitted:
         batch_size = self.parallel.batch_size(batch_size)
         files = decode_files(paths, self.geometry, picture_size, ahead=batch_size)
         batches = picture_batches(files, batch_size, on_bad)
-        for batch, found in score_batches(self.detector, self.variables, batches, self.parallel):
+        for found, batch in score_batches(self.detector, self.variables, batches, self.parallel):
             for row, file in enumerate(batch.files):
                 yield file, float(found.image[row]), None if found.maps is None else found.maps[row]
 
