@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments import memory, settings
+from experiments.calibrate import find_thresholds, verdicts
 from experiments.full_resolution import full_resolution
 from experiments.record import make_record, write_json, write_npz
 from imvad_jax import backbones, methods
@@ -38,6 +39,7 @@ class Options:
     checkpoint_every: int = 0  # epochs; 0: about twenty times a training
     keep_checkpoints: int = 2
     tensorboard: bool = False
+    threshold_quantile: float = 0.95
 
 
 @dataclasses.dataclass
@@ -52,6 +54,7 @@ class Plan:
     weights: str | None  # as given by flag
     command: str
     checkpoint: Path | None = None  # a run whose fitted detector is evaluated instead of fitting
+    holdout: float = 0.0  # share of the good images that is not fitted on
 
     @property
     def detector(self) -> methods.Detector:
@@ -188,8 +191,17 @@ def run_cell(
                 )  # fmt: skip
         with timings.stage("checkpoint"):
             checkpoint.save_variables(run_dir, variables)
+    with timings.stage("calibrate"):
+        found = find_thresholds(
+            plan, detector, variables, data, run_dir, parallel, options, progress(),
+            record["train_files"],
+        )  # fmt: skip
+    if found:
+        say(found.describe())
     if not len(data.test) and hosts.is_first():
         say("no test images: the detector is fitted and stored; there is nothing to evaluate")
+        say(f"score new images: python -m experiments.predict --workdir={run_dir} "
+            "--input=FILE|FOLDER|GLOB --output=DIR")  # fmt: skip
         write_json(run_dir / "timings.json", timings.as_dict())
     if not len(data.test):
         return record | {"metrics": {}, "timings": timings.as_dict()}
@@ -200,7 +212,7 @@ def run_cell(
     del variables
     result = None
     if hosts.is_first():
-        result = evaluate_cell(scores, data, run_dir, options, timings, record, say)
+        result = evaluate_cell(scores, data, run_dir, options, timings, record, say, found)
     hosts.wait("cell written")
     return result
 
@@ -231,11 +243,13 @@ def training_options(detector, data: CategoryData, run_dir: Path, options: Optio
         yield given
 
 
-def evaluate_cell(scores, data, run_dir, options, timings, record, say) -> dict:
+def evaluate_cell(scores, data, run_dir, options, timings, record, say, calibration=None) -> dict:
     """Evaluates the scores of the test images and writes everything a run leaves behind."""
     with timings.stage("metrics"), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         metrics = compute_metrics(scores, data, options)
+        if calibration:
+            metrics |= verdicts(scores.image, data.labels, calibration.image.threshold, say)
     found = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
     if options.full_resolution_metrics:
         found.append("Pixel metrics are computed at the original size of the masks.")

@@ -40,11 +40,11 @@ def estimate(
     """
     decoded = sum(
         images.images.nbytes
-        for images in (data.train, data.test)
+        for images in (data.train, data.test, data.held_out)
         if isinstance(images, ArrayImages)
     )
     # The maps are held once as scored and about twice more while the metrics are computed.
-    maps = 3 * len(data.test) * data.geometry.crop**2 * 4
+    maps = max(3 * len(data.test), len(data.held_out or ())) * data.geometry.crop**2 * 4
     return {
         "program": PROGRAM_BYTES,
         "decoded images": decoded,

@@ -28,6 +28,7 @@ def make_record(plan, data: CategoryData, parallel: Parallel) -> dict:
         "dataset": data.dataset,
         "category": data.name,
         "seed": plan.seed,
+        "holdout": plan.holdout,
         "weights": None,
         "notes": [],
         "versions": {

@@ -19,12 +19,15 @@ from imvad_jax.data import layouts
 from imvad_jax.data.category import cached_categories, open_category
 from imvad_jax.data.decode import Geometry
 from imvad_jax.errors import UserError, choose
+from imvad_jax.evaluation.calibration import check_quantile
 from imvad_jax.reporting import report
 from imvad_jax.reporting.progress import track, untracked
 from imvad_jax.reporting.results import result_path
 from imvad_jax.reporting.table import format_table
 from imvad_jax.training import hosts
 from imvad_jax.training.timing import Timings
+
+HOLDOUT_OF_FOLDERS = 0.2
 
 _METHOD = flags.DEFINE_string("method", None, "Name of the method.")
 _PRESET = flags.DEFINE_string("preset", "official", "Named configuration: official, benchmark, ...")
@@ -45,6 +48,15 @@ _CHECKPOINT = flags.DEFINE_string(
     "evaluated here; nothing is fitted.",
 )  # fmt: skip
 _SEED = flags.DEFINE_integer("seed", 0, "Seeds every random draw.", lower_bound=0)
+_HOLDOUT = flags.DEFINE_float(
+    "holdout", None, "Share of the good images that is not fitted on: the threshold of the verdict "
+    f"is found from them. Default: {HOLDOUT_OF_FOLDERS} with --dataset=folder, else 0 (no "
+    "threshold).",
+)  # fmt: skip
+_THRESHOLD_QUANTILE = flags.DEFINE_float(
+    "threshold_quantile", 0.95, "The threshold is this quantile of the scores of the good images "
+    "held out: 1 minus the share of good parts that may be flagged.",
+)  # fmt: skip
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be done and needed; write nothing.")
 _LIST = flags.DEFINE_bool("list", False, "List methods, backbones and datasets.")
 _SAVE_PREDICTIONS = flags.DEFINE_bool(
@@ -98,6 +110,25 @@ def find_categories(dataset: str) -> list[str]:
     return [choose("--category (in the cache)", name, found) for name in wanted]
 
 
+def _find_holdout() -> float:
+    """The share of good images to hold out. Raises UserError where it makes no sense."""
+    share = _HOLDOUT.value
+    if _CHECKPOINT.value:
+        if share:
+            raise UserError("--holdout: with --checkpoint nothing is fitted; leave it out")
+        return 0.0
+    if share is None:
+        share = HOLDOUT_OF_FOLDERS if _DATASET.value == "folder" else 0.0
+    if not 0 <= share < 1:
+        raise UserError(f"--holdout={share}: expected a share from 0 to below 1")
+    check_quantile(_THRESHOLD_QUANTILE.value)
+    if share and _RESULTS_DIR.value:
+        raise UserError(
+            "--results_dir: its tables hold detectors fitted on all good images; add --holdout=0"
+        )
+    return share
+
+
 def _decoded_dir() -> str | None:
     return str(devices.cache_dir() / "decoded") if devices.cache_dir() else None
 
@@ -120,18 +151,20 @@ def main() -> int:
             "--results_dir: its tables hold figures at the size that the method sees; leave it "
             "out with --full_resolution_metrics"
         )
+    holdout = _find_holdout()
     parallel = devices.start_jax()
     say = partial(print, flush=True) if hosts.is_first() else lambda text: None
     options = cell.Options(
         _SAVE_PREDICTIONS.value, _SAVE_HEATMAPS.value, _FULL_RESOLUTION.value, _BENCHMARK_PRO.value,
         _CHECKPOINT_EVERY.value, _KEEP_CHECKPOINTS.value, _TENSORBOARD.value,
+        _THRESHOLD_QUANTILE.value,
     )  # fmt: skip
     rows = {}
     for category in categories:
         plan = cell.Plan(
             _METHOD.value, _PRESET.value, overrides, config, _SEED.value, _WEIGHTS.value,
             "python -m experiments.run " + " ".join(sys.argv[1:]),
-            Path(_CHECKPOINT.value) if _CHECKPOINT.value else None,
+            Path(_CHECKPOINT.value) if _CHECKPOINT.value else None, holdout,
         )  # fmt: skip
         say(f"== {methods.get(plan.method).title}, {_DATASET.value}/{category}")
         timings = Timings()
@@ -140,7 +173,9 @@ def main() -> int:
                 _DATASET.value, _DATA_DIR.value, category, geometry, _decoded_dir(),
                 _SEED.value, progress=track if hosts.is_first() else untracked,
             )  # fmt: skip
-        say(f"{len(data.train)} good images to fit on, {len(data.test)} to test "
+        data = data.hold_out(holdout, _SEED.value)
+        apart = f", {len(data.held_out)} to find the threshold" if data.held_out else ""
+        say(f"{len(data.train)} good images to fit on{apart}, {len(data.test)} to test "
             f"({int(data.labels.sum())} defective), {geometry.crop} px")  # fmt: skip
         if _DRY_RUN.value:
             cell.check_images(data)
@@ -153,7 +188,7 @@ def main() -> int:
         if len(categories) > 1:
             run_dir /= category
         result = cell.run_cell(plan, data, run_dir, parallel, options, timings, say)
-        if result is None:
+        if result is None or not result["metrics"]:  # another host's, or there was no test image
             continue
         rows[category] = result["metrics"]
         if _RESULTS_DIR.value:

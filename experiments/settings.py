@@ -13,7 +13,7 @@ from imvad_jax.errors import UserError, choose
 from imvad_jax.methods.base import config_from_strings
 
 # What must be equal for two runs to be the same run.
-IDENTITY = ("method", "config", "dataset", "category", "seed", "weights")
+IDENTITY = ("method", "config", "dataset", "category", "seed", "weights", "holdout")
 # What must be equal for two runs to share a fitted detector.
 DETECTOR = ("method", "config", "seed", "weights")
 
@@ -60,6 +60,8 @@ def difference(old: dict, new: dict, keys: tuple[str, ...] = IDENTITY) -> str:
     def flat(record: dict) -> dict:
         record = methods.with_newer_fields(record)
         kept = json.loads(json.dumps({key: record.get(key) for key in keys}))
+        if "holdout" in kept:
+            kept["holdout"] = kept["holdout"] or 0.0  # records from before there was any
         weights = kept.get("weights") or {}
         kept["weights"] = weights.get("sha256") or weights.get("source")
         return kept | {f"config.{k}": v for k, v in (kept.pop("config") or {}).items()}

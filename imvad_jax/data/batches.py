@@ -23,6 +23,10 @@ class Images(Protocol):
         """Batches in the given order (file order by default); the last one is padded."""
         ...
 
+    def take(self, numbers: Sequence[int]) -> "Images":
+        """The images of these numbers alone, in this order."""
+        ...
+
 
 def padded_order(count: int, batch_size: int, order: Sequence[int] | None) -> np.ndarray:
     """Image numbers `[ceil(n / B) * B]`, int32; -1 marks padding."""
@@ -39,6 +43,9 @@ class ArrayImages:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def take(self, numbers):
+        return ArrayImages(self.images[np.asarray(numbers, int)])
 
     def batches(self, batch_size, order=None):
         for index in padded_order(len(self), batch_size, order).reshape(-1, batch_size):

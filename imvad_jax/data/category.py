@@ -26,8 +26,8 @@ DECODE_BATCH = 32
 class CategoryData:
     """The images of one category at one geometry.
 
-    `masks` are bool `[T, H, W]`, `None` where the dataset has none; `files` is `None` when only a
-    cache was there.
+    `train` are all good images until `hold_out` divides them. `masks` are bool `[T, H, W]`, `None`
+    where the dataset has none; `files` is `None` when only a cache was there.
     """
 
     dataset: str
@@ -40,6 +40,37 @@ class CategoryData:
     test_defects: list[str]
     masks: np.ndarray | None
     files: layouts.Category | None
+    held_out: Images | None = None  # good images that are not fitted on
+    held_out_names: list[str] = dataclasses.field(default_factory=list)
+
+    def hold_out(self, share: float, seed: int) -> "CategoryData":
+        """The category with a share of its good images (one at least), drawn by `seed`, held out.
+
+        A share of 0 holds none out.
+
+        Raises:
+          UserError: a share outside [0, 1), or nothing would be left to fit on.
+        """
+        if not 0 <= share < 1:
+            raise UserError(f"--holdout={share}: expected a share from 0 to below 1")
+        if not share:
+            return self
+        total = len(self.train)
+        count = max(round(share * total), 1)
+        if count >= total:
+            raise UserError(
+                f"--holdout={share}: {total} good images are too few to hold {count} of them out; "
+                "give more, or --holdout=0 (the run then has no threshold)"
+            )
+        order = np.random.default_rng([seed, total]).permutation(total)
+        out, kept = np.sort(order[:count]), np.sort(order[count:])
+        return dataclasses.replace(
+            self,
+            train=self.train.take(kept),
+            train_names=[self.train_names[number] for number in kept],
+            held_out=self.train.take(out),
+            held_out_names=[self.train_names[number] for number in out],
+        )
 
     @property
     def labels(self) -> np.ndarray:

@@ -4,12 +4,17 @@ import dataclasses
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from imvad_jax.errors import UserError
 
-# 100 megapixels: line-scan images pass, a decompression bomb does not.
-Image.MAX_IMAGE_PIXELS = 100_000_000
+MAX_PIXELS = 100_000_000  # line-scan images pass, a decompression bomb does not
+# Pillow refuses twice as much and warns in between, by filters that threads must not touch.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+# What Pillow raises on damaged files; a TypeError where a TIFF lacks its size.
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError)
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I")
 _GREY = ("1", "L", "LA", "La", "F", *_SIXTEEN_BIT)
@@ -49,17 +54,25 @@ def read_image(path: str) -> Image.Image:
       UserError: the file is missing, truncated, no image, or too large; it is named.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image.load()
-                image = ImageOps.exif_transpose(image)
-                return _to_eight_bits(image)
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(
+                    f"{image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read"
+                )
+            image.load()
+            image = ImageOps.exif_transpose(image)
+            return _to_eight_bits(image)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError,
-            Image.DecompressionBombWarning) as error:  # fmt: skip
-        raise UserError(f"{path}: not a readable image ({error})") from None
+    except Image.DecompressionBombError:
+        raise UserError(
+            f"{path}: not a readable image (too large; at most {MAX_PIXELS:,} pixels are read)"
+        ) from None
+    except UnidentifiedImageError:
+        raise UserError(f"{path}: not a readable image (of no known format)") from None
+    except DAMAGED as error:
+        reason = getattr(error, "strerror", None) or error  # else it names the path once more
+        raise UserError(f"{path}: not a readable image ({reason})") from None
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
@@ -83,13 +96,15 @@ def _shape(image: Image.Image, geometry: Geometry) -> Image.Image:
     return image.crop((start, start, stop, stop))
 
 
-def load_image(path: str, geometry: Geometry) -> np.ndarray:
-    """Reads one image as uint8 `[crop, crop, C]`; C is 1 for grey files, else 3.
-
-    Raises UserError as `read_image`.
-    """
-    array = np.asarray(_shape(read_image(path), geometry))
+def to_array(image: Image.Image, geometry: Geometry) -> np.ndarray:
+    """What a method sees of an image: uint8 `[crop, crop, C]`; C is 1 for grey images, else 3."""
+    array = np.asarray(_shape(image, geometry))
     return array[..., None] if array.ndim == 2 else array
+
+
+def load_image(path: str, geometry: Geometry) -> np.ndarray:
+    """Reads one image as `to_array` gives it. Raises UserError as `read_image`."""
+    return to_array(read_image(path), geometry)
 
 
 def read_mask(path: str, image_path: str) -> np.ndarray:

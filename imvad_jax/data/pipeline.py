@@ -54,6 +54,10 @@ class FileImages:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def take(self, numbers):
+        """The images of these numbers alone."""
+        return FileImages([self.paths[number] for number in numbers], self.geometry)
+
     def batches(self, batch_size, order=None):
         """Yields batches in order.
 

@@ -35,6 +35,19 @@ def f1_max(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     return float(ranking.threshold[best]), float(f1[best])
 
 
+def f1_at(scores: np.ndarray, labels: np.ndarray, threshold: float) -> float:
+    """Returns the F1 of calling every score >= `threshold` anomalous; NaN if no label is 1.
+
+    Raises:
+      UserError: as `image_metrics`.
+    """
+    scores, labels = image_inputs(scores, labels)
+    if not labels.any():
+        return math.nan
+    called = scores >= threshold
+    return float(2 * (called & labels).sum() / (called.sum() + labels.sum()))
+
+
 def quantile_threshold(good_scores: np.ndarray, quantile: float) -> float:
     """Returns the `quantile` of the scores of good images, linear between neighbours, in float64.
 

@@ -200,7 +200,7 @@ def _cut(text: str, keep: int) -> str:
     return text[: keep // 2] + "…" + text[len(text) - (keep - keep // 2) :]
 
 
-def picture_names(paths: Iterable[str]) -> list[str]:
+def picture_names(paths: Iterable[str], suffix: str = ".png") -> list[str]:
     """A file name for each sample path, unique also where capitals do not count.
 
     `broken_large/000.png` becomes `broken_large-000.png`. Names depend on the paths and their
@@ -210,10 +210,10 @@ def picture_names(paths: Iterable[str]) -> list[str]:
     for path in paths:
         stem = re.sub(r"\.[A-Za-z]{1,5}$", "", str(path).strip("/"))
         stem = re.sub(r"[^\w.=+-]", "_", re.sub(r"[/\\]+", "-", stem)) or "image"
-        name, number = f"{stem}.png", 1
+        name, number = f"{stem}{suffix}", 1
         while name.lower() in taken:
             number += 1
-            name = f"{stem}-{number}.png"
+            name = f"{stem}-{number}{suffix}"
         taken.add(name.lower())
         names.append(name)
     return names

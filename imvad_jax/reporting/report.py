@@ -1,20 +1,19 @@
 """Pages of a finished run: one report a category, one index over several."""
 
-import functools
 import json
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
 
-import jinja2
 import numpy as np
 from PIL import Image
 
 from imvad_jax.errors import UserError
+from imvad_jax.evaluation import Calibration, read_calibration
 from imvad_jax.reporting import plots, published
 from imvad_jax.reporting.heatmaps import picture_names
 from imvad_jax.reporting.metric_names import METRICS, format_value
+from imvad_jax.reporting.page import render
 from imvad_jax.reporting.table import Rows, average_row
 
 MOST_CONFUSED = 6  # images of each kind in the first gallery
@@ -51,7 +50,7 @@ def write_report(run_dir: str | Path) -> Path:
             predictions = {key: file[key] for key in _PREDICTIONS}
             predictions["with_maps"] = "anomaly_map" in file
     context = {
-        **_settings_context(record),
+        **_settings_context(record, read_calibration(run_dir)),
         **_metrics_context(record, metrics),
         **_timings_context(timings),
         **_gallery_context(predictions, run_dir / "heatmaps"),
@@ -107,25 +106,8 @@ def _link(workdir: Path, category: str) -> str | None:
     return f"{quote(category)}/report.html" if exists else None
 
 
-@functools.cache
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FunctionLoader(_template),
-        autoescape=True,  # file and folder names are other people's text
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _template(name: str) -> str:
-    return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
-
-
 def _write(path: Path, template: str, context: Mapping) -> Path:
-    style = _template("style.css")
-    page = _environment().get_template(template).render(context, style=style)
-    path.write_text(page, encoding="utf-8")
+    path.write_text(render(template, context), encoding="utf-8")
     return path
 
 
@@ -158,7 +140,7 @@ def image_size(config: Mapping) -> str:
     return f"{size} px, cropped to {crop}" if crop and crop != size else f"{size} px"
 
 
-def _settings_context(record: Mapping) -> dict:
+def _settings_context(record: Mapping, calibration: Calibration | None) -> dict:
     config, weights = record.get("config") or {}, record.get("weights")
     backbone = config.get("backbone", "none")
     sha = (weights or {}).get("sha256")
@@ -173,6 +155,7 @@ def _settings_context(record: Mapping) -> dict:
         ("image size", image_size(config)),
         ("seed", record.get("seed")),
         ("fitted on", f"{trained_on} good images, named in config.json"),
+        ("verdict", calibration.describe() if calibration else "no good image was held out"),
         ("versions", ", ".join(f"{k} {v}" for k, v in (record.get("versions") or {}).items())),
         ("commit", record.get("commit")),
         ("hardware", record.get("hardware")),

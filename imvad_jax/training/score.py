@@ -1,7 +1,8 @@
 """Scores images with a fitted detector: one compiled program for all batches."""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -12,6 +13,8 @@ from imvad_jax.training import hosts
 from imvad_jax.training.job import as_float, in_flight, silent_progress
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.timing import Timings
+
+B = TypeVar("B")  # a kind of batch
 
 
 class Scores(NamedTuple):
@@ -31,6 +34,26 @@ def scoring_step(detector: Detector, devices: tuple):
     return Parallel(devices).compile(step, split=(False, True))
 
 
+def score_batches(
+    detector: Detector, variables: dict, batches: Iterable[B], parallel: Parallel
+) -> Iterator[tuple[Scores, B]]:
+    """Scores batches as they come, in order; each is given back with the scores of all its rows.
+
+    Two batches are in flight: while one is computed the next is read and the last one handed out.
+
+    Args:
+      batches: Anything with `images`, uint8 `[B, H, W, 3]`, always of one shape; B a multiple of
+        the number of devices.
+      parallel: Devices of this host.
+    """
+    step = scoring_step(detector.without_epochs(), tuple(parallel.devices))
+    variables = parallel.replicate(variables)
+    for (score, maps), batch in in_flight(
+        lambda batch: step(variables, parallel.split(batch.images)), batches
+    ):
+        yield Scores(parallel.join(score), None if maps is None else parallel.join(maps)), batch
+
+
 def score(
     detector: Detector,
     variables: dict,
@@ -48,25 +71,20 @@ def score(
     timings = timings or Timings()
     parallel = parallel.here()
     batch_size = parallel.batch_size(batch_size or detector.config.batch_size)
-    step = scoring_step(detector.without_epochs(), tuple(parallel.devices))
-    variables = parallel.replicate(variables)
     order = hosts.equal_share(len(images))
     done = progress(len(order), "score")
     scores = np.zeros(len(order), np.float32)
     maps = None
     finished = 0
     batches = timings.wait(images.batches(batch_size, order), "score")
-    for prediction, batch in in_flight(
-        lambda batch: step(variables, parallel.split(batch.images)), batches
-    ):
+    for found, batch in score_batches(detector, variables, batches, parallel):
         rows = slice(finished, finished + int(batch.valid.sum()))
         finished = rows.stop
-        scores[rows] = parallel.join(prediction.score)[batch.valid]
-        if prediction.anomaly_map is not None:
-            found = parallel.join(prediction.anomaly_map)[batch.valid]
+        scores[rows] = found.image[batch.valid]
+        if found.maps is not None:
             if maps is None:
-                maps = np.zeros((len(order), *found.shape[1:]), np.float32)
-            maps[rows] = found
+                maps = np.zeros((len(order), *found.maps.shape[1:]), np.float32)
+            maps[rows] = found.maps[batch.valid]
         done(rows.stop - rows.start)
     return jax.tree.map(
         lambda rows: hosts.gather(rows).reshape(-1, *rows.shape[1:])[: len(images)],

@@ -162,8 +162,20 @@ def test_folder_without_test_images_is_fitted_and_stored(call, tmp_path):
     for i in range(4):
         write_image(tmp_path / "mine/train/good" / f"{i}.png", i)
     status, out, _ = call("--dataset=folder", data_dir=tmp_path / "mine")
-    assert status == 0 and "nothing to evaluate" in out
+    assert status == 0 and "nothing to evaluate" in out and "image AUROC" not in out
     assert (tmp_path / "run/checkpoint").is_dir()
+    # A folder of images alone serves as well.
+    given = ("--dataset=folder", "--holdout=0.5", "--threshold_quantile=1")
+    images = tmp_path / "mine/train/good"
+    status, out, _ = call(*given, method="raw_color", workdir="other", data_dir=images)
+    assert status == 0 and "2 good images to fit on, 2 to find the threshold" in out
+    assert "it flags 1 of them" in out and "experiments.predict --workdir=" in out
+    found = read(tmp_path / "other/calibration.json")
+    assert found["count"] == 2 and found["quantile"] == 1
+    status, out, (error,) = call(
+        "--dataset=folder", "--holdout=0", method="raw_color", workdir="other", data_dir=images
+    )
+    assert status == 2 and "holdout 0.5 there, 0.0 now" in error
 
 
 def test_folder_without_masks_has_image_metrics_only(call, tmp_path, data):
@@ -173,6 +185,7 @@ def test_folder_without_masks_has_image_metrics_only(call, tmp_path, data):
     assert call("--dataset=folder")[0] == 0
     metrics = read(tmp_path / "run/metrics.json")
     assert metrics["image_auroc"] is not None and metrics["pixel_pro"] is None
+    assert 0 <= metrics["image_f1"] <= metrics["image_f1_max"] <= 1
 
 
 @pytest.mark.slow
@@ -222,6 +235,9 @@ BAD_FLAGS = {
     "--metod=padim": "Did you mean",
     "stray": "unexpected argument 'stray'",
     "--checkpoint=nowhere": "no finished run",
+    "--holdout=1": "--holdout=1",
+    "--holdout=0.99": "6 good images are too few to hold 6 of them out",
+    "--threshold_quantile=95": "expected a number from 0.5 to 1",
     "--batch_size=4000000": "--batch_size",
 }
 

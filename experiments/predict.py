@@ -1,0 +1,107 @@
+"""Scores new images with the fitted detector of a run: verdicts, outlines, and a page to look at.
+
+    python -m experiments.predict --workdir=RUN --input=PARTS --output=DIR
+
+--input is a file, a folder or a pattern, and may be given several times. DIR then holds index.html,
+results.csv, results.json and heatmaps/. Exit status: 0, all files were scored; 3, some could not be
+read and were left out (all reports name them); 2, nothing could be done, or --on_bad_image=error
+met such a file (what was scored before is written).
+"""
+
+import sys
+import warnings
+from pathlib import Path
+
+from absl import flags
+
+from experiments import devices, predictor, program
+from imvad_jax.data.inputs import find_images
+from imvad_jax.errors import UserError, choose
+from imvad_jax.evaluation.calibration import check_quantile, read_calibration
+
+SKIPPED = 3  # exit status: done, but for files that could not be read
+NAMED = 20  # such files named on the terminal; all are named in the results
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a finished run of experiments.run.")
+_INPUT = flags.DEFINE_multi_string(
+    "input", [], "Images to score: a file, a folder with all below it, or a quoted pattern such "
+    "as 'parts/*.png'. May be given several times.",
+)  # fmt: skip
+_OUTPUT = flags.DEFINE_string("output", None, "Directory to write to; an earlier result in it is "
+                              "replaced.")  # fmt: skip
+_ON_BAD_IMAGE = flags.DEFINE_string(
+    "on_bad_image", "skip", "What is done about a file that cannot be read: skip or error."
+)
+_THRESHOLD = flags.DEFINE_float(
+    "threshold", 0.5, "Images with at least this score are called defective; 0.5 is the calibrated "
+    "threshold.",
+)  # fmt: skip
+_GOOD = flags.DEFINE_multi_string(
+    "good", [], "Good images that the detector was not fitted on, as --input: the thresholds are "
+    "found from them instead of those of the run.",
+)  # fmt: skip
+_QUANTILE = flags.DEFINE_float(
+    "threshold_quantile", 0.95, "With --good: the threshold is this quantile of their scores."
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 0, "Images a batch; 0: as the run's configuration says.", lower_bound=0
+)
+_PICTURE_SIZE = flags.DEFINE_integer(
+    "picture_size", 768, "Longest side of the heat maps written, in pixels.", lower_bound=64
+)
+_PAGE_IMAGES = flags.DEFINE_integer(
+    "page_images", 500, "How many images the page shows, the worst; their pictures lie in it. "
+    "All are counted there and listed in results.csv.", lower_bound=0,
+)  # fmt: skip
+flags.adopt_module_key_flags(devices)
+
+
+def main() -> int:
+    """The program."""
+    for name in ("workdir", "input", "output"):
+        if not flags.FLAGS[name].value:
+            raise UserError(f"--{name} is missing; see --help")
+    if flags.FLAGS.num_processes != 1:
+        raise UserError(
+            "--num_processes: prediction runs in one process; give each its own --input"
+        )
+    choose("--on_bad_image", _ON_BAD_IMAGE.value, ("skip", "error"))
+    check_quantile(_QUANTILE.value)
+    if not 0 < _THRESHOLD.value < 1:
+        raise UserError(f"--threshold={_THRESHOLD.value}: expected a number between 0 and 1")
+    run_dir, output = Path(_WORKDIR.value), Path(_OUTPUT.value)
+    record = predictor.read_run(run_dir)
+    calibration = read_calibration(run_dir)
+    if calibration is None and not _GOOD.value:
+        raise UserError(
+            f"--workdir={run_dir}: this run has no threshold; name good images that it was not "
+            "fitted on by --good, or fit anew with --holdout=0.2"
+        )
+    paths = find_images(_INPUT.value, leave_out=output / "heatmaps")
+    good = find_images(_GOOD.value, flag="--good") if _GOOD.value else []
+    # Pillow speaks of damaged metadata by warnings that name no file.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    fitted = predictor.Fitted(run_dir, record, devices.start_jax())
+    if good:
+        calibration = predictor.calibrate_from(fitted, good, _QUANTILE.value, _BATCH_SIZE.value)
+    print(calibration.describe(), flush=True)
+    options = predictor.Options(
+        _THRESHOLD.value, _ON_BAD_IMAGE.value, _BATCH_SIZE.value, _PICTURE_SIZE.value,
+        _PAGE_IMAGES.value,
+    )  # fmt: skip
+    command = "python -m experiments.predict " + " ".join(sys.argv[1:])
+    found = predictor.predict(fitted, calibration, paths, output, options, command)
+    for name, reason in found.unreadable[:NAMED]:
+        print(f"not scored: {name}: {reason}", file=sys.stderr)
+    if len(found.unreadable) > NAMED:
+        print(f"... and {len(found.unreadable) - NAMED} more, see results.csv", file=sys.stderr)
+    print(
+        f"{len(found.images)} images scored: {found.defective} defective, "
+        f"{len(found.images) - found.defective} good; {len(found.unreadable)} files not scored\n"
+        f"written to {output}; open index.html there"
+    )
+    return SKIPPED if found.unreadable else 0
+
+
+if __name__ == "__main__":
+    program.run(main)

@@ -1,0 +1,256 @@
+"""What experiments.predict does: a fitted detector restored, files scored, reports written."""
+
+import dataclasses
+import json
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from experiments import settings
+from imvad_jax import methods
+from imvad_jax.data.decode import Geometry
+from imvad_jax.data.inputs import display_names
+from imvad_jax.data.stream import Decoded, decode_files, picture_batches
+from imvad_jax.errors import UserError
+from imvad_jax.evaluation import Calibration, calibrate
+from imvad_jax.files import write_atomically
+from imvad_jax.reporting import predictions
+from imvad_jax.reporting.heatmaps import picture_names
+from imvad_jax.reporting.overlay import present
+from imvad_jax.reporting.progress import tqdm_progress
+from imvad_jax.training import checkpoint
+from imvad_jax.training.parallel import Parallel
+from imvad_jax.training.score import score_batches
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How images are scored and shown."""
+
+    threshold: float = 0.5  # of the verdict, on the scale where 0.5 is the calibrated one
+    on_bad_image: str = "skip"  # or error
+    batch_size: int = 0  # 0: the configuration's
+    picture_size: int = 768  # longest side of the heat maps written, pixels
+    page_images: int = 500  # shown on the page
+
+
+class Fitted:
+    """The detector of a finished run, ready to score files."""
+
+    def __init__(self, run_dir: Path, record: dict, parallel: Parallel):
+        self.run_dir, self.record = run_dir, record
+        self.config = settings.config_of(methods.with_newer_fields(record))
+        self.detector = methods.make(record["method"], self.config)
+        self.variables = checkpoint.load_variables(run_dir)
+        self.geometry = Geometry(self.config.image_size, self.config.input_size)
+        self.parallel = parallel
+
+    def score(
+        self,
+        paths: Sequence[str],
+        on_bad: Callable[[Decoded], None],
+        picture_size: int,
+        batch_size: int = 0,
+    ) -> Iterator[tuple[Decoded, float, np.ndarray | None]]:
+        """Yields file, score and map of each readable file, in order; the others go to `on_bad`."""
+        batch_size = batch_size or self.config.batch_size
+        # A single image is not scored as a batch of 32; powers of 2, so that programs are reused.
+        batch_size = min(batch_size, 1 << (len(paths) - 1).bit_length())
+        batch_size = self.parallel.batch_size(batch_size)
+        files = decode_files(paths, self.geometry, picture_size, ahead=batch_size)
+        batches = picture_batches(files, batch_size, on_bad)
+        for found, batch in score_batches(self.detector, self.variables, batches, self.parallel):
+            for row, file in enumerate(batch.files):
+                yield file, float(found.image[row]), None if found.maps is None else found.maps[row]
+
+
+def read_run(run_dir: Path) -> dict:
+    """The record of a finished run. Raises UserError if there is none."""
+    record = settings.read_record(run_dir)
+    if record is not None and checkpoint.has_checkpoint(run_dir):
+        return record
+    inside = sorted(p.name for p in run_dir.glob("*/") if checkpoint.has_checkpoint(p))
+    if inside:
+        raise UserError(
+            f"--workdir={run_dir}: a run of several categories; name the directory of one: "
+            f"{', '.join(inside[:8])}"
+        )
+    what = "the run there is not finished" if record is not None else "no run there"
+    raise UserError(f"--workdir={run_dir}: {what}; expected a finished one of experiments.run")
+
+
+def prepare_output(directory: Path) -> None:
+    """Makes the directory, or empties it of an earlier result.
+
+    Raises:
+      UserError: it holds something else, or cannot be written.
+    """
+    try:
+        marked = (directory / "results.json").is_file()
+        if directory.is_dir() and any(directory.iterdir()) and not marked:
+            raise UserError(
+                f"--output={directory}: holds other files; expected a new or empty directory, or "
+                "an earlier result"
+            )
+        directory.mkdir(parents=True, exist_ok=True)
+        # First, so that a directory left by a killed program is known as a result.
+        write_atomically(directory / "results.json", lambda file: file.write(b"{}\n"))
+        for name in ("results.csv", "index.html"):
+            (directory / name).unlink(missing_ok=True)
+        shutil.rmtree(directory / "heatmaps", ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"--output={directory}: cannot be written ({error.strerror})") from None
+
+
+def calibrate_from(
+    fitted: Fitted, paths: list[str], quantile: float, batch_size: int = 0
+) -> Calibration:
+    """Thresholds from good images. Raises UserError if one of them cannot be read."""
+    names = display_names(paths)
+
+    def refuse(file: Decoded):
+        raise UserError(f"--good: {names[file.number]}: {file.error}")
+
+    done = tqdm_progress(len(paths), "calibrate")
+    scores, maxima, medians = [], [], []
+    for _, score, anomaly_map in fitted.score(paths, refuse, 64, batch_size):
+        scores.append(score)
+        if anomaly_map is not None:
+            maxima.append(anomaly_map.max())
+            medians.append(np.median(anomaly_map))
+        done(1)
+    maps = (np.array(maxima), np.array(medians)) if maxima else (None, None)
+    return calibrate(np.array(scores), names, quantile, *maps)
+
+
+class Writer:
+    """Draws and writes what is found of each image, by threads, and remembers a line of each."""
+
+    def __init__(
+        self,
+        output: Path,
+        names: list[str],
+        fitted: Fitted,
+        calibration: Calibration,
+        options: Options,
+    ):
+        self.output, self.names, self.options = output, names, options
+        self.fitted, self.calibration = fitted, calibration
+        self.heatmaps = picture_names(names, ".jpg")
+        self.thumbnails = predictions.Thumbnails(options.page_images)
+        self.images: list[predictions.Scored] = []
+        self.spool = predictions.Spool()
+        self.unreadable: list[tuple[str, str]] = []
+        self.done = tqdm_progress(len(names), "predict")
+        self._pool = ThreadPoolExecutor()
+        self._pending = deque()
+
+    def add_bad(self, file: Decoded) -> None:
+        """Remembers a file that cannot be read. Raises UserError if it is to end the program."""
+        self.unreadable.append((self.names[file.number], file.error))
+        self.done(1)
+        if self.options.on_bad_image == "error":
+            raise UserError(f"{self.names[file.number]}: {file.error}")
+
+    def add(self, file: Decoded, score: float, anomaly_map: np.ndarray | None) -> None:
+        """Takes an image over; returns before it is written."""
+        if not np.isfinite(score):
+            return self.add_bad(file._replace(error=f"its score is {score}, not a number"))
+        self._pending.append((file, self._pool.submit(self._present, file, anomaly_map), score))
+        if len(self._pending) > 2 * self.fitted.config.batch_size:
+            self._receive()
+
+    def _present(self, file: Decoded, anomaly_map: np.ndarray | None):
+        found = present(
+            file.picture, file.size, anomaly_map, self.calibration.pixel, self.fitted.geometry
+        )
+        if found.heatmap:
+            path = self.output / "heatmaps" / self.heatmaps[file.number]
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(found.heatmap)
+        return found
+
+    def _receive(self) -> None:
+        file, future, raw = self._pending.popleft()
+        found, name = future.result(), self.names[file.number]
+        score = float(self.calibration.image.normalize(raw))
+        self.thumbnails.add(name, score, found.thumbnails)
+        place = box = None
+        if found.regions is not None:
+            place = self.spool.put(json.dumps([region.as_dict() for region in found.regions]))
+            box = found.regions[0].box if found.regions else None
+        self.images.append(
+            predictions.Scored(
+                name, score, raw, *file.size,
+                found.num_regions, box, place,
+                f"heatmaps/{self.heatmaps[file.number]}" if found.heatmap else None,
+            )
+        )  # fmt: skip
+        self.done(1)
+
+    def finish(self, command: str, finished: bool) -> predictions.Predictions:
+        """Writes the reports. `finished` is False where the work was stopped early."""
+        record = self.fitted.record
+        while self._pending:
+            self._receive()
+        self._pool.shutdown()
+        found = predictions.Predictions(
+            title=record["title"],
+            images=self.images,
+            spool=self.spool,
+            unreadable=self.unreadable,
+            threshold=self.options.threshold,
+            calibration=self.calibration,
+            notes=_notes(record, self.fitted.geometry),
+            about={
+                "workdir": str(self.fitted.run_dir),
+                **{key: record[key] for key in ("method", "dataset", "category", "config")},
+                "command": command,
+            },
+            finished=finished,
+        )
+        predictions.write_csv(self.output / "results.csv", found)
+        predictions.write_page(self.output / "index.html", found, self.thumbnails.get())
+        predictions.write_results_json(self.output / "results.json", found)
+        return found
+
+
+def _notes(record: dict, geometry: Geometry) -> list[str]:
+    notes = [note for note in record["notes"] if note.startswith("RANDOM")]
+    if geometry.crop < geometry.size:
+        share = 100 * geometry.crop / geometry.size
+        notes.append(
+            f"The detector looks at the middle {share:.0f} % of the width and height; what lies "
+            "outside is not inspected (fit with --crop_size=0 to change that)."
+        )
+    return notes
+
+
+def predict(
+    fitted: Fitted,
+    calibration: Calibration,
+    paths: Sequence[str],
+    output: Path,
+    options: Options,
+    command: str = "",
+) -> predictions.Predictions:
+    """Scores files and writes the results to `output`.
+
+    Raises:
+      UserError: `output` holds something else; or a file cannot be read and that is to be an error.
+        What was scored before is then written, as it is whatever else ends the work.
+    """
+    prepare_output(output)
+    writer = Writer(output, display_names(paths), fitted, calibration, options)
+    scored = fitted.score(paths, writer.add_bad, options.picture_size, options.batch_size)
+    try:
+        for file, score, anomaly_map in scored:
+            writer.add(file, score, anomaly_map)
+    except BaseException:
+        writer.finish(command, finished=False)
+        raise
+    return writer.finish(command, finished=True)

@@ -1,0 +1,131 @@
+"""Image files decoded by threads ahead of the computation; the unreadable are handed on as such.
+
+For prediction: no TensorFlow, memory independent of the number of files, and a bad file stops
+nothing.
+"""
+
+import os
+import stat
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from imvad_jax.data.decode import DAMAGED, Geometry, read_image, to_array
+from imvad_jax.errors import UserError
+
+MIN_SIDE = 8  # pixels; a smaller image shows no part
+
+
+class Decoded(NamedTuple):
+    """A file as the detector and as a person sees it; or the reason why it cannot be read."""
+
+    number: int  # of the file
+    pixels: np.ndarray | None = None  # uint8 [crop, crop, 3]
+    picture: Image.Image | None = None  # upright, RGB, own aspect
+    size: tuple[int, int] = (0, 0)  # width and height of the upright image, pixels
+    error: str = ""  # why it cannot be read; empty if it can
+
+
+class PictureBatch(NamedTuple):
+    """A batch for the detector and the files that its first rows are; the rest is padding."""
+
+    images: np.ndarray  # uint8 [B, crop, crop, 3]
+    files: list[Decoded]
+
+
+def read_one(path: str) -> Image.Image:
+    """As `read_image`, for files that nobody has looked at: they must hold one picture of a part.
+
+    Raises:
+      UserError: as `read_image`; not a file (a pipe would never end); several pictures (an
+        animation, a document of pages: to score only the first would hide the others; the preview
+        that cameras append to a JPEG does not count); or smaller than 8 pixels.
+    """
+    try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            what = "a folder that cannot be read" if stat.S_ISDIR(mode) else "not a file"
+            raise UserError(f"{path}: {what}")
+        image = read_image(path)
+        with Image.open(path) as again:
+            frames = getattr(again, "n_frames", 1) if again.format != "MPO" else 1
+    except (*DAMAGED, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot be read ({reason})") from None
+    if frames > 1:
+        raise UserError(f"{path}: holds {frames} pictures; expected one")
+    if min(image.size) < MIN_SIDE:
+        raise UserError(
+            f"{path}: {image.width} x {image.height} pixels; expected at least "
+            f"{MIN_SIDE} x {MIN_SIDE}"
+        )
+    return image
+
+
+def _decode(number: int, path: str, geometry: Geometry, side: int) -> Decoded:
+    try:
+        image = read_one(path)
+        pixels = np.empty((geometry.crop, geometry.crop, 3), np.uint8)
+        pixels[:] = to_array(image, geometry)  # grey files broadcast to three channels
+    except UserError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        return Decoded(number, error=reason)
+    picture = image.convert("RGB")
+    picture.thumbnail((side, side), Image.Resampling.BILINEAR)
+    return Decoded(number, pixels, picture, image.size)
+
+
+def decode_files(
+    paths: Sequence[str], geometry: Geometry, side: int, ahead: int
+) -> Iterator[Decoded]:
+    """Decodes files in order by one thread a core, at most `ahead` files before they are asked for.
+
+    Args:
+      paths: Image files.
+      geometry: How they are shaped for the detector.
+      side: Longest side of the picture kept for a person, pixels.
+      ahead: Files.
+    """
+    pending = deque()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            for number, path in enumerate(paths):
+                pending.append(pool.submit(_decode, number, path, geometry, side))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def picture_batches(
+    files: Iterable[Decoded], batch_size: int, on_bad: Callable[[Decoded], None]
+) -> Iterator[PictureBatch]:
+    """Batches of the readable files, the last one padded; the others go to `on_bad` as they come.
+
+    Bad files take no rows, so every batch but the last is full.
+    """
+    rows: list[Decoded] = []
+
+    def batch():
+        images = np.zeros((batch_size, *rows[0].pixels.shape), np.uint8)
+        for row, file in zip(images, rows):
+            row[:] = file.pixels
+        return PictureBatch(images, [file._replace(pixels=None) for file in rows])
+
+    for file in files:
+        if file.error:
+            on_bad(file)
+            continue
+        rows.append(file)
+        if len(rows) == batch_size:
+            yield batch()
+            rows = []
+    if rows:
+        yield batch()
