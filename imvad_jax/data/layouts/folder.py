@@ -1,6 +1,6 @@
 """Any folder: `train/good` (needed), `test/<good or defect>` and `ground_truth` (both optional)."""
 
-from imvad_jax.data.layouts import base, mvtec_ad
+from imvad_jax.data.layouts import base, tree
 
 
 class Folder(base.Layout):
@@ -13,10 +13,10 @@ class Folder(base.Layout):
         root = base.require_directory(data_dir)
         if (root / "train").is_dir():
             return [root.resolve().name]
-        return [n for n in base.subdirectories(root) if (root / n / "train").is_dir()]
+        return tree.category_names(root)
 
     def category(self, data_dir, name, seed=0):
         root = base.require_directory(data_dir)
         inside = "" if (root / "train").is_dir() else name
-        category = mvtec_ad.read_tree(self.name, root, inside, masks="optional")
+        category = tree.read(self.name, root, inside, masks="optional")
         return base.Category(self.name, name, category.train, category.test, category.has_masks)
