@@ -102,7 +102,7 @@ def visa_tree(root: Path) -> Path:
                 f"{listed}/Masks/Anomaly/{i:03}.png"
             )
     split = root / "split_csv" / "1cls.csv"
-    split.parent.mkdir()
+    split.parent.mkdir(exist_ok=True)
     split.write_text("\n".join(rows) + "\n")
     return root
 

@@ -1,4 +1,4 @@
-"""Magnetic-tile defects (Huang, Qiu, Yuan, The Visual Computer 2020); free for research.
+"""Magnetic-tile defects (Huang, Qiu, Yuan, The Visual Computer 2020); no licence stated.
 
 `MT_<kind>/Imgs/*.jpg` with a mask `*.png` of the same name (non-zero is defect). The data has no
 split of its own: 80 % of the free (good) tiles are drawn by the seed for training, the rest and
