@@ -24,7 +24,7 @@ class Sample:
 
     @property
     def label(self) -> int:
-        """1 for defective, 0 for good, as the dataset's own folders or lists say."""
+        """1 for defective, 0 for good: from the folder or list, in KolektorSDD from the mask."""
         return int(self.defect != "good")
 
 
@@ -89,10 +89,10 @@ def subdirectories(directory: Path) -> list[str]:
         return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
 
 
-def require_images(masks: Path, images: Path, suffix: str = "_mask") -> None:
+def require_images(masks: Path, images: Path) -> None:
     """Checks that every mask file or directory in `masks` belongs to an image in `images`.
 
-    They belong together by their names, with or without `suffix` after the mask's.
+    They belong together by their names, with or without `_mask` after the mask's.
 
     Raises:
       UserError: a mask without an image; it is named.
@@ -101,10 +101,9 @@ def require_images(masks: Path, images: Path, suffix: str = "_mask") -> None:
     found = {path.stem: path for path in image_files(masks)}
     found |= {name: masks / name for name in subdirectories(masks)}
     for stem, path in sorted(found.items()):
-        if stem not in names and stem.removesuffix(suffix) not in names:
-            raise UserError(
-                f"{path}: a mask without an image; expected {images / stem.removesuffix(suffix)}.*"
-            )
+        image = stem.removesuffix("_mask")
+        if stem not in names and image not in names:
+            raise UserError(f"{path}: a mask without an image; expected {images / image}.*")
 
 
 def image_mask_pairs(directory: Path, ending: str) -> list[tuple[Path, Path]]:
