@@ -31,7 +31,9 @@ HOLDOUT_OF_FOLDERS = 0.2
 
 _METHOD = flags.DEFINE_string("method", None, "Name of the method.")
 _PRESET = flags.DEFINE_string("preset", "official", "Named configuration: official, benchmark, ...")
-_DATASET = flags.DEFINE_string("dataset", "mvtec_ad", "Layout of the data.")
+_DATASET = flags.DEFINE_string(
+    "dataset", "mvtec_ad", f"Which dataset --data_dir holds: {', '.join(layouts.LAYOUTS)}."
+)
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Directory of the dataset. Left out: the decoded cache is used alone."
 )
@@ -95,7 +97,7 @@ def list_everything() -> None:
         print(f"  {name:18} weights: hub:{spec.hub}@main")
     print("datasets:")
     for name, layout in layouts.LAYOUTS.items():
-        print(f"  {name:10} {layout.expected}")
+        print(f"  {name:12} {layout.expected}")
 
 
 def find_categories(dataset: str) -> list[str]:
