@@ -1,13 +1,10 @@
 """Pages of a finished run: one report a category, one index over several."""
 
-import functools
 import json
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
 
-import jinja2
 import numpy as np
 from PIL import Image
 
@@ -15,6 +12,7 @@ from imvad_jax.errors import UserError
 from imvad_jax.reporting import plots, published
 from imvad_jax.reporting.heatmaps import picture_names
 from imvad_jax.reporting.metric_names import METRICS, format_value
+from imvad_jax.reporting.pages import write_page
 from imvad_jax.reporting.table import Rows, average_row
 
 MOST_CONFUSED = 6  # images of each kind in the first gallery
@@ -55,8 +53,9 @@ def write_report(run_dir: str | Path) -> Path:
         **_metrics_context(record, metrics),
         **_timings_context(timings),
         **_gallery_context(predictions, run_dir / "heatmaps"),
+        "curve": _picture(run_dir / "learning_curve.png"),
     }
-    return _write(run_dir / "report.html", "report.html.j2", context)
+    return write_page(run_dir / "report.html", "report.html.j2", context)
 
 
 def write_index(workdir: str | Path, rows: Rows) -> Path:
@@ -99,34 +98,12 @@ def write_index(workdir: str | Path, rows: Rows) -> Path:
             "cells": [format_value(means[metric.key]) for metric in METRICS],
         },
     }
-    return _write(workdir / "index.html", "index.html.j2", context)
+    return write_page(workdir / "index.html", "index.html.j2", context)
 
 
 def _link(workdir: Path, category: str) -> str | None:
     exists = (workdir / category / "report.html").exists()
     return f"{quote(category)}/report.html" if exists else None
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FunctionLoader(_template),
-        autoescape=True,  # file and folder names are other people's text
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _template(name: str) -> str:
-    return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def _write(path: Path, template: str, context: Mapping) -> Path:
-    style = _template("style.css")
-    page = _environment().get_template(template).render(context, style=style)
-    path.write_text(page, encoding="utf-8")
-    return path
 
 
 def _read_json(path: Path) -> dict:
