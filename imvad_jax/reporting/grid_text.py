@@ -83,6 +83,21 @@ def figure_text(figure: Figure) -> str:
     return format_value(figure.value) + spread
 
 
+def averages(grid: Grid) -> str:
+    """The averages alone, for a terminal."""
+    lines = [["average", *LABELS.values()]]
+    for row in grid.rows:
+        lines.append([row.title, *(cell_text(grid, row, AVERAGE, metric) for metric in LABELS)])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(
+            text.rjust(width) if column else text.ljust(width)
+            for column, (text, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    )
+
+
 def _compared(grid: Grid, row: Row, metric: str, references: list[Reference]) -> list[list[str]]:
     """For each published row that has the metric: its figures, and ours less those."""
     lines = []
