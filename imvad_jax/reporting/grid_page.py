@@ -108,12 +108,8 @@ def _group(
                 ],
             }
         )
-    return {"title": row.title, "info": _info(row), "lines": lines}
-
-
-def _info(row: Row) -> str:
-    backbone = [published.backbone_title(row.backbone)] if row.backbone != "none" else []
-    return " · ".join([*backbone, row.preset])
+    backbone = published.backbone_title(row.backbone) if row.backbone != "none" else "no backbone"
+    return {"title": row.title, "backbone": backbone, "preset": row.preset, "lines": lines}
 
 
 def _signed(ours: float | None, theirs: float | None) -> str:

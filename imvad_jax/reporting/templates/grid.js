@@ -19,7 +19,7 @@ function update() {
     const change = cell.dataset[reference];
     if (change === undefined) { cell.removeAttribute("style"); continue; }
     const strength = Math.min(Math.abs(change) / SCALES[reference], 1) * OPACITY;
-    cell.style.background = `rgba(${change > 0 ? BETTER : WORSE}, ${strength})`;
+    cell.style.setProperty("--tint", `rgba(${change > 0 ? BETTER : WORSE}, ${strength})`);
   }
   for (const end of document.querySelectorAll(".legend .end")) {
     end.textContent = (end.dataset.sign === "-" ? "\u2212" : "+") + SCALES[reference].toFixed(2);
@@ -53,7 +53,6 @@ function sort(heading) {
   table.append(...bodies);
 }
 
-for (const body of original) body.querySelectorAll("tr.ours")[1].classList.add("second");
 for (const heading of table.tHead.rows[0].cells) {
   const button = heading.querySelector("button");
   if (button) button.addEventListener("click", () => sort(heading));
