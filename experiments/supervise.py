@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments.tasks import Task, mark_failed
+from imvad_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +52,11 @@ class Pool:
         self._stopped = False
 
     def run(self, tasks: Sequence[Task], on_event: Callable[[Event | None], None]) -> None:
-        """Runs all tasks; `on_event` is called in this thread, with None when a second passed."""
+        """Runs all tasks; `on_event` is called in this thread, with None when a second passed.
+
+        Raises:
+          UserError: a worker does not start.
+        """
         groups: queue.SimpleQueue[list[Task]] = queue.SimpleQueue()
         for group in by_method(tasks):
             groups.put(group)
@@ -71,6 +76,8 @@ class Pool:
                     continue
                 if event is _ENDED:
                     ended += 1
+                elif isinstance(event, UserError):
+                    raise event
                 else:
                     on_event(event)
         finally:
@@ -90,15 +97,17 @@ class Pool:
                 for task in group:
                     if self._stopped:
                         return
+                    worker = worker or self._start(environment, log)
                     if worker is None:
-                        worker = self._start(environment, log)
+                        return
                     worker = self._one(worker, task, log)
         finally:
             if worker is not None:
                 self._end(worker)
             self._events.put(_ENDED)
 
-    def _start(self, environment: dict, log: Path) -> subprocess.Popen:
+    def _start(self, environment: dict, log: Path) -> subprocess.Popen | None:
+        """A worker that is ready; None if it does not get so far, and then all is over."""
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "ab") as file:
             process = subprocess.Popen(
@@ -106,7 +115,11 @@ class Pool:
                 env={**os.environ, **environment}, text=True,
             )  # fmt: skip
         self._processes.add(process)
-        return process
+        if _answer(process).get("ready"):
+            return process
+        reason = _why(process.wait(), log)
+        self._events.put(UserError(f"a worker does not start: {reason} (see {log})"))
+        return None
 
     def _end(self, process: subprocess.Popen) -> None:
         """Its standard input closes, and it goes."""
@@ -122,9 +135,8 @@ class Pool:
         try:
             worker.stdin.write(task.to_json() + "\n")
             worker.stdin.flush()
-            while (answer := json.loads(worker.stdout.readline() or "{}")).get("ready"):
-                pass
-        except (OSError, ValueError):
+            answer = _answer(worker)
+        except OSError:  # it is gone, and its input with it
             answer = {}
         error = answer.get("error")
         if dead := not answer:
@@ -136,6 +148,14 @@ class Pool:
             self._processes.discard(worker)
         self._events.put(Event(task, time.perf_counter() - start, error))
         return None if dead else worker
+
+
+def _answer(worker: subprocess.Popen) -> dict:
+    """The next line that a worker writes; empty if it has ended, perhaps within the line."""
+    try:
+        return json.loads(worker.stdout.readline() or "{}")
+    except ValueError:
+        return {}
 
 
 def _why(status: int, log: Path) -> str:

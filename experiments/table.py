@@ -227,6 +227,7 @@ def main() -> int:
     mine = tasks.deal(planned, _SHARD.value) if _SHARD.value else planned
     for task in mine:
         tasks.check_same(task)
+    load_grid(WORKDIR.value)  # what is damaged there is better said now
     waiting = [task for task in mine if not task.finished]
     where = f" of shard {_SHARD.value}" if _SHARD.value else ""
     print(f"{len(mine)} cells{where}: {len(mine) - len(waiting)} finished, {len(waiting)} to run "

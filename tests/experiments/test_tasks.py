@@ -151,6 +151,15 @@ def test_a_worker_that_dies_is_replaced_and_its_cell_marked(tmp_path, workers):
             assert stored["error"] == error and stored["method"] == cell.method
 
 
+def test_workers_that_do_not_start_end_the_program_and_mark_nothing(tmp_path):
+    command = [sys.executable, "-c", "import sys; sys.exit('error: --num_devices=99')"]
+    logs = [tmp_path / f"logs/{i}.log" for i in range(2)]
+    pool = supervise.Pool(command, [{}] * 2, logs)
+    with pytest.raises(UserError, match=r"does not start: .*status 1; .*--num_devices=99"):
+        pool.run([task(tmp_path, c) for c in ("padim", "spade", "stpm")], lambda event: None)
+    assert not list(tmp_path.rglob(ERROR))
+
+
 def test_one_worker_keeps_a_methods_cells_together(tmp_path):
     cells = [task(tmp_path, m, c) for c in "ab" for m in ("padim", "spade")]
     groups = supervise.by_method(cells)
