@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -155,7 +154,7 @@ def test_killed_and_started_again_the_table_is_that_of_an_uninterrupted_one(tmp_
     def finished(name):
         return sorted(p.parent for p in (tmp_path / name).rglob("metrics.json"))
 
-    assert start("whole").communicate(timeout=400)[0].count("image AUC") == 9
+    assert start("whole").communicate(timeout=900)[0].count("image AUC") == 9
     killed = start("killed")
     while len(finished("killed")) < 4:
         assert killed.poll() is None, killed.communicate()[0]
@@ -166,9 +165,7 @@ def test_killed_and_started_again_the_table_is_that_of_an_uninterrupted_one(tmp_
     done = {p: (p / "metrics.json").stat().st_mtime_ns for p in finished("killed")}
     time.sleep(3)
     assert 4 <= len(finished("killed")) == len(done) < 9
-    output = start("killed").communicate(timeout=400)[0]
+    output = start("killed").communicate(timeout=900)[0]
     assert output.count("image AUC") == 9 - len(done)
     assert done == {p: (p / "metrics.json").stat().st_mtime_ns for p in done}
     assert files("killed") == files("whole")
-    shutil.rmtree(tmp_path / "killed/padim")
-    assert start("killed").wait(timeout=400) == 0
