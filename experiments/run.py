@@ -68,7 +68,6 @@ _KEEP_CHECKPOINTS = flags.DEFINE_integer(
     "keep_checkpoints", 2, "How many checkpoints of a training are kept.", lower_bound=1
 )
 _TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Write scalars for TensorBoard, too.")
-settings.define_config_flags()
 flags.adopt_module_key_flags(settings)  # --help shows them, too
 flags.adopt_module_key_flags(shared_flags)
 flags.adopt_module_key_flags(devices)

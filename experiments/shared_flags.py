@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from experiments import devices
+from experiments import devices, settings
 from imvad_jax.data import layouts
 from imvad_jax.data.category import cached_categories
 from imvad_jax.errors import choose
@@ -29,6 +29,7 @@ CHECKPOINT_EVERY = flags.DEFINE_integer(
     "checkpoint_every", 0, "Epochs between two checkpoints of a training; 0: about twenty in all.",
     lower_bound=0,
 )  # fmt: skip
+settings.define_config_flags()
 
 
 def find_categories(wanted: list[str]) -> list[str]:

@@ -55,7 +55,6 @@ _ISOLATE = flags.DEFINE_bool(
     "isolate", True, "Make cells in a process of their own, so that one that is killed does not "
     "end the rest; its output goes to logs/ in the work directory. False: in this one.",
 )  # fmt: skip
-settings.define_config_flags()
 for module in (settings, shared_flags, devices):
     flags.adopt_module_key_flags(module)  # --help shows them, too
 
