@@ -86,6 +86,7 @@ def test_a_run_leaves_everything_behind(call, tmp_path, method):
     assert "<html" in (top / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_an_image_only_method_trained_from_scratch_needs_no_weights(call, tmp_path):
     status, out, _ = call("--epochs=1", method="cutpaste")
     assert status == 0 and "--weights is not used" in out
