@@ -6,6 +6,7 @@ Writes benchmark.json and benchmark.png below --workdir. Images are random unles
 some, weights are random unless --weights does. Every field of a method's configuration is a flag.
 """
 
+import importlib.util
 import subprocess
 import sys
 from functools import partial
@@ -143,17 +144,16 @@ def comparisons() -> dict:
     """What measures the same work, by name. Raises UserError where it is not installed."""
     for name in _COMPARE.value:
         choose("--compare", name, ["torch"])
-    if not _COMPARE.value:
-        return {}
-    try:
-        from experiments import compare_torch
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise UserError(
-            "--compare=torch: PyTorch is not installed; pip install torch==2.13.0"
-        ) from None
-    return {"torch": compare_torch.compare}
+    if _COMPARE.value and importlib.util.find_spec("torch") is None:
+        raise UserError("--compare=torch: PyTorch is not installed; pip install torch==2.13.0")
+    return {name: compare_with_torch for name in _COMPARE.value}
+
+
+def compare_with_torch(subject: workloads.Subject) -> dict:
+    """As `compare_torch.compare`; PyTorch is imported only now, after the peak memory is read."""
+    from experiments import compare_torch
+
+    return compare_torch.compare(subject)
 
 
 def measure_one(name: str, config, overrides: dict[str, str]) -> dict:
@@ -195,7 +195,8 @@ def measure_apart(name: str, workdir: Path) -> dict:
         return {"method": name, "error": f"ended by signal {-child.returncode}; out of memory?"}
     if child.returncode:
         return {"method": name, "error": last.removeprefix("error: ")}
-    return benchmarks.read_benchmark(own / "benchmark.json")["records"][0]
+    record = benchmarks.read_benchmark(own / "benchmark.json")["records"][0]
+    return record | {"command": command()}
 
 
 def command() -> str:
@@ -218,6 +219,7 @@ def main() -> int:
     configs = resolve_all(names)
     if not _WORKDIR.value:
         raise UserError("--workdir is missing: name the directory to write to")
+    comparisons()  # says now what is missing
     workdir, records = Path(_WORKDIR.value), []
     for number, name in enumerate(names, 1):
         print(f"== {methods.get(name).title} ({number} of {len(names)})", flush=True)

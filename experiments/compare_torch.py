@@ -20,7 +20,7 @@ from imvad_jax.training.job import as_float
 from imvad_jax.training.score import score
 
 STARTS = 10  # random rows that anchor the first pick of the coreset
-ROWS = 33  # taps of the Gaussian for sigma 4: four sigma to each side
+TRUNCATE = 4  # standard deviations that the Gaussian reaches to each side
 
 
 def compare(subject: Subject) -> dict:
@@ -216,7 +216,7 @@ class Work:
         side = round(distances.shape[1] ** 0.5)
         grid = distances.reshape(-1, 1, side, side)
         x = F.interpolate(grid, size=images.shape[1:3], mode="bilinear", align_corners=False)
-        half = ROWS // 2
+        half = int(TRUNCATE * self.config.sigma + 0.5)
         taps = torch.arange(-half, half + 1, device=x.device, dtype=x.dtype)
         taps = torch.exp(-0.5 * (taps / self.config.sigma) ** 2)
         taps = taps / taps.sum()

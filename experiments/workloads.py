@@ -16,6 +16,7 @@ from experiments.measure import OtherLoad, Samples, measure, peak_memory, ratio,
 from experiments.record import environment
 from imvad_jax import methods
 from imvad_jax.data.batches import ArrayImages, Images
+from imvad_jax.errors import UserError
 from imvad_jax.methods.base import TrainedConfig
 from imvad_jax.reporting.benchmarks import BUSY
 from imvad_jax.training import gradient
@@ -125,7 +126,11 @@ def benchmark(
     record["compare"] = {}
     for name, compare in (comparisons or {}).items():
         say(f"measuring the same in {name}, in turn ...")
-        record["compare"][name] = compare(subject)
+        try:
+            record["compare"][name] = compare(subject)
+        except UserError as error:  # what was measured before stays
+            say(f"note: {error}")
+            record["compare"][name] = {"error": str(error), "parts": {}}
     share = others.share()
     record["others_share"] = share
     if share is not None and share > BUSY:

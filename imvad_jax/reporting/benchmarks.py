@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from imvad_jax.errors import UserError
 from imvad_jax.reporting.plots import GOOD, INK, soften
@@ -181,35 +182,35 @@ def device_line(record: dict) -> str:
 def rate_figure(records: Sequence[dict]) -> Figure:
     """Images a second by method, scoring and training, and the share of a plain product's rate.
 
-    Bars are medians, whiskers go from the slowest repeat to the fastest.
+    Dots are medians, whiskers go from the slowest repeat to the fastest.
     """
     done = [record for record in records if "error" not in record]
-    figure = Figure(figsize=(11, 1.6 + 0.55 * len(done)), layout="constrained")
+    figure = Figure(figsize=(11, 1.9 + 0.55 * len(done)), layout="constrained")
     rate, share = figure.subplots(1, 2, width_ratios=(1.5, 1), sharey=True)
-    kinds = (("scoring", GOOD, -0.19), ("training", "#edae49", 0.19))
-    for kind, color, offset in kinds:
+    for kind, color, offset in (("scoring", GOOD, -0.19), ("training", "#d98200", 0.19)):
         for row, record in enumerate(done):
             part = record.get(kind)
             if not part:
                 continue
             part = part[-1] if kind == "scoring" else part
             value, step = part["images_per_s"], part["step_s"]
-            scale = value * step["median"]
-            whisker = [[value - scale / step["max"]], [scale / step["min"] - value]]
-            ends = {"ecolor": INK, "capsize": 3}
-            rate.barh(row + offset, value, 0.36, color=color, xerr=whisker, error_kw=ends)
-            rate.annotate(f" {number(value)}", (scale / step["min"], row + offset), va="center",
-                          color=INK, fontsize=8)  # fmt: skip
+            slow, fast = (value * step["median"] / step[end] for end in ("max", "min"))
+            whisker = [[value - slow], [fast - value]]
+            rate.errorbar(value, row + offset, xerr=whisker, fmt="o", color=color, capsize=3)
+            rate.annotate(f"  {number(value)}", (fast, row + offset), va="center", color=INK,
+                          fontsize=8)  # fmt: skip
             percent = 100 * part["flops_per_s"] / record["product"]["flops_per_s"]
             share.barh(row + offset, percent, 0.36, color=color)
-        rate.barh(0, 0, color=color, label=kind)
-    rate.set(title="images a second", xscale="log")
+        share.barh(0, 0, color=color, label=kind)
+    rate.set(title="images a second", xscale="log", ylim=(len(done) - 0.5, -0.5))
     rate.set_yticks(range(len(done)), [label_of(record) for record in done])
     rate.margins(x=0.15)
+    rate.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    rate.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    rate.xaxis.set_minor_locator(NullLocator())
     share.set(title="FLOP/s, % of a plain matrix product")
     share.set_xlim(left=0)
-    rate.invert_yaxis()
-    rate.legend(frameon=False, labelcolor=INK, fontsize=9)
+    figure.legend(frameon=False, labelcolor=INK, fontsize=9, ncols=2, loc="outside lower center")
     for axes in (rate, share):
         soften(axes)
         axes.grid(axis="x", alpha=0.3)
