@@ -104,25 +104,6 @@ def chosen_methods() -> list[str]:
     return list(dict.fromkeys(choose("--method", m, methods.METHODS) for m in _METHOD.value))
 
 
-def resolve_all(names: list[str]) -> dict[str, tuple[methods.DetectorConfig, dict[str, str]]]:
-    """Configuration and overrides by method. Of several methods each takes the fields it has.
-
-    Raises:
-      UserError: a wrong flag, or one that none of the methods has.
-    """
-    given, found, used = settings.config_overrides(), {}, set()
-    for name in names:
-        own = given
-        if len(names) > 1:
-            fields = methods.get(name).config.__dataclass_fields__
-            own = {key: value for key, value in given.items() if key in fields}
-        used |= own.keys()
-        found[name] = settings.resolve(name, _PRESET.value, own), own
-    for unused in given.keys() - used:
-        raise UserError(f"--{unused}: none of {', '.join(names)} has such a field")
-    return found
-
-
 def load_images(config: methods.DetectorConfig):
     """The images to fit on and to score."""
     if not _DATA_DIR.value:
@@ -166,7 +147,9 @@ def measure_one(name: str, config, overrides: dict[str, str]) -> dict:
         import jax
 
         jax.config.update("jax_enable_compilation_cache", False)
-    plan = cell.Plan(name, _PRESET.value, overrides, config, _SEED.value, _WEIGHTS.value, command())
+    plan = cell.Plan(
+        name, _PRESET.value, overrides, config, _SEED.value, _WEIGHTS.value, command_line()
+    )
     options = workloads.Options(_REPEATS.value, _SECONDS.value, _FIT_REPEATS.value, _KEPT.value)
     source = f"{_DATASET.value}/{_CATEGORY.value}" if _DATA_DIR.value else "random"
     record = workloads.benchmark(
@@ -184,8 +167,8 @@ def measure_apart(name: str, workdir: Path) -> dict:
     own = workdir / name
     (own / "benchmark.json").unlink(missing_ok=True)
     given = [flags.FLAGS[flag].serialize() for flag in flags.FLAGS if flags.FLAGS[flag].present]
-    command = [sys.executable, "-m", "experiments.benchmark", *given, f"--method={name}",
-               f"--workdir={own}"]  # fmt: skip
+    arguments = [*given, f"--method={name}", f"--workdir={own}"]  # the last of a name counts
+    command = [sys.executable, "-m", "experiments.benchmark", *arguments]
     last = ""
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as child:
         for line in child.stderr:
@@ -196,16 +179,17 @@ def measure_apart(name: str, workdir: Path) -> dict:
     if child.returncode:
         return {"method": name, "error": last.removeprefix("error: ")}
     record = benchmarks.read_benchmark(own / "benchmark.json")["records"][0]
-    return record | {"command": command()}
+    return record | {"command": command_line()}
 
 
-def command() -> str:
+def command_line() -> str:
+    """How this program was called."""
     return "python -m experiments.benchmark " + " ".join(sys.argv[1:])
 
 
 def write(workdir: Path, records: list[dict]) -> None:
     """Writes benchmark.json and benchmark.png of what was measured until now."""
-    write_json(workdir / "benchmark.json", {"command": command(), "records": records})
+    write_json(workdir / "benchmark.json", {"command": command_line(), "records": records})
     if any("error" not in record for record in records):
         png = figure_png(benchmarks.rate_figure(records))
         write_atomically(workdir / "benchmark.png", lambda file: file.write(png))
@@ -216,7 +200,7 @@ def main() -> int:
     if _RENDER.value:
         return render()
     names = chosen_methods()
-    configs = resolve_all(names)
+    configs = settings.resolve_all(names, _PRESET.value, settings.config_overrides())
     if not _WORKDIR.value:
         raise UserError("--workdir is missing: name the directory to write to")
     comparisons()  # says now what is missing

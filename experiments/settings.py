@@ -54,6 +54,27 @@ def resolve(method: str, preset: str, overrides: dict[str, str]) -> methods.Dete
     return config
 
 
+def resolve_all(
+    names: list[str], preset: str, overrides: dict[str, str]
+) -> dict[str, tuple[methods.DetectorConfig, dict[str, str]]]:
+    """Configuration and overrides by method. Of several methods each takes the fields that it has.
+
+    Raises:
+      UserError: as `resolve`, and for an override that none of the methods has.
+    """
+    found, unused = {}, set(overrides)
+    for name in names:
+        own = overrides
+        if len(names) > 1:
+            fields = {field.name for field in dataclasses.fields(methods.get(name).config)}
+            own = {key: value for key, value in overrides.items() if key in fields}
+        unused -= own.keys()
+        found[name] = resolve(name, preset, own), own
+    if unused:
+        raise UserError(f"--{min(unused)}: none of {', '.join(names)} has such a field")
+    return found
+
+
 def difference(old: dict, new: dict, keys: tuple[str, ...] = IDENTITY) -> str:
     """What differs between two records in `keys`, in words; empty if nothing does."""
 
