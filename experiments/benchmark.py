@@ -206,10 +206,11 @@ def main() -> int:
     comparisons()  # says now what is missing
     workdir, records = Path(_WORKDIR.value), []
     for number, name in enumerate(names, 1):
-        print(f"== {methods.get(name).title} ({number} of {len(names)})", flush=True)
         if len(names) == 1:
+            print(f"== {methods.get(name).title}", flush=True)
             records.append(measure_one(name, *configs[name]))
         else:
+            print(f"method {number} of {len(names)}", flush=True)
             records.append(measure_apart(name, workdir))
         write(workdir, records)
     for line in dict.fromkeys(benchmarks.device_line(r) for r in records if "error" not in r):

@@ -50,8 +50,6 @@ def _rounds(name: str, params: dict) -> int:
         return params["length"]
     if name == "shard_map":
         return params["mesh"].size
-    if name == "xla_pmap":
-        return params["global_axis_size"]
     return 1
 
 
