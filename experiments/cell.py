@@ -13,13 +13,14 @@ from experiments.full_resolution import full_resolution
 from experiments.record import make_record, write_json, write_npz
 from imvad_jax import backbones, methods
 from imvad_jax.backbones.weights import MissingTensorError, load_weights
-from imvad_jax.data.category import CategoryData
+from imvad_jax.data.category import CategoryData, open_category
+from imvad_jax.data.decode import Geometry
 from imvad_jax.data.pictures import find_pictures, read_pictures
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation import image_metrics, pixel_metrics
 from imvad_jax.reporting import heatmaps, report
 from imvad_jax.reporting.history import History
-from imvad_jax.reporting.progress import tqdm_progress
+from imvad_jax.reporting.progress import tqdm_progress, track, untracked
 from imvad_jax.training import checkpoint, gradient, hosts
 from imvad_jax.training.fit import fit, init_variables
 from imvad_jax.training.job import silent_progress
@@ -60,6 +61,29 @@ class Plan:
     def detector(self) -> methods.Detector:
         """The unfitted detector."""
         return methods.make(self.method, self.config)
+
+
+def open_data(
+    plan: Plan,
+    dataset: str,
+    data_dir: str | None,
+    category: str,
+    decoded_dir: str | None,
+    timings: Timings,
+    say=print,
+) -> CategoryData:
+    """Decodes the images of a category, or takes them from the cache, and says what they are."""
+    geometry = Geometry(plan.config.image_size, plan.config.input_size)
+    with timings.stage("decode"):
+        data = open_category(
+            dataset, data_dir, category, geometry, decoded_dir, plan.seed,
+            progress=track if hosts.is_first() else untracked,
+        )  # fmt: skip
+    data = data.hold_out(plan.holdout, plan.seed)
+    apart = f", {len(data.held_out)} to find the threshold" if data.held_out else ""
+    say(f"{len(data.train)} good images to fit on{apart}, {len(data.test)} to test "
+        f"({int(data.labels.sum())} defective), {geometry.crop} px")  # fmt: skip
+    return data
 
 
 def check_images(data: CategoryData) -> None:
@@ -280,9 +304,7 @@ def evaluate_cell(scores, data, run_dir, options, timings, record, say, calibrat
             write_npz(run_dir / "predictions.npz", predictions)
         if options.save_heatmaps:
             images = (
-                image
-                for batch in data.test.batches(32)
-                for image in batch.images[batch.valid]
+                image for batch in data.test.batches(32) for image in batch.images[batch.valid]
             )
             done = tqdm_progress(len(data.test), "heat maps")
             heatmaps.write_heatmaps(run_dir / "heatmaps", images, predictions, done)

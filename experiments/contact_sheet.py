@@ -45,7 +45,9 @@ _AUGMENTATION = flags.DEFINE_string(
     "augmentation", None, f"What is shown: {', '.join(AUGMENTATIONS)}."
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of the dataset.")
-_DATASET = flags.DEFINE_string("dataset", "mvtec_ad", "Layout of the data.")
+_DATASET = flags.DEFINE_string(
+    "dataset", "mvtec_ad", f"Which dataset --data_dir holds: {', '.join(layouts.LAYOUTS)}."
+)
 _CATEGORY = flags.DEFINE_string("category", None, "Category whose good images are taken.")
 _OUT = flags.DEFINE_string("out", None, "Picture to write (PNG).")
 _SEED = flags.DEFINE_integer("seed", 0, "Seeds the augmentation.", lower_bound=0)

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from imvad_jax.data.category import CategoryData
-from imvad_jax.data.decode import read_image, read_mask
+from imvad_jax.data.decode import read_masks
 from imvad_jax.errors import UserError
 
 
@@ -26,11 +26,7 @@ def full_resolution(
     geometry, lowest = data.geometry, float(maps.min())
     large_maps, masks = [], []
     for small, sample in zip(maps, data.files.test):
-        if sample.mask_path:
-            mask = read_mask(sample.mask_path, sample.path)
-        else:
-            width, height = read_image(sample.path).size
-            mask = np.zeros((height, width), bool)
+        mask = read_masks(sample.mask_paths, sample.path)
         height, width = mask.shape
         start, stop = geometry.offset, geometry.offset + geometry.crop
         rows = [round(edge * height / geometry.size) for edge in (start, stop)]

@@ -52,6 +52,12 @@ def environment(parallel: Parallel) -> dict:
     }
 
 
+def small_result(result: dict) -> dict:
+    """What `run_cell` returns, without its long list of files: a result file."""
+    kept = {key: value for key, value in result.items() if key != "train_files"}
+    return kept | {"backbone": result["config"]["backbone"]}
+
+
 def git_commit() -> str | None:
     """The commit of this checkout, `-dirty` appended where files differ; None outside of one."""
     root = Path(__file__).resolve().parent.parent

@@ -3,14 +3,15 @@
 import dataclasses
 import importlib
 import json
-from pathlib import Path
 
 from absl import flags
 
 from imvad_jax import methods
 from imvad_jax.backbones import BACKBONES
-from imvad_jax.errors import UserError, choose
+from imvad_jax.errors import choose
 from imvad_jax.methods.base import config_from_strings
+from imvad_jax.training.record import config_of as config_of
+from imvad_jax.training.record import read_record as read_record
 
 # What must be equal for two runs to be the same run.
 IDENTITY = ("method", "config", "dataset", "category", "seed", "weights", "holdout")
@@ -90,31 +91,3 @@ def difference(old: dict, new: dict, keys: tuple[str, ...] = IDENTITY) -> str:
     old, new = flat(old), flat(new)
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return "; ".join(f"{key} {old.get(key)} there, {new.get(key)} now" for key in changed)
-
-
-def read_record(run_dir: str | Path) -> dict | None:
-    """The config.json of a run directory, or None if it holds no run.
-
-    Raises:
-      UserError: the file is damaged.
-    """
-    path = Path(run_dir) / "config.json"
-    if not path.is_file():
-        return None
-    try:
-        record = json.loads(path.read_text())
-        if not isinstance(record, dict) or "method" not in record:
-            raise ValueError("no field 'method'")
-        return record
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: not a run's record ({error})") from None
-
-
-def config_of(record: dict) -> methods.DetectorConfig:
-    """The configuration stored in a run's record. Raises UserError if it does not fit."""
-    kind = methods.get(record["method"]).config
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in record["config"].items()}
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise UserError(f"config.json of the run: {error}") from None

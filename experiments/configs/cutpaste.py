@@ -22,7 +22,7 @@ its first 20 steps, which is left out).
         --data_dir=DIR --category=screw --weights=hub:timm/resnet18.tv_in1k@main --workdir=RUN
 
 `demo` is a small ResNet-18 from scratch, because the gradient of EfficientNet's depthwise
-convolutions is slow on a CPU.
+convolutions is slow on a CPU. It sees patches, since drawn defects are small.
 """
 
 from imvad_jax.methods.cutpaste import CutPasteConfig
@@ -64,9 +64,11 @@ def presets() -> dict[str, CutPasteConfig]:
             embedding_layer="layer2",
             variant="union",
             head_dim=64,
-            image_size=64,
-            batch_size=8,
-            epochs=10,
+            image_size=128,
+            patch_size=32,
+            patch_stride=8,
+            batch_size=16,
+            epochs=50,
             steps_per_epoch=30,
             optimizer="adam",
             learning_rate=2e-3,

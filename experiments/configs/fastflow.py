@@ -20,7 +20,11 @@ def presets() -> dict[str, FastFlowConfig]:
         "benchmark": FastFlowConfig(backbone="resnet18"),
         "cpu": FastFlowConfig(backbone="resnet18", epochs=20, batch_size=8, cache_features=True),
         "demo": FastFlowConfig(
-            backbone="efficientnet_lite0", flow_steps=4, epochs=40, batch_size=8
+            backbone="efficientnet_lite0",
+            flow_steps=4,
+            epochs=40,
+            batch_size=8,
+            cache_features=True,
         ),
         "smoke": FastFlowConfig(
             backbone="resnet18",

@@ -1,4 +1,4 @@
-"""Presets of the raw-colour baseline. It has one setting, so all presets are equal.
+"""Presets of the raw-colour baseline. It has one setting, so all but `smoke` are equal.
 
     python -m experiments.run --method=raw_color --dataset=mvtec_ad --data_dir=DIR \\
         --category=all --workdir=RUN
@@ -11,6 +11,6 @@ from imvad_jax.methods.raw_color import RawColorConfig
 
 def presets() -> dict[str, RawColorConfig]:
     """The named configurations."""
-    return dict.fromkeys(("official", "benchmark", "cpu"), RawColorConfig()) | {
+    return dict.fromkeys(("official", "benchmark", "cpu", "demo"), RawColorConfig()) | {
         "smoke": RawColorConfig(image_size=64, grid_size=32)
     }

@@ -19,6 +19,12 @@ def presets() -> dict[str, STPMConfig]:
         "official": STPMConfig(),
         "benchmark": STPMConfig(),
         "cpu": STPMConfig(epochs=40, cache_features=True),
-        "demo": STPMConfig(backbone="efficientnet_lite0", image_size=128, epochs=12, batch_size=16),
+        "demo": STPMConfig(
+            backbone="efficientnet_lite0",
+            image_size=128,
+            epochs=40,
+            batch_size=16,
+            cache_features=True,
+        ),
         "smoke": STPMConfig(image_size=64, epochs=5, batch_size=4, layers=("layer1", "layer2")),
     }

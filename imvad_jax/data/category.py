@@ -130,7 +130,7 @@ def _masks(files: layouts.Category, geometry: Geometry) -> np.ndarray | None:
         return None
     masks = np.zeros((len(files.test), geometry.crop, geometry.crop), bool)
     for row, sample in zip(masks, files.test):
-        row[:] = load_mask(sample.mask_path, sample.path, geometry)
+        row[:] = load_mask(sample.mask_paths, sample.path, geometry)
     return masks
 
 
@@ -149,7 +149,7 @@ def _fingerprint(files: layouts.Category) -> str:
     digest = hashlib.sha256()
     for sample in files.train + files.test:
         digest.update(f"{sample.name}|{sample.defect}".encode())
-        for path in filter(None, (sample.path, sample.mask_path)):
+        for path in (sample.path, *sample.mask_paths):
             stat = os.stat(path)
             digest.update(f"|{stat.st_size}|{stat.st_mtime_ns}".encode())
     return digest.hexdigest()[:12]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -113,24 +114,41 @@ def read_mask(path: str, image_path: str) -> np.ndarray:
     Raises:
       UserError: the mask is unreadable or not of the size of its image.
     """
-    mask = read_image(path)
-    with Image.open(image_path) as image:
-        # EXIF orientations 5 to 8 lie on their side.
-        size = image.size[::-1] if image.getexif().get(0x0112, 1) >= 5 else image.size
+    mask, size = read_image(path), _image_size(image_path)
     if mask.size != size:
         raise UserError(
             f"{path}: mask of {mask.size[0]} x {mask.size[1]} pixels for an image of "
             f"{size[0]} x {size[1]}; they must be equal"
         )
-    return np.asarray(mask.convert("L")) > 0
+    array = np.asarray(mask)
+    return array > 0 if array.ndim == 2 else array.any(-1)
 
 
-def load_mask(path: str | None, image_path: str, geometry: Geometry) -> np.ndarray:
-    """Mask as bool `[crop, crop]` by the benchmark's rule: bilinear, at least one half.
+def read_masks(paths: Sequence[str], image_path: str) -> np.ndarray:
+    """The union of an image's masks at its own size: bool `[H, W]`, empty where there is none.
 
-    `path=None` (a good image) gives an empty mask. Raises UserError as `read_mask`.
+    Raises UserError as `read_mask`.
     """
-    if path is None:
+    if not paths:
+        return np.zeros(_image_size(image_path)[::-1], bool)
+    return np.logical_or.reduce([read_mask(path, image_path) for path in paths])
+
+
+def _image_size(path: str) -> tuple[int, int]:
+    try:
+        with Image.open(path) as image:
+            # EXIF orientations 5 to 8 lie on their side.
+            return image.size[::-1] if image.getexif().get(0x0112, 1) >= 5 else image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: not a readable image ({error})") from None
+
+
+def load_mask(paths: Sequence[str], image_path: str, geometry: Geometry) -> np.ndarray:
+    """An image's masks as bool `[crop, crop]` by the benchmark's rule: bilinear, at least one half.
+
+    No path (a good image) gives an empty mask. Raises UserError as `read_mask`.
+    """
+    if not paths:
         return np.zeros((geometry.crop, geometry.crop), bool)
-    full = Image.fromarray(read_mask(path, image_path).astype(np.uint8) * 255)
+    full = Image.fromarray(read_masks(paths, image_path).astype(np.uint8) * 255)
     return np.asarray(_shape(full, geometry)) >= 128

@@ -12,7 +12,7 @@ MVTec AD must be fetched by hand (its licence asks for it): put the categories i
 import numpy as np
 import tensorflow_datasets as tfds
 
-from imvad_jax.data.decode import read_image, read_mask
+from imvad_jax.data.decode import read_image, read_masks
 from imvad_jax.data.layouts import mvtec_ad
 
 _CITATION = """\
@@ -61,9 +61,7 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, samples):
         for sample in samples:
             image = np.asarray(read_image(sample.path).convert("RGB"))
-            mask = np.zeros(image.shape[:2], bool)
-            if sample.mask_path:
-                mask = read_mask(sample.mask_path, sample.path)
+            mask = read_masks(sample.mask_paths, sample.path)
             yield (
                 sample.name,
                 {

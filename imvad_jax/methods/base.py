@@ -32,7 +32,7 @@ class Prediction(NamedTuple):
 class DetectorConfig:
     """Fields that every method has. Sizes in pixels."""
 
-    backbone: str = "wide_resnet50_2"
+    backbone: str = "wide_resnet50_2"  # a name that --list shows
     image_size: int = 256  # images are resized to this square ...
     crop_size: int = 224  # ... and cropped at the centre to this; 0: no crop
     batch_size: int = 32  # over all devices
@@ -65,11 +65,11 @@ class TrainedConfig(DetectorConfig):
     learning_rate: float = 1e-3
     weight_decay: float = 0.0  # coupled (added to the gradient) but for adamw
     momentum: float = 0.9  # of sgd
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    amsgrad: bool = False
-    schedule: str = "constant"  # or cosine: to zero over all steps; or step:
+    beta1: float = 0.9  # of adam and adamw
+    beta2: float = 0.999  # of adam and adamw
+    epsilon: float = 1e-8  # of adam and adamw
+    amsgrad: bool = False  # the variant of adam and adamw
+    schedule: str = "constant"  # constant; cosine: to zero over all steps; or step:
     decay_at: tuple[float, ...] = (0.8, 0.9)  # after these shares of all steps ...
     decay_factor: float = 0.2  # ... the learning rate is multiplied by this
     gradient_clip: float = 0.0  # largest global norm of the gradient; 0: not clipped

@@ -148,7 +148,7 @@ class CutPaste(base.Detector):
         return full_precision(self.head(self.embed(images, train), train))
 
     def init_parameters(self, images):
-        # Not in training: that would already move the running statistics.
+        # The loss has the same parameters, but augments.
         size = self.config.seen_size
         self.classify(images[:, :size, :size], train=False)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from imvad_jax.evaluation.calibration import Calibration
 from imvad_jax.files import write_atomically
-from imvad_jax.reporting.page import render
+from imvad_jax.reporting import pages
 
 BINS = 50  # of the histogram on the page
 _COLUMNS = ("file", "verdict", "score", "raw_score", "width", "height", "regions", "left", "top",
@@ -198,8 +198,7 @@ def write_page(path: Path, found: Predictions, thumbnails: Mapping[str, tuple[by
         # A name could close the script; numbers can't, but nobody should have to check that.
         "data": json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
     }
-    page = render("predictions.html.j2", context)
-    write_atomically(path, lambda file: file.write(page.encode()))
+    pages.write_page(path, "predictions.html.j2", context)
 
 
 def _histogram(scores: Sequence[float], references: Sequence[float]) -> list[dict]:

@@ -58,14 +58,20 @@ _BACKBONE_TITLES = {
     "deit": "DeiT-B",
     "efficientnet_b4": "EfficientNet-B4",
     "efficientnet_b5": "EfficientNet-B5",
+    "efficientnet_b5_static": "EfficientNet-B5",
+    "efficientnet_lite0": "EfficientNet-Lite0",
     "ensemble_wr101_rnext101_dn201": "ensemble of WRN101-2, ResNeXt-101, DenseNet-201",
     "none": "none",
     "resnet18": "ResNet-18",
     "resnet18_scratch_ensemble": "ensemble of ResNet-18, from scratch",
+    "resnet34": "ResNet-34",
+    "resnet50": "ResNet-50",
+    "tf_efficientnet_b5": "EfficientNet-B5",
     "unet": "own U-Net",
     "vgg": "VGG",
     "vgg16": "VGG-16",
     "vit_b_16": "ViT-B/16",
+    "vit_base_patch16_224": "ViT-B/16",
     "wide_resnet50_2": "WRN50-2",
 }
 _METHOD_KEYS = {
@@ -109,6 +115,11 @@ def benchmark(method: str, category: str, metric: str) -> float | None:
       The figure; None where the table has none.
     """
     return _benchmark().get((method, category, metric))
+
+
+def categories() -> tuple[str, ...]:
+    """The fifteen categories, sorted."""
+    return tuple(sorted({category for _, category, _ in _benchmark()} - {"average"}))
 
 
 def benchmark_table() -> list[dict]:

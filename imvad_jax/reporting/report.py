@@ -13,7 +13,7 @@ from imvad_jax.evaluation import Calibration, read_calibration
 from imvad_jax.reporting import plots, published
 from imvad_jax.reporting.heatmaps import picture_names
 from imvad_jax.reporting.metric_names import METRICS, format_value
-from imvad_jax.reporting.page import render
+from imvad_jax.reporting.pages import write_page
 from imvad_jax.reporting.table import Rows, average_row
 
 MOST_CONFUSED = 6  # images of each kind in the first gallery
@@ -54,8 +54,9 @@ def write_report(run_dir: str | Path) -> Path:
         **_metrics_context(record, metrics),
         **_timings_context(timings),
         **_gallery_context(predictions, run_dir / "heatmaps"),
+        "curve": _picture(run_dir / "learning_curve.png"),
     }
-    return _write(run_dir / "report.html", "report.html.j2", context)
+    return write_page(run_dir / "report.html", "report.html.j2", context)
 
 
 def write_index(workdir: str | Path, rows: Rows) -> Path:
@@ -98,17 +99,12 @@ def write_index(workdir: str | Path, rows: Rows) -> Path:
             "cells": [format_value(means[metric.key]) for metric in METRICS],
         },
     }
-    return _write(workdir / "index.html", "index.html.j2", context)
+    return write_page(workdir / "index.html", "index.html.j2", context)
 
 
 def _link(workdir: Path, category: str) -> str | None:
     exists = (workdir / category / "report.html").exists()
     return f"{quote(category)}/report.html" if exists else None
-
-
-def _write(path: Path, template: str, context: Mapping) -> Path:
-    path.write_text(render(template, context), encoding="utf-8")
-    return path
 
 
 def _read_json(path: Path) -> dict:

@@ -88,7 +88,7 @@ def render_results(results_dir: str | Path) -> str:
     for dataset in sorted({result["dataset"] for result in results}):
         chosen = [result for result in results if result["dataset"] == dataset]
         categories = sorted({result["category"] for result in chosen})
-        parts.append(f"## {_cell(dataset)}\n")
+        parts.append(f"## {markdown_cell(dataset)}\n")
         if len(categories) > 1:
             parts.append(_overview(chosen, len(categories)))
         for category in categories:
@@ -101,8 +101,8 @@ def _overrides(result: Mapping) -> list[tuple[str, str]]:
     return sorted((key, str(value)) for key, value in (result.get("overrides") or {}).items())
 
 
-def _key(result: Mapping, fields: Sequence[str]) -> str:
-    """Equal for equal settings, and sortable."""
+def identity_key(result: Mapping, fields: Sequence[str]) -> str:
+    """Text that is equal where two records agree in `fields`, and sortable."""
     values = {field: result.get(field) for field in fields}
     if "config" in values:  # kept or recomputed, the features are the same
         values["config"] = {k: v for k, v in values["config"].items() if k != "cache_features"}
@@ -115,8 +115,8 @@ def _key(result: Mapping, fields: Sequence[str]) -> str:
 def _groups(results: Sequence[dict], fields: Sequence[str]) -> list[list[dict]]:
     """Results that differ in nothing but what is not in `fields`; the baseline last."""
     groups: dict[str, list[dict]] = {}
-    for result in sorted(results, key=lambda result: (_backbone(result), result["seed"])):
-        groups.setdefault(_key(result, fields), []).append(result)
+    for result in sorted(results, key=lambda result: (backbone_of(result), result["seed"])):
+        groups.setdefault(identity_key(result, fields), []).append(result)
 
     def order(item):
         key, members = item
@@ -125,7 +125,7 @@ def _groups(results: Sequence[dict], fields: Sequence[str]) -> list[list[dict]]:
             first["method"] == BASELINE,
             first["method"],
             first["preset"],
-            _backbone(first),
+            backbone_of(first),
             _overrides(first),
             key,
         )
@@ -133,7 +133,8 @@ def _groups(results: Sequence[dict], fields: Sequence[str]) -> list[list[dict]]:
     return [members for _, members in sorted(groups.items(), key=order)]
 
 
-def _backbone(result: Mapping) -> str:
+def backbone_of(result: Mapping) -> str:
+    """The name of the backbone in a record, `none` without one."""
     return result.get("backbone") or result["config"].get("backbone") or "none"
 
 
@@ -141,7 +142,7 @@ def _name(result: Mapping) -> str:
     return result.get("title") or result["method"]
 
 
-def _settings(result: Mapping) -> str:
+def settings_text(result: Mapping) -> str:
     """Preset and overrides; the backbone has a column of its own, but random weights are named."""
     parts = [result["preset"]]
     parts += [f"{key}={value}" for key, value in _overrides(result) if key != "backbone"]
@@ -189,8 +190,8 @@ def _category(dataset: str, category: str, results: Sequence[dict]) -> str:
         rows.append(
             [
                 name,
-                _settings(first),
-                published.backbone_title(_backbone(first)),
+                settings_text(first),
+                published.backbone_title(backbone_of(first)),
                 _pixels(first),
                 str(len(members)),
                 *figures,
@@ -201,9 +202,9 @@ def _category(dataset: str, category: str, results: Sequence[dict]) -> str:
     if dataset == published.DATASET:
         rows += _published_rows(groups, category)
     columns = (*_LABELS, "seeds", *_FIGURES, "fit s", "score s")
-    lines = [f"### {_cell(category)}\n", _table(columns, rows, _FIRST_NUMBER)]
+    lines = [f"### {markdown_cell(category)}\n", markdown_table(columns, rows, _FIRST_NUMBER)]
     if notes:
-        lines += ["", *(f"[{number}] {_cell(note)}  " for note, number in notes.items())]
+        lines += ["", *(f"[{number}] {markdown_cell(note)}  " for note, number in notes.items())]
     return "\n".join([*lines, "", *_commands(groups), ""])
 
 
@@ -211,7 +212,7 @@ def _published_rows(groups: Sequence[Sequence[dict]], category: str) -> list[lis
     """The benchmark's row of each method, then published rows with a backbone that ours has."""
     backbones: dict[str, set[str]] = {}
     for members in groups:
-        backbones.setdefault(members[0]["method"], set()).add(_backbone(members[0]))
+        backbones.setdefault(members[0]["method"], set()).add(backbone_of(members[0]))
     titles = {members[0]["method"]: _name(members[0]) for members in groups}
     rows = []
     for method in sorted(backbones):
@@ -245,8 +246,8 @@ def _overview(results: Sequence[dict], total: int) -> str:
         rows.append(
             [
                 _name(first),
-                _settings(first),
-                published.backbone_title(_backbone(first)),
+                settings_text(first),
+                published.backbone_title(backbone_of(first)),
                 _pixels(first),
                 f"{len(by_category)} of {total}",
                 *values,
@@ -257,7 +258,7 @@ def _overview(results: Sequence[dict], total: int) -> str:
         "### Averages\n\nPlain means over the categories that have a result (first over their "
         "seeds). Rows over different categories do not compare.\n\n"
     )
-    return text + _table(columns, rows, _FIRST_NUMBER) + "\n"
+    return text + markdown_table(columns, rows, _FIRST_NUMBER) + "\n"
 
 
 def _commands(groups: Sequence[Sequence[dict]]) -> list[str]:
@@ -270,8 +271,10 @@ def _commands(groups: Sequence[Sequence[dict]]) -> list[str]:
             ", ".join(f"{k} {v}" for k, v in sorted((member.get("versions") or {}).items())),
             _weights(member),
         ]
-        name = f"{_cell(_name(member))}, {_cell(_settings(member))}, seed {member['seed']}"
-        lines.append(f"- {name}: {_cell('; '.join(filter(None, made_with)))}")
+        name = f"{_name(member)}, {settings_text(member)}, seed {member['seed']}"
+        lines.append(
+            f"- {markdown_cell(name)}: {markdown_cell('; '.join(filter(None, made_with)))}"
+        )
         if member.get("command"):
             lines.append(f"  `{portable_command(member['command']).replace('`', '')}`")
     return [*lines, "", "</details>"]
@@ -309,14 +312,14 @@ def portable_command(command: str) -> str:
     return re.sub(r"(--\w+[= ])(\S+)", shorten, " ".join(command.split()))
 
 
-def _cell(text: str) -> str:
+def markdown_cell(text: str) -> str:
     """Text that breaks neither a table nor the page."""
     text = " ".join(str(text).split())
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", r"\|")
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], first_number: int) -> str:
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]], first_number: int) -> str:
     """A Markdown table; columns from `first_number` on are set to the right."""
     rules = ["---" if number < first_number else "---:" for number in range(len(columns))]
-    lines = [columns, rules, *([_cell(cell) for cell in row] for row in rows)]
+    lines = [columns, rules, *([markdown_cell(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -67,15 +67,15 @@ def test_mask_by_the_benchmarks_rule(tmp_path):
     image = save(tmp_path / "i.png", np.zeros((4, 4, 3), np.uint8))
     path = save(tmp_path / "m.png", mask)
     resized = np.asarray(Image.fromarray(mask).resize((16, 16), Image.Resampling.BILINEAR))
-    found = load_mask(path, image, Geometry(16, 16))
+    found = load_mask((path,), image, Geometry(16, 16))
     np.testing.assert_array_equal(found, resized >= 127.5)
-    assert not load_mask(None, image, Geometry(16, 16)).any()
+    assert not load_mask((), image, Geometry(16, 16)).any()
 
 
 def test_any_non_zero_value_is_defect(tmp_path):
     image = save(tmp_path / "i.png", np.zeros((8, 8, 3), np.uint8))
     path = save(tmp_path / "m.png", np.eye(8, dtype=np.uint8))
-    assert load_mask(path, image, Geometry(8, 8)).sum() == 8
+    assert load_mask((path,), image, Geometry(8, 8)).sum() == 8
 
 
 def test_mis_sized_mask_is_named_with_both_sizes(tmp_path):

@@ -17,7 +17,7 @@ def test_mvtec(tmp_path):
     ]  # fmt: skip
     assert [s.defect for s in category.test] == ["good"] * 2 + ["scratch"] * 3
     assert [s.label for s in category.test] == [0, 0, 1, 1, 1]
-    assert category.has_masks and category.test[2].mask_path.endswith("scratch/000_mask.png")
+    assert category.has_masks and category.test[2].mask_paths[0].endswith("scratch/000_mask.png")
 
 
 def test_missing_mask_is_named(tmp_path):

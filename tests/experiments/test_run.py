@@ -11,7 +11,15 @@ from absl import flags
 from experiments import program, run
 from imvad_jax.evaluation import image_metrics, pixel_metrics
 from imvad_jax.training.checkpoint import load_variables
-from tests.data.trees import mvtec_tree, write_image
+from tests.data.trees import (
+    btad_tree,
+    kolektor_tree,
+    loco_tree,
+    mpdd_tree,
+    mvtec_tree,
+    visa_tree,
+    write_image,
+)
 
 FIVE = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_pro")
 
@@ -78,6 +86,7 @@ def test_a_run_leaves_everything_behind(call, tmp_path, method):
     assert "<html" in (top / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_an_image_only_method_trained_from_scratch_needs_no_weights(call, tmp_path):
     status, out, _ = call("--epochs=1", method="cutpaste")
     assert status == 0 and "--weights is not used" in out
@@ -186,6 +195,36 @@ def test_folder_without_masks_has_image_metrics_only(call, tmp_path, data):
     metrics = read(tmp_path / "run/metrics.json")
     assert metrics["image_auroc"] is not None and metrics["pixel_pro"] is None
     assert 0 <= metrics["image_f1"] <= metrics["image_f1_max"] <= 1
+
+
+# A tree, a category of it, how many images to train on, to test, and of these defective.
+OTHERS = {
+    "btad": (btad_tree, "03", 4, 4, 2),
+    "kolektorsdd": (kolektor_tree, "commutator", 9, 5, 2),
+    "mpdd": (mpdd_tree, "tubes", 6, 5, 3),
+    "visa": (visa_tree, "pcb1", 4, 4, 2),
+}
+
+
+@pytest.mark.parametrize("dataset", OTHERS)
+def test_other_datasets_are_read(call, tmp_path, dataset):
+    tree, category, train, test, bad = OTHERS[dataset]
+    status, out, _ = call(
+        f"--dataset={dataset}", f"--category={category}", "--dry_run", method="raw_color",
+        data_dir=tree(tmp_path / "other"),
+    )  # fmt: skip
+    assert status == 0 and f"{dataset}/{category}" in out
+    assert f"{train} good images to fit on, {test} to test ({bad} defective)" in out
+
+
+def test_loco_with_its_kinds_and_masks_at_full_resolution(call, tmp_path):
+    status, _, _ = call(
+        "--dataset=mvtec_loco", "--full_resolution_metrics", method="raw_color",
+        data_dir=loco_tree(tmp_path / "loco"),
+    )  # fmt: skip
+    assert status == 0 and all(read(tmp_path / "run/metrics.json")[name] for name in FIVE)
+    kinds = np.load(tmp_path / "run/predictions.npz")["defect"].tolist()
+    assert kinds == ["good"] * 2 + ["logical_anomalies"] * 2 + ["structural_anomalies"] * 2
 
 
 @pytest.mark.slow

@@ -150,9 +150,8 @@ def patched():
 def test_patches_are_trained_on_where_they_lie_in_the_image():
     config = dataclasses.replace(SMOKE, patch_size=32, image_jitter=0.0)
     detector = CutPaste(config)
-    ways = jax.vmap(lambda k, x: detector.apply({}, k, x, method="augment"))(
-        jax.random.split(jax.random.key(0), 4), batch()
-    )
+    augment = jax.vmap(lambda key, image: detector.apply({}, key, image, method="augment"))
+    ways = jax.jit(augment)(jax.random.split(jax.random.key(0), 4), batch())
     assert ways.shape == (4, 3, 32, 32, 3)
     for way, image in zip(np.asarray(ways[:, 0]), batch()):
         whole = np.lib.stride_tricks.sliding_window_view(image, (32, 32, 3))[:, :, 0]

@@ -121,6 +121,7 @@ def test_score_is_the_largest_mean_over_the_window_zeros_around(small):
         assert means.max() < one.max()
 
 
+@pytest.mark.slow
 def test_given_textures_change_the_loss_and_are_not_kept(small, loss_of):
     detector, variables = small
     pictures = {"images": np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)}

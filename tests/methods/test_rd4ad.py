@@ -166,6 +166,7 @@ def test_only_embedding_and_decoder_learn_and_their_loss_falls(small):
     assert float(value) < 0.8 * float(first)
 
 
+@pytest.mark.slow
 def test_widths_of_a_teacher_that_is_no_resnet_are_those_of_its_maps():
     detector = RD4AD(RD4ADConfig(backbone="efficientnet_lite0", image_size=64, batch_size=2))
     variables, loss, _ = created(detector, drawn(2))

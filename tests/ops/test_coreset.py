@@ -8,9 +8,7 @@ from imvad_jax.ops import coreset
 
 
 def plain_greedy(features, starts, picks):
-    distances = np.mean(
-        [np.linalg.norm(features - features[s], axis=1) for s in starts], axis=0
-    )
+    distances = np.mean([np.linalg.norm(features - features[s], axis=1) for s in starts], axis=0)
     chosen = []
     for _ in range(picks):
         row = int(distances.argmax())

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from imvad_jax.errors import UserError
 from imvad_jax.reporting import heatmaps, published, report
@@ -147,3 +148,10 @@ def test_index(run_dir, tmp_path):
     assert re.search(r"screw +\.778 +1\.000 +\.980 +- +\.900", page.text)
     assert re.search(r"average \(2 of 2\) +\.639 +1\.000 +\.980 +- +\.900", page.text)
     assert "weights & <b>more</b> (screw)" in page.text
+
+
+def test_the_course_of_a_training_is_shown_where_it_was_kept(run_dir):
+    assert "learning_curve.png" not in report.write_report(run_dir).read_text()
+    Image.new("RGB", (30, 20)).save(run_dir / "learning_curve.png")
+    page = report.write_report(run_dir).read_text()
+    assert 'src="learning_curve.png" width="30" height="20"' in page

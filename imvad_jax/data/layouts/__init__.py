@@ -1,13 +1,27 @@
 """Where the files of each dataset lie. A new dataset is one new file and one line in LAYOUTS."""
 
-from imvad_jax.data.layouts import folder, mtd, mvtec_ad
+from imvad_jax.data.layouts import (
+    btad,
+    folder,
+    kolektorsdd,
+    mpdd,
+    mtd,
+    mvtec_ad,
+    mvtec_loco,
+    visa,
+)
 from imvad_jax.data.layouts.base import Category, Layout, Sample
 from imvad_jax.errors import UserError, choose
 
 LAYOUTS: dict[str, Layout] = {
+    "btad": btad.BTAD(),
     "folder": folder.Folder(),
+    "kolektorsdd": kolektorsdd.KolektorSDD(),
+    "mpdd": mpdd.MPDD(),
     "mtd": mtd.MagneticTiles(),
     "mvtec_ad": mvtec_ad.MVTecAD(),
+    "mvtec_loco": mvtec_loco.MVTecLOCO(),
+    "visa": visa.VisA(),
 }
 
 

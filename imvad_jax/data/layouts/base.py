@@ -5,9 +5,12 @@ import dataclasses
 import os
 from pathlib import Path
 
+import numpy as np
+
 from imvad_jax.errors import UserError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+TRAIN_SHARE = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,11 +20,11 @@ class Sample:
     path: str  # of the image file
     name: str  # the path relative to the data directory, with forward slashes: the key in results
     defect: str = "good"  # kind of defect, "good" for none
-    mask_path: str | None = None  # its mask (non-zero is defect); None: no mask exists
+    mask_paths: tuple[str, ...] = ()  # its masks, united (non-zero is defect); none: no mask exists
 
     @property
     def label(self) -> int:
-        """1 for defective, 0 for good. From the folder, never from the mask."""
+        """1 for defective, 0 for good: from the folder or list, in KolektorSDD from the mask."""
         return int(self.defect != "good")
 
 
@@ -84,3 +87,54 @@ def subdirectories(directory: Path) -> list[str]:
         return []
     with os.scandir(directory) as entries:
         return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+
+
+def require_images(masks: Path, images: Path) -> None:
+    """Checks that every mask file or directory in `masks` belongs to an image in `images`.
+
+    They belong together by their names, with or without `_mask` after the mask's.
+
+    Raises:
+      UserError: a mask without an image; it is named.
+    """
+    names = {path.stem for path in image_files(images)}
+    found = {path.stem: path for path in image_files(masks)}
+    found |= {name: masks / name for name in subdirectories(masks)}
+    for stem, path in sorted(found.items()):
+        image = stem.removesuffix("_mask")
+        if stem not in names and image not in names:
+            raise UserError(f"{path}: a mask without an image; expected {images / image}.*")
+
+
+def image_mask_pairs(directory: Path, ending: str) -> list[tuple[Path, Path]]:
+    """Images in `directory` with the masks that lie beside them, named `<image's stem><ending>`.
+
+    Raises:
+      UserError: an image without a mask or a mask without an image.
+    """
+    files = image_files(directory)
+    masks = {path for path in files if path.name.endswith(ending)}
+    pairs = [(p, p.with_name(p.stem + ending)) for p in files if p not in masks]
+    for image, mask in pairs:
+        if mask not in masks:
+            raise UserError(f"{image}: its mask is missing; expected {mask}")
+    for mask in sorted(masks - {mask for _, mask in pairs}):
+        image = directory / mask.name.removesuffix(ending)
+        raise UserError(f"{mask}: a mask without an image; expected {image}.*")
+    return pairs
+
+
+def draw_split(good: list[Sample], seed: int, where: Path) -> tuple[list[Sample], list[Sample]]:
+    """Four fifths of the good images, drawn by the seed, to train on, and the rest to test.
+
+    For datasets without a split of their own; the run stores the drawn names. Both keep the order.
+
+    Raises:
+      UserError: fewer than two images, found in `where`.
+    """
+    if len(good) < 2:
+        raise UserError(f"{where}: {len(good)} good images found; at least 2 are needed to split")
+    order = np.random.default_rng(seed).permutation(len(good))
+    drawn = set(order[: int(TRAIN_SHARE * len(good))].tolist())
+    train = [sample for i, sample in enumerate(good) if i in drawn]
+    return train, [sample for i, sample in enumerate(good) if i not in drawn]

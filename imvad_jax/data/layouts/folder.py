@@ -3,7 +3,7 @@
 Or a folder whose images lie directly in it: they are all taken for good ones.
 """
 
-from imvad_jax.data.layouts import base, mvtec_ad
+from imvad_jax.data.layouts import base, tree
 
 
 class Folder(base.Layout):
@@ -19,7 +19,7 @@ class Folder(base.Layout):
         root = base.require_directory(data_dir)
         if (root / "train").is_dir():
             return [root.resolve().name]
-        found = [n for n in base.subdirectories(root) if (root / n / "train").is_dir()]
+        found = tree.category_names(root)
         return found or ([root.resolve().name] if base.image_files(root) else [])
 
     def category(self, data_dir, name, seed=0):
@@ -29,5 +29,5 @@ class Folder(base.Layout):
             files = base.image_files(root)
             train = tuple(base.Sample(str(path), path.name) for path in files)
             return base.Category(self.name, name, train, (), False)
-        category = mvtec_ad.read_tree(self.name, root, inside, masks="optional")
+        category = tree.read(self.name, root, inside, masks="optional")
         return base.Category(self.name, name, category.train, category.test, category.has_masks)

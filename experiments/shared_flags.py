@@ -1,0 +1,54 @@
+"""Flags that the programs which make cells of the table share: what to read, what to write."""
+
+from absl import flags
+
+from experiments import devices, settings
+from imvad_jax.data import layouts
+from imvad_jax.data.category import cached_categories
+from imvad_jax.errors import choose
+
+DATASET = flags.DEFINE_string(
+    "dataset", "mvtec_ad", f"Which dataset --data_dir holds: {', '.join(layouts.LAYOUTS)}."
+)
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Directory of the dataset. Left out: the decoded cache is used alone."
+)
+WEIGHTS = flags.DEFINE_string(
+    "weights", None, "Pretrained weights: a file (.safetensors, .npz, .pth), "
+    "hub:OWNER/NAME@REVISION, package:NAME, or random (for tests).",
+)  # fmt: skip
+WORKDIR = flags.DEFINE_string("workdir", None, "Directory that is written to.")
+RESULTS_DIR = flags.DEFINE_string(
+    "results_dir", "", "Also write each cell's small result file here (see experiments.results)."
+)
+SAVE_PREDICTIONS = flags.DEFINE_bool(
+    "save_predictions", True, "Write predictions.npz and the report made from it."
+)
+SAVE_HEATMAPS = flags.DEFINE_bool("save_heatmaps", True, "Write a heat map for each test image.")
+CHECKPOINT_EVERY = flags.DEFINE_integer(
+    "checkpoint_every", 0, "Epochs between two checkpoints of a training; 0: about twenty in all.",
+    lower_bound=0,
+)  # fmt: skip
+settings.define_config_flags()
+
+
+def find_categories(wanted: list[str]) -> list[str]:
+    """The categories of the dataset that `wanted` names: those found, or, without --data_dir, those
+    in the decoded cache.
+
+    Raises:
+      UserError: one is not there, or there is nothing to read.
+    """
+    layout = layouts.get(DATASET.value)
+    if DATA_DIR.value:
+        return layouts.select_categories(layout, DATA_DIR.value, wanted)
+    found = cached_categories(decoded_dir(), DATASET.value)
+    if not found:
+        layouts.base.require_directory("")  # says what is missing
+    chosen = found if wanted in ([], ["all"]) else wanted
+    return [choose("--category (in the cache)", name, found) for name in chosen]
+
+
+def decoded_dir() -> str | None:
+    """Where decoded images are kept, or None."""
+    return str(devices.cache_dir() / "decoded") if devices.cache_dir() else None

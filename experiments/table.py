@@ -1,0 +1,273 @@
+"""Makes the whole table: every method on every category, beside the published figures.
+
+    python -m experiments.table --methods=all --dataset=mvtec_ad --categories=all \\
+        --data_dir=DIR --weights=hub --budget=cpu --workdir=DIR --compare
+
+Cells that are finished are not run again: the same command goes on after a kill. Every field of a
+method's configuration is a flag, too, and holds for the methods that have it. The table lies in
+the work directory as table.html, table.md, table.csv and table.json. The status is 1 if a cell
+failed.
+"""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from tqdm import tqdm
+
+from experiments import devices, program, settings, shared_flags, supervise, tasks
+from experiments.shared_flags import DATA_DIR, DATASET, RESULTS_DIR, WEIGHTS, WORKDIR
+from experiments.tasks import Task
+from experiments.time_left import TimeLeft, format_seconds
+from imvad_jax.errors import UserError
+from imvad_jax.files import write_atomically
+from imvad_jax.reporting.grid import Grid, load_grid, read_cell
+from imvad_jax.reporting.grid_page import write_grid_page
+from imvad_jax.reporting.grid_text import as_json, averages, markdown, tidy_csv
+from imvad_jax.reporting.metric_names import format_value
+
+_METHODS = flags.DEFINE_list("methods", "all", "Methods, separated by commas, or all.")
+_CATEGORIES = flags.DEFINE_list("categories", "all", "Categories, separated by commas, or all.")
+_SEEDS = flags.DEFINE_integer("seeds", 1, "How many seeds, from 0 on.", lower_bound=1)
+_BUDGET = flags.DEFINE_enum(
+    "budget", "official", list(tasks.BUDGETS),
+    "What a cell may cost, and so its preset: "
+    + ", ".join(f"{name} ({preset})" if name != preset else name
+                for name, preset in tasks.BUDGETS.items()) + ".",
+)  # fmt: skip
+_SHARD = flags.DEFINE_string(
+    "shard", None, "i/n: run the i-th of n parts of the cells, i from 1. Give every host the same "
+    "flags but this one, and a --workdir that all of them see.",
+)  # fmt: skip
+_COMPARE = flags.DEFINE_bool(
+    "compare", False, "Add published rows and differences to the table's files."
+)
+_PROCESSES = flags.DEFINE_integer(
+    "processes", 0, "Processes that make cells side by side; 0: one for each accelerator, or one.",
+    lower_bound=0,
+)  # fmt: skip
+_ISOLATE = flags.DEFINE_bool(
+    "isolate", True, "Make cells in a process of their own, so that one that is killed does not "
+    "end the rest; its output goes to logs/ in the work directory. False: in this one.",
+)  # fmt: skip
+for module in (settings, shared_flags, devices):
+    flags.adopt_module_key_flags(module)  # --help shows them, too
+
+
+def plan() -> list[Task]:
+    """All cells that the flags name, method by method."""
+    if not WORKDIR.value:
+        raise UserError("--workdir is missing: name the directory that the table is made in")
+    if flags.FLAGS.num_processes != 1:
+        raise UserError("--num_processes: a table is spread over hosts by --shard=i/n")
+    names, preset = tasks.choose_methods(_METHODS.value), tasks.BUDGETS[_BUDGET.value]
+    given, weights = settings.config_overrides(), tasks.parse_weights(WEIGHTS.value)
+    overrides = {name: tasks.overrides_for(name, preset, given) for name in names}
+    if unused := set(given) - {field for fields in overrides.values() for field in fields}:
+        raise UserError(f"--{min(unused)}: none of the methods {', '.join(names)} has it")
+    categories = shared_flags.find_categories(_CATEGORIES.value)
+    options = {
+        "save_predictions": shared_flags.SAVE_PREDICTIONS.value,
+        "save_heatmaps": shared_flags.SAVE_HEATMAPS.value,
+        "checkpoint_every": shared_flags.CHECKPOINT_EVERY.value,
+    }
+    planned = []
+    for name in names:
+        config = settings.resolve(name, preset, overrides[name])
+        cells = [
+            Task(
+                name, preset, overrides[name], category, seed, DATASET.value, DATA_DIR.value,
+                None, WORKDIR.value, shared_flags.decoded_dir(), RESULTS_DIR.value, options,
+            )
+            for seed in range(_SEEDS.value)
+            for category in categories
+        ]  # fmt: skip
+        try:
+            source = tasks.weights_for(config, name, weights)
+        except UserError:
+            if not all(task.finished for task in cells):
+                raise
+            source = None  # nothing of it is to be run
+        planned += [dataclasses.replace(task, weights=source) for task in cells]
+    return planned
+
+
+class Display:
+    """Which cell is made, how many are done, how long the rest will take."""
+
+    def __init__(self, waiting: Sequence[Task], workers: int, logs: Sequence[Path]):
+        self._waiting = list(waiting)
+        self._now: dict[str, Task] = {}
+        self._logs = logs
+        self._left = TimeLeft(workers)
+        self._done, self._total = 0, len(waiting)
+        self._bar = None
+        if sys.stderr.isatty():
+            form = "{n_fmt}/{total_fmt} cells |{bar:20}| {elapsed}, {desc}"
+            self._bar = tqdm(total=self._total, bar_format=form, dynamic_ncols=True)
+
+    def begin(self, task: Task) -> None:
+        """A cell is begun."""
+        self._now[task.path] = task
+        self.tick()
+
+    def end(self, task: Task, seconds: float, error: str | None) -> None:
+        """A cell is finished, or has failed."""
+        self._now.pop(task.path, None)
+        self._waiting.remove(task)
+        self._done += 1
+        self._left.add(task.method, seconds)
+        found = f"FAILED: {error}" if error else self._figures(task)
+        left = format_seconds(self._time_left())
+        self._say(f"[{self._done}/{self._total}] {task.name}: {found}; {seconds:.0f} s; "
+                  f"{left} left")  # fmt: skip
+        if self._bar is not None:
+            self._bar.update()
+        self.tick()
+
+    def tick(self) -> None:
+        """Shows what the workers do."""
+        if self._bar is None:
+            return
+        names = ", ".join(task.name for task in self._now.values())
+        doing = supervise.last_lines(self._logs[0], 1) if len(self._logs) == 1 else ""
+        left = format_seconds(self._time_left())
+        self._bar.set_description_str(f"{left} left; {names} {doing}".strip())
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.set_description_str("")
+            self._bar.close()
+
+    def _time_left(self) -> float | None:
+        return self._left.of([task.method for task in self._waiting])
+
+    def _figures(self, task: Task) -> str:
+        metrics = read_cell(task.workdir, task.path).metrics
+        return f"image AUC {format_value(metrics.get('image_auroc'))}"
+
+    def _say(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            print(text, flush=True)
+
+
+def write_table(planned: Sequence[Task]) -> Grid:
+    """Writes the files of the table from what the work directory holds."""
+    top = Path(WORKDIR.value)
+    grid = load_grid(top, [(task.path, task.record()) for task in planned])
+    compare = _COMPARE.value
+    texts = {
+        "table.md": markdown(grid, compare),
+        "table.csv": tidy_csv(grid, compare),
+        "table.json": as_json(grid),
+    }
+    for name, text in texts.items():
+        write_atomically(top / name, lambda file, text=text: file.write(text.encode()))
+    write_grid_page(top / "table.html", grid, compare)
+    return grid
+
+
+def make_here(waiting: Sequence[Task], display: Display, after) -> None:
+    """Makes the cells in this process."""
+    from experiments.worker import make_cell
+
+    parallel = devices.start_jax()
+    for task in waiting:
+        display.begin(task)
+        start = time.perf_counter()
+        error = make_cell(task, parallel)
+        display.end(task, time.perf_counter() - start, error)
+        after()
+
+
+def worker_command() -> list[str]:
+    """The command line of a worker process."""
+    given = {"cache_dir": flags.FLAGS.cache_dir, "num_devices": flags.FLAGS.num_devices}
+    chosen = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    return [sys.executable, "-m", "experiments.worker", *chosen]
+
+
+def accelerators() -> tuple[str, int]:
+    """Platform and number of the local devices. Asks another process: to ask is to occupy them."""
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        return "cpu", 1
+    code = "import jax; d = jax.local_devices(); print('found', d[0].platform, len(d))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    for line in done.stdout.splitlines():
+        match line.split():
+            case ["found", platform, count]:
+                return platform, int(count)
+    raise UserError(f"JAX finds no device: {' '.join(done.stderr.split())[-300:]}")
+
+
+def worker_environments() -> list[dict[str, str]]:
+    """The environment of each worker process."""
+    if _PROCESSES.value == 1 or (flags.FLAGS.num_devices and not _PROCESSES.value):
+        return [{}]
+    platform, count = accelerators()
+    if platform == "cpu":
+        return [{}] * max(_PROCESSES.value, 1)
+    if _PROCESSES.value > count:
+        raise UserError(f"--processes={_PROCESSES.value}: there are {count} {platform} devices")
+    return supervise.environments(platform, count)[: _PROCESSES.value or count]
+
+
+def main() -> int:
+    """The program."""
+    planned = plan()
+    mine = tasks.deal(planned, _SHARD.value) if _SHARD.value else planned
+    for task in mine:
+        tasks.check_same(task)
+    load_grid(WORKDIR.value)  # what is damaged there is better said now
+    waiting = [task for task in mine if not task.finished]
+    where = f" of shard {_SHARD.value}" if _SHARD.value else ""
+    print(f"{len(mine)} cells{where}: {len(mine) - len(waiting)} finished, {len(waiting)} to run "
+          f"(preset {tasks.BUDGETS[_BUDGET.value]})", flush=True)  # fmt: skip
+    if waiting and not shared_flags.SAVE_PREDICTIONS.value:
+        print("note: without predictions the runs have no reports to link to")
+    environments = worker_environments() if waiting and _ISOLATE.value else [{}]
+    label = f"shard{_SHARD.value.replace('/', 'of')}-" if _SHARD.value else ""
+    logs = [Path(WORKDIR.value, "logs", f"{label}worker{number}.log")
+            for number in range(len(environments))]  # fmt: skip
+    display = Display(waiting, len(environments), logs if _ISOLATE.value else [])
+    try:
+        if waiting and _ISOLATE.value:
+            print(f"log: {', '.join(map(str, logs))}", flush=True)
+
+            def on_event(event):
+                if event is None:
+                    display.tick()
+                elif event.seconds is None:
+                    display.begin(event.task)
+                else:
+                    display.end(event.task, event.seconds, event.error)
+                    write_table(planned)
+
+            supervise.Pool(worker_command(), environments, logs).run(waiting, on_event)
+        elif waiting:
+            make_here(waiting, display, lambda: write_table(planned))
+    except KeyboardInterrupt:
+        display.close()
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    display.close()
+    grid = write_table(planned)
+    print(averages(grid))
+    names = {task.path for task in mine}
+    failed = [cell for cell in grid.in_state("failed") if cell.path in names]
+    for cell in failed:
+        print(f"failed: {cell.name}: {cell.error}", file=sys.stderr)
+    print(f"written to {WORKDIR.value}: table.html, table.md, table.csv, table.json")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    program.run(main)

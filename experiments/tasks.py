@@ -1,0 +1,221 @@
+"""The cells that a table consists of, as tasks that travel to a worker process as JSON."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from experiments import settings
+from experiments.record import write_json
+from imvad_jax import methods
+from imvad_jax.backbones import BACKBONES
+from imvad_jax.errors import UserError, choose
+from imvad_jax.reporting.grid import ERROR, cell_dir
+from imvad_jax.reporting.results import BASELINE
+
+# Which preset a budget takes.
+BUDGETS = {
+    "short": "smoke",
+    "demo": "demo",
+    "cpu": "cpu",
+    "benchmark": "benchmark",
+    "official": "official",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One cell: everything a worker needs to make it."""
+
+    method: str
+    preset: str
+    overrides: dict[str, str]
+    category: str
+    seed: int
+    dataset: str
+    data_dir: str | None
+    weights: str | None
+    workdir: str  # of the table
+    decoded_dir: str | None
+    results_dir: str
+    options: dict  # fields of cell.Options
+
+    @property
+    def path(self) -> str:
+        """The run directory, below the table's."""
+        return cell_dir(self.method, self.category, self.preset, self.seed)
+
+    @property
+    def run_dir(self) -> Path:
+        """The run directory."""
+        return Path(self.workdir) / self.path
+
+    @property
+    def name(self) -> str:
+        """How it is called in messages."""
+        return f"{self.method}/{self.category} seed {self.seed}"
+
+    @property
+    def finished(self) -> bool:
+        """Whether its figures are there."""
+        return (self.run_dir / "metrics.json").is_file()
+
+    @property
+    def config(self) -> methods.DetectorConfig:
+        """Its configuration."""
+        return settings.resolve(self.method, self.preset, self.overrides)
+
+    @property
+    def command(self) -> str:
+        """The command that makes this cell alone."""
+        given = {
+            "method": self.method, "preset": self.preset, **self.overrides,
+            "dataset": self.dataset, "data_dir": self.data_dir, "category": self.category,
+            "seed": self.seed, "weights": self.weights, "workdir": self.run_dir,
+            "holdout": 0 if self.dataset == "folder" else None,
+        }  # fmt: skip
+        parts = [f"--{name}={value}" for name, value in given.items() if value is not None]
+        return "python -m experiments.run " + " ".join(map(shlex.quote, parts))
+
+    def record(self) -> dict:
+        """What is known of the cell before it runs, as config.json has it."""
+        config = self.config
+        return {
+            "method": self.method,
+            "title": methods.get(self.method).title,
+            "preset": self.preset,
+            "overrides": self.overrides,
+            "config": dataclasses.asdict(config),
+            "backbone": config.backbone,
+            "dataset": self.dataset,
+            "category": self.category,
+            "seed": self.seed,
+            "weights": {"source": "random"} if self.weights == "random" else None,
+            "command": self.command,
+        }
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> "Task":
+        """The task of a line of `to_json`."""
+        return cls(**json.loads(line))
+
+
+def choose_methods(wanted: Sequence[str]) -> list[str]:
+    """The methods that --methods names, the baseline last. Raises UserError for a wrong name."""
+    names = list(methods.METHODS) if wanted in ([], ["all"]) else wanted
+    chosen = {choose("--methods", name, methods.METHODS) for name in names}
+    return sorted(chosen, key=lambda name: (name == BASELINE, name))
+
+
+def overrides_for(method: str, preset: str, overrides: Mapping[str, str]) -> dict[str, str]:
+    """The overrides that are fields of a method; the backbone only where it has one."""
+    config = settings.resolve(method, preset, {})
+    fields = {field.name for field in dataclasses.fields(config)}
+    if config.backbone == "none":
+        fields -= {"backbone"}
+    return {name: value for name, value in overrides.items() if name in fields}
+
+
+def parse_weights(text: str | None) -> dict[str, str]:
+    """`--weights` as `{backbone: source}`; the key "" is for every other backbone.
+
+    `SOURCE`, or several `BACKBONE=SOURCE` separated by commas, one of them perhaps a plain SOURCE.
+    """
+    found = {}
+    for entry in filter(None, (text or "").split(",")):
+        name, equals, source = entry.partition("=")
+        backbone, source = (name, source) if equals and name in BACKBONES else ("", entry)
+        if backbone in found:
+            raise UserError(f"--weights={text}: more than one for {backbone or 'all backbones'}")
+        found[backbone] = source
+    return found
+
+
+def weights_for(config: methods.DetectorConfig, method: str, weights: Mapping[str, str]):
+    """Where the weights of a configuration come from; None if it takes none.
+
+    `hub` stands for the recommended repository of each backbone.
+
+    Raises:
+      UserError: none are named, or a file is not there.
+    """
+    if not methods.make(method, config).outputs:
+        return None
+    source = weights.get(config.backbone, weights.get(""))
+    hub = f"hub:{BACKBONES[config.backbone].hub}@main"
+    if not source:
+        raise UserError(
+            f"--weights: none for {config.backbone}, which {method} takes; recommended: "
+            f"--weights=hub (each backbone's own, here {hub}); else "
+            f"--weights={config.backbone}=FILE, or random (for tests)"
+        )
+    if source == "hub":
+        return hub
+    is_file = source != "random" and not source.startswith(("hub:", "package:"))
+    if is_file and not Path(source).expanduser().is_file():
+        raise UserError(f"--weights={source}: no such file of weights (for {config.backbone})")
+    return source
+
+
+def deal(tasks: Sequence[Task], shard: str) -> list[Task]:
+    """The tasks of a shard `i/n`, i from 1: dealt out in turn, whatever is finished already.
+
+    Raises:
+      UserError: the text is no shard.
+    """
+    try:
+        number, of = map(int, shard.split("/"))
+    except ValueError:
+        number, of = 0, 0
+    if not 1 <= number <= of:
+        raise UserError(f"--shard={shard}: expected i/n, i from 1 to n, such as 1/4")
+    return list(tasks[number - 1 :: of])
+
+
+def check_same(task: Task) -> None:
+    """Raises UserError where the run directory of a task holds another run than the task's."""
+    stored = settings.read_record(task.run_dir)
+    if stored is None:
+        return
+    wanted = task.record()
+    config = task.config
+    fallback = config.without_missing_layers()
+    if fallback is not None and settings.config_of(stored) == fallback:
+        wanted["config"] = dataclasses.asdict(fallback)
+    keys = ("method", "config", "dataset", "category", "seed")
+    different = settings.difference(stored, wanted, keys)
+    different = different or _other_weights(stored.get("weights") or {}, task.weights)
+    if different:
+        raise UserError(
+            f"--workdir: {task.run_dir} holds another run ({different}); choose another directory "
+            "or delete that one"
+        )
+
+
+def _other_weights(stored: Mapping, wanted: str | None) -> str:
+    """What differs, in words. Only files are compared: the same weights have several names."""
+    source, digest = stored.get("source"), stored.get("sha256")
+    if not source or not wanted:
+        return ""
+    same = (source == "random") == (wanted == "random")
+    if same and digest and Path(wanted).expanduser().is_file():
+        same = digest == _sha256(wanted)
+    return "" if same else f"weights {source} there, {wanted} now"
+
+
+@functools.cache
+def _sha256(path: str) -> str:
+    with open(Path(path).expanduser(), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def mark_failed(task: Task, error: str, traceback: str | None = None) -> None:
+    """Writes the error of a cell into its run directory."""
+    write_json(task.run_dir / ERROR, task.record() | {"error": error, "traceback": traceback})

@@ -1,0 +1,37 @@
+"""The record beside a fitted detector, `config.json`: which method it is, and how it is set."""
+
+import json
+from pathlib import Path
+
+from imvad_jax import methods
+from imvad_jax.errors import UserError
+
+NAME = "config.json"
+
+
+def read_record(run_dir: str | Path) -> dict | None:
+    """The config.json of a run directory, or None if it holds no run.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    path = Path(run_dir) / NAME
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text())
+        if not isinstance(record, dict) or "method" not in record:
+            raise ValueError("no field 'method'")
+        return record
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: not a run's record ({error})") from None
+
+
+def config_of(record: dict) -> methods.DetectorConfig:
+    """The configuration stored in a run's record. Raises UserError if it does not fit."""
+    kind = methods.get(record["method"]).config
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in record["config"].items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise UserError(f"config.json of the run: {error}") from None

