@@ -8,7 +8,7 @@ from absl import flags
 
 from imvad_jax import methods
 from imvad_jax.backbones import BACKBONES
-from imvad_jax.errors import choose
+from imvad_jax.errors import UserError, choose
 from imvad_jax.methods.base import config_from_strings
 from imvad_jax.training.record import config_of as config_of
 from imvad_jax.training.record import read_record as read_record
