@@ -31,6 +31,15 @@ def make_record(plan, data: CategoryData, parallel: Parallel) -> dict:
         "holdout": plan.holdout,
         "weights": None,
         "notes": [],
+        **environment(parallel),
+        "train_files": data.train_names,
+        "command": plan.command,
+    }
+
+
+def environment(parallel: Parallel) -> dict:
+    """What a figure was made with: versions, commit, hardware."""
+    return {
         "versions": {
             "imvad_jax": __version__,
             "jax": jax.__version__,
@@ -40,8 +49,6 @@ def make_record(plan, data: CategoryData, parallel: Parallel) -> dict:
         "commit": git_commit(),
         "hardware": hardware(parallel),
         "num_devices": len(parallel.devices),
-        "train_files": data.train_names,
-        "command": plan.command,
     }
 
 

@@ -8,7 +8,7 @@ from absl import flags
 
 from imvad_jax import methods
 from imvad_jax.backbones import BACKBONES
-from imvad_jax.errors import choose
+from imvad_jax.errors import UserError, choose
 from imvad_jax.methods.base import config_from_strings
 from imvad_jax.training.record import config_of as config_of
 from imvad_jax.training.record import read_record as read_record
@@ -53,6 +53,27 @@ def resolve(method: str, preset: str, overrides: dict[str, str]) -> methods.Dete
     if config.backbone != "none" or "backbone" in overrides:
         choose("--backbone", config.backbone, BACKBONES)
     return config
+
+
+def resolve_all(
+    names: list[str], preset: str, overrides: dict[str, str]
+) -> dict[str, tuple[methods.DetectorConfig, dict[str, str]]]:
+    """Configuration and overrides by method. Of several methods each takes the fields that it has.
+
+    Raises:
+      UserError: as `resolve`, and for an override that none of the methods has.
+    """
+    found, unused = {}, set(overrides)
+    for name in names:
+        own = overrides
+        if len(names) > 1:
+            fields = {field.name for field in dataclasses.fields(methods.get(name).config)}
+            own = {key: value for key, value in overrides.items() if key in fields}
+        unused -= own.keys()
+        found[name] = resolve(name, preset, own), own
+    if unused:
+        raise UserError(f"--{min(unused)}: none of {', '.join(names)} has such a field")
+    return found
 
 
 def difference(old: dict, new: dict, keys: tuple[str, ...] = IDENTITY) -> str:

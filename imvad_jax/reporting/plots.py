@@ -86,7 +86,7 @@ def score_figure(scores: np.ndarray, labels: np.ndarray, defects: np.ndarray) ->
         for axes in (roc, precision):
             axes.legend(frameon=False, labelcolor=INK, loc="lower right", fontsize=9)
     for axes in (histogram, roc, precision):
-        _soften(axes)
+        soften(axes)
     return figure
 
 
@@ -111,7 +111,8 @@ def _draw_histogram(axes, scores, labels, defects) -> None:
         text.set_parse_math(False)  # names of folders may hold dollar signs
 
 
-def _soften(axes) -> None:
+def soften(axes) -> None:
+    """Two spines, and colours that read on white and on black."""
     axes.set_facecolor("none")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(INK)

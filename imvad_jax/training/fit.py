@@ -1,6 +1,7 @@
 """Fits a detector: its phases in order, one loop for all methods."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -59,11 +60,13 @@ def fit(
     images: Images,
     parallel: Parallel,
     seed: int = 0,
+    phases: Sequence[str] | None = None,
     **options,
 ) -> dict:
     """Runs the phases of `detector` on good images and returns its fitted variables.
 
-    `options` are further fields of `Job`: `progress`, `timings`, `checkpoints`, `on_epoch`.
+    `phases` are those to run, all by default. `options` are further fields of `Job`: `progress`,
+    `timings`, `checkpoints`, `on_epoch`.
 
     Raises:
       UserError: there are no images, one cannot be read, or the training diverged.
@@ -71,6 +74,6 @@ def fit(
     if not len(images):
         raise UserError("there are no good images to fit on")
     job = Job(images, parallel, seed, **options)
-    for phase in detector.phases:
+    for phase in detector.phases if phases is None else phases:
         variables = _PHASES[phase](detector, variables, job)
     return {k: v for k, v in variables.items() if k not in detector.config.picture_dirs}

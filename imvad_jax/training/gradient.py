@@ -38,7 +38,7 @@ def epoch_order(seed: int, epoch: int, count: int, size: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=64)
-def _training_step(detector: Detector, devices: tuple):
+def training_step(detector: Detector, devices: tuple):
     """The compiled step `(state, fixed, batch, key, steps in all) -> (state, figures)`.
 
     A batch holds uint8 images, or what `frozen` gave where that is kept. Donates the state. Shared
@@ -79,6 +79,27 @@ def _training_step(detector: Detector, devices: tuple):
     return Parallel(devices).compile(step, split, donate=(0,), joined=True)
 
 
+def fixed_part(variables: dict) -> dict:
+    """The variables that no training changes."""
+    return {name: value for name, value in variables.items() if name not in TRAINED}
+
+
+def training_key(seed: int) -> jax.Array:
+    """The key that every random draw of a training comes from."""
+    return jax.random.fold_in(jax.random.key(seed), 3)
+
+
+def init_state(config: TrainedConfig, variables: dict, steps: int | jax.Array) -> dict:
+    """What a training of `steps` steps in all carries from step to step, at its start."""
+    params = variables["params"]
+    return {
+        "params": params,
+        "batch_stats": variables.get("batch_stats", {}),
+        "opt_state": make_optimizer(config, steps).init(params),
+        "step": jnp.zeros((), jnp.int32),
+    }
+
+
 def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
     """Trains `params` for the configured epochs; resumes from the newest checkpoint of the job.
 
@@ -89,20 +110,14 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
     parallel = job.parallel.dividing(config.batch_size)
     steps_per_epoch = epoch_steps(count, config)
     steps = np.int32(steps_per_epoch * config.epochs)
-    step = _training_step(detector.without_epochs(), tuple(parallel.devices))
-    params = variables["params"]
-    state = {
-        "params": params,
-        "batch_stats": variables.get("batch_stats", {}),
-        "opt_state": make_optimizer(config, steps).init(params),
-        "step": jnp.zeros((), jnp.int32),
-    }
+    step = training_step(detector.without_epochs(), tuple(parallel.devices))
+    state = init_state(config, variables, steps)
     epoch = 0
     if job.checkpoints and (epoch := job.checkpoints.latest()):
         state = job.checkpoints.restore(epoch, state)
     state = parallel.replicate(jax.tree.map(jnp.array, state))  # copies: the state is donated
-    fixed = parallel.replicate({k: v for k, v in variables.items() if k not in TRAINED})
-    key = jax.random.fold_in(jax.random.key(job.seed), 3)
+    fixed = parallel.replicate(fixed_part(variables))
+    key = training_key(job.seed)
     images = job.images
     if config.cache_features and epoch < config.epochs:
         images = compute_features(detector, fixed, job)

@@ -1,0 +1,224 @@
+"""Measures how fast methods fit, train and score on this machine.
+
+    python -m experiments.benchmark --method=padim,patchcore --preset=cpu --workdir=BENCH
+
+Writes benchmark.json and benchmark.png below --workdir. Images are random unless --data_dir names
+some, weights are random unless --weights does. Every field of a method's configuration is a flag.
+"""
+
+import importlib.util
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+from absl import flags
+
+from experiments import cell, devices, program, settings, workloads
+from experiments.record import write_json
+from imvad_jax import methods
+from imvad_jax.data import layouts
+from imvad_jax.data.category import open_category
+from imvad_jax.data.decode import Geometry
+from imvad_jax.errors import UserError, choose
+from imvad_jax.files import write_atomically
+from imvad_jax.reporting import benchmarks
+from imvad_jax.reporting.plots import figure_png
+from imvad_jax.reporting.progress import tqdm_progress
+
+_METHOD = flags.DEFINE_list("method", None, "Methods, separated by commas, or all.")
+_PRESET = flags.DEFINE_string("preset", "official", "Named configuration: official, benchmark, ...")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory that is written to.")
+_WEIGHTS = flags.DEFINE_string(
+    "weights", "random", "Weights of the backbone, as experiments.run has them; no time depends on "
+    "them.",
+)  # fmt: skip
+_NUM_IMAGES = flags.DEFINE_integer(
+    "num_images", 128, "Images that are fitted on and scored.", lower_bound=1
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Directory of a dataset whose good images are taken; left out: random ones."
+)
+_DATASET = flags.DEFINE_string("dataset", "mvtec_ad", "Layout of the data.")
+_CATEGORY = flags.DEFINE_string("category", None, "With --data_dir: the category.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seeds every random draw.", lower_bound=0)
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Repeats of every measurement.", lower_bound=1)
+_SECONDS = flags.DEFINE_float(
+    "seconds", 0.5, "Least seconds of a repeat; short steps are done several times.",
+    lower_bound=0.0,
+)  # fmt: skip
+_FIT_REPEATS = flags.DEFINE_integer(
+    "fit_repeats", 1, "Fits after the first one, which compiles; 0: that one alone is timed. "
+    "Trained methods are fitted for one epoch unless --epochs says otherwise.", lower_bound=0,
+)  # fmt: skip
+_KEPT = flags.DEFINE_bool(
+    "kept_features", False, "Compare the training step with kept and with recomputed features."
+)
+_COMPARE = flags.DEFINE_list(
+    "compare", [], "torch: measure the same backbone and, for padim and patchcore, the same work "
+    "in plain PyTorch, in turn; PyTorch must be installed.",
+)  # fmt: skip
+_COMPILED = flags.DEFINE_bool(
+    "compiled_cache", False, "Take compiled programs from --cache_dir; compile seconds are then "
+    "those of reading them.",
+)  # fmt: skip
+_RENDER = flags.DEFINE_bool("render", False, "Only write --out from the files in --benchmarks_dir.")
+_BENCHMARKS_DIR = flags.DEFINE_string(
+    "benchmarks_dir", "benchmarks", "With --render: directory of stored benchmark.json files."
+)
+_OUT = flags.DEFINE_string("out", "BENCHMARKS.md", "With --render: page to write.")
+_CHECK = flags.DEFINE_bool(
+    "check", False, "With --render: only compare the page with the files; status 1 if it differs."
+)
+settings.define_config_flags()
+flags.adopt_module_key_flags(settings)  # --help shows them, too
+flags.adopt_module_key_flags(devices)
+
+
+def render() -> int:
+    """Writes or checks BENCHMARKS.md."""
+    out = Path(_OUT.value)
+    text = benchmarks.render_benchmarks(_BENCHMARKS_DIR.value)
+    if _CHECK.value:
+        if out.is_file() and out.read_text(encoding="utf-8") == text:
+            return 0
+        print(f"{out} does not fit the files in {_BENCHMARKS_DIR.value}; run: "
+              f"{benchmarks.COMMAND}", file=sys.stderr)  # fmt: skip
+        return 1
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out: cannot write {out} ({error.strerror})") from None
+    print(f"written: {out}")
+    return 0
+
+
+def chosen_methods() -> list[str]:
+    """The methods that --method names. Raises UserError for an unknown one, or none."""
+    if not _METHOD.value:
+        raise UserError(
+            f"--method is missing; all, or some of {', '.join(sorted(methods.METHODS))}"
+        )
+    if _METHOD.value == ["all"]:
+        return list(methods.METHODS)
+    return list(dict.fromkeys(choose("--method", m, methods.METHODS) for m in _METHOD.value))
+
+
+def load_images(config: methods.DetectorConfig):
+    """The images to fit on and to score."""
+    if not _DATA_DIR.value:
+        return workloads.random_images(_NUM_IMAGES.value, config.input_size, _SEED.value)
+    if not _CATEGORY.value:
+        raise UserError("--category is missing: name the category of --data_dir to take")
+    layout = layouts.get(_DATASET.value)
+    (category,) = layouts.select_categories(layout, _DATA_DIR.value, [_CATEGORY.value])
+    geometry = Geometry(config.image_size, config.input_size)
+    data = open_category(_DATASET.value, _DATA_DIR.value, category, geometry, None, _SEED.value)
+    if len(data.train) < _NUM_IMAGES.value:
+        raise UserError(
+            f"--num_images={_NUM_IMAGES.value}: {category} has {len(data.train)} good images"
+        )
+    return data.train.take(range(_NUM_IMAGES.value))
+
+
+def comparisons() -> dict:
+    """What measures the same work, by name. Raises UserError where it is not installed."""
+    for name in _COMPARE.value:
+        choose("--compare", name, ["torch"])
+    if _COMPARE.value and importlib.util.find_spec("torch") is None:
+        raise UserError("--compare=torch: PyTorch is not installed; pip install torch==2.13.0")
+    return {name: compare_with_torch for name in _COMPARE.value}
+
+
+def compare_with_torch(subject: workloads.Subject) -> dict:
+    """As `compare_torch.compare`; PyTorch is imported only now, after the peak memory is read."""
+    from experiments import compare_torch
+
+    return compare_torch.compare(subject)
+
+
+def measure_one(name: str, config, overrides: dict[str, str]) -> dict:
+    """Measures one method in this process; returns its record."""
+    if flags.FLAGS.num_processes > 1:
+        raise UserError("--num_processes: the benchmark runs on one host")
+    others = comparisons()
+    parallel = devices.start_jax()
+    if not _COMPILED.value:
+        import jax
+
+        jax.config.update("jax_enable_compilation_cache", False)
+    plan = cell.Plan(
+        name, _PRESET.value, overrides, config, _SEED.value, _WEIGHTS.value, command_line()
+    )
+    options = workloads.Options(_REPEATS.value, _SECONDS.value, _FIT_REPEATS.value, _KEPT.value)
+    source = f"{_DATASET.value}/{_CATEGORY.value}" if _DATA_DIR.value else "random"
+    record = workloads.benchmark(
+        plan, load_images(config), parallel, options, others, partial(print, flush=True),
+        tqdm_progress,
+    )  # fmt: skip
+    return record | {"images_from": source, "compiled_cache": _COMPILED.value}
+
+
+def measure_apart(name: str, workdir: Path) -> dict:
+    """Measures one method in a process of its own, whose peak memory is then that method's alone.
+
+    Returns its record, or `{method, error}`.
+    """
+    own = workdir / name
+    (own / "benchmark.json").unlink(missing_ok=True)
+    given = [flags.FLAGS[flag].serialize() for flag in flags.FLAGS if flags.FLAGS[flag].present]
+    arguments = [*given, f"--method={name}", f"--workdir={own}"]  # the last of a name counts
+    command = [sys.executable, "-m", "experiments.benchmark", *arguments]
+    last = ""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as child:
+        for line in child.stderr:
+            sys.stderr.write(line)
+            last = line.strip() or last
+    if child.returncode < 0:
+        return {"method": name, "error": f"ended by signal {-child.returncode}; out of memory?"}
+    if child.returncode:
+        return {"method": name, "error": last.removeprefix("error: ")}
+    record = benchmarks.read_benchmark(own / "benchmark.json")["records"][0]
+    return record | {"command": command_line()}
+
+
+def command_line() -> str:
+    """How this program was called."""
+    return "python -m experiments.benchmark " + " ".join(sys.argv[1:])
+
+
+def write(workdir: Path, records: list[dict]) -> None:
+    """Writes benchmark.json and benchmark.png of what was measured until now."""
+    write_json(workdir / "benchmark.json", {"command": command_line(), "records": records})
+    if any("error" not in record for record in records):
+        png = figure_png(benchmarks.rate_figure(records))
+        write_atomically(workdir / "benchmark.png", lambda file: file.write(png))
+
+
+def main() -> int:
+    """The program."""
+    if _RENDER.value:
+        return render()
+    names = chosen_methods()
+    configs = settings.resolve_all(names, _PRESET.value, settings.config_overrides())
+    if not _WORKDIR.value:
+        raise UserError("--workdir is missing: name the directory to write to")
+    comparisons()  # says now what is missing
+    workdir, records = Path(_WORKDIR.value), []
+    for number, name in enumerate(names, 1):
+        if len(names) == 1:
+            print(f"== {methods.get(name).title}", flush=True)
+            records.append(measure_one(name, *configs[name]))
+        else:
+            print(f"method {number} of {len(names)}", flush=True)
+            records.append(measure_apart(name, workdir))
+        write(workdir, records)
+    for line in dict.fromkeys(benchmarks.device_line(r) for r in records if "error" not in r):
+        print(line)
+    print(benchmarks.format_tables(records))
+    print(f"written to {workdir}: benchmark.json, benchmark.png")
+    return 1 if any("error" in record for record in records) else 0
+
+
+if __name__ == "__main__":
+    program.run(main)

@@ -1,0 +1,265 @@
+"""What the benchmark measured: as text, as a picture, and as the page made of stored files."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+from imvad_jax.errors import UserError
+from imvad_jax.reporting.plots import GOOD, INK, soften
+
+COMMAND = "python -m experiments.benchmark --render"
+BUSY = 0.1  # share of the machine that others may use before figures are not published
+
+HEADER = f"""# Benchmarks
+
+Generated from the files in `benchmarks/` by `{COMMAND}`; do not edit.
+`{COMMAND} --check` fails where this page and the files differ.
+
+- A file is what one call of `python -m experiments.benchmark` measured, in one run on one machine.
+  Compare figures within a file only. A file that was measured while other processes used more than
+  {BUSY:.0%} of the machine is refused.
+- Figures are medians over repeats, after warm-up and compilation. The files hold minimum and
+  maximum, too.
+- **compile s** is the compilation of that step, without the cache of earlier runs.
+- **ms at 1**, **ms a batch**: from a batch in host memory to its result on the device, one at a
+  time; a single image on one device. **images/s**: the compiled step with batches in flight.
+  **end to end**: all images, batches made and maps brought back to the host.
+- **GFLOP/s** counts the matrix products and convolutions of the program as written, with all
+  rounds of its loops (XLA's own analysis counts one of them; it is in the files). `>`: a loop
+  without a known end was counted once. **of product**: that over what a plain matrix product of the
+  same type reaches on all devices.
+- **fit s**: the whole fit after compilation; `*`: with compilation. Trained methods: so many epochs
+  as are named. **peak** is that of the process on the CPU, else of the devices.
+- Kept against recomputed: what training does not change (a teacher's features) is kept in host
+  memory or computed in every step; ratio of the seconds of a step, below 1 where keeping pays.
+"""
+
+SCORING = (
+    "method", "pixels", "batch", "compile s", "ms at 1", "ms a batch", "images/s", "end to end",
+    "GFLOP/s", "of product",
+)  # fmt: skip
+FITTING = (
+    "method", "batch", "compile s", "ms a step", "images/s", "GFLOP/s", "of product", "fit s",
+    "images", "epochs", "peak GiB",
+)  # fmt: skip
+KEPT = ("method", "kept ms", "recomputed ms", "wall ratio", "CPU ratio", "MB an image")
+COMPARED = ("method", "work", "against", "ours s", "theirs s", "theirs / ours", "difference")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure with at least so many significant digits, never in powers of ten; `-` for None."""
+    if value is None:
+        return "-"
+    if value == 0:
+        return "0"
+    places = digits - 1
+    size = abs(value)
+    while size >= 10 and places > 0:
+        size, places = size / 10, places - 1
+    while size < 1 and places < 9:
+        size, places = size * 10, places + 1
+    return f"{value:.{places}f}"
+
+
+def _ms(summary: dict) -> str:
+    return number(1e3 * summary["median"])
+
+
+def label_of(record: dict) -> str:
+    """A method with the preset, the backbone and the overrides that were measured."""
+    backbone = record["config"].get("backbone", "none")
+    names = [record["preset"], *([backbone] if backbone != "none" else [])]
+    overrides = record["overrides"].items()
+    names += [f"{key}={value}" for key, value in overrides if key != "backbone"]
+    return f"{record['method']} ({', '.join(names)})"
+
+
+def _rate(part: dict, record: dict) -> list[str]:
+    more = "" if part["flops_complete"] else ">"
+    share = part["flops_per_s"] / record["product"]["flops_per_s"]
+    return [more + number(part["flops_per_s"] / 1e9), f"{more}{share:.1%}"]
+
+
+def scoring_row(record: dict) -> list[str]:
+    """Cells below SCORING."""
+    one, batch = record["scoring"][0], record["scoring"][-1]
+    config = record["config"]
+    return [
+        label_of(record), str(config["crop_size"] or config["image_size"]),
+        str(batch["batch_size"]), number(batch["compile_s"]), _ms(one["latency_s"]),
+        _ms(batch["latency_s"]), number(batch["images_per_s"]),
+        number(record["end_to_end"]["images_per_s"]), *_rate(batch, record),
+    ]  # fmt: skip
+
+
+def fitting_row(record: dict) -> list[str]:
+    """Cells below FITTING; those of the step are empty for methods that are not trained."""
+    fit, step, memory = record["fit"], record.get("training"), record["memory"]
+    if step:
+        cells = [str(step["batch_size"]), number(step["compile_s"]), _ms(step["step_s"]),
+                 number(step["images_per_s"]), *_rate(step, record)]  # fmt: skip
+    else:
+        cells = ["-"] * 6
+    seconds = number(fit["seconds"]["median"]) if fit["seconds"] else number(fit["first_s"]) + "*"
+    return [
+        label_of(record), *cells, seconds, str(fit["images"]), number(fit["epochs"], 1),
+        number(memory["bytes"] / 2**30 if memory else None),
+    ]  # fmt: skip
+
+
+def _kept_rows(records: Sequence[dict]) -> list[list[str]]:
+    return [
+        [
+            label_of(record), _ms(kept["kept"]["wall_s"]), _ms(kept["recomputed"]["wall_s"]),
+            number(kept["wall_ratio"]), number(kept["cpu_ratio"]),
+            number(kept["bytes_of_an_image"] / 1e6),
+        ]
+        for record in records
+        if (kept := record.get("kept_features"))
+    ]  # fmt: skip
+
+
+def _compared_rows(records: Sequence[dict]) -> list[list[str]]:
+    return [
+        [
+            label_of(record), work, name, number(part["ours_s"]["median"]),
+            number(part["theirs_s"]["median"]), number(part["ratio"]),
+            "-" if part["difference"] is None else f"{part['difference']:.0e}",
+        ]
+        for record in records
+        for name, found in record.get("compare", {}).items()
+        for work, part in found["parts"].items()
+    ]  # fmt: skip
+
+
+def _grid(head: Sequence[str], rows: list[list[str]], markdown: bool, left: int = 1) -> str:
+    """A table; the first `left` columns are set to the left, the others to the right."""
+    lines = [list(head), *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    padded = [
+        [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths))]
+        for line in lines
+    ]
+    if markdown:
+        rule = ["-" * w if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+        return "\n".join(f"| {' | '.join(line)} |" for line in [padded[0], rule, *padded[1:]])
+    text = ["  ".join(line).rstrip() for line in padded]
+    return "\n".join([text[0], "-" * len("  ".join(padded[0])), *text[1:]])
+
+
+def format_tables(records: Sequence[dict], markdown: bool = False) -> str:
+    """The tables of what was measured together; a method that failed is named below them."""
+    done = [record for record in records if "error" not in record]
+    tables = []
+    for title, head, rows, left in (
+        ("Scoring", SCORING, [scoring_row(record) for record in done], 1),
+        ("Fitting", FITTING, [fitting_row(record) for record in done], 1),
+        ("Kept against recomputed features", KEPT, _kept_rows(done), 1),
+        ("Compared", COMPARED, _compared_rows(done), 3),
+    ):
+        if rows:
+            heading = f"**{title}**\n\n" if markdown else f"{title}\n"
+            tables.append(heading + _grid(head, rows, markdown, left))
+    failed = [f"{r['method']}: FAILED ({r['error']})" for r in records if "error" in r]
+    if failed:
+        tables.append("\n".join(f"- {line}" if markdown else line for line in failed))
+    return "\n\n".join(tables)
+
+
+def device_line(record: dict) -> str:
+    """The machine, what a plain product reaches on it, and how busy others were."""
+    product, share = record["product"], record["others_share"]
+    others = "unknown" if share is None else f"{share:.0%}"
+    return (
+        f"{record['hardware']}; plain {product['dtype']} matrix product of {product['size']}: "
+        f"{number(product['flops_per_s'] / 1e9)} GFLOP/s; used by other processes: {others}"
+    )
+
+
+def rate_figure(records: Sequence[dict]) -> Figure:
+    """Images a second by method, scoring and training, and the share of a plain product's rate.
+
+    Dots are medians, whiskers go from the slowest repeat to the fastest.
+    """
+    done = [record for record in records if "error" not in record]
+    figure = Figure(figsize=(11, 1.9 + 0.55 * len(done)), layout="constrained")
+    rate, share = figure.subplots(1, 2, width_ratios=(1.5, 1), sharey=True)
+    for kind, color, offset in (("scoring", GOOD, -0.19), ("training", "#d98200", 0.19)):
+        for row, record in enumerate(done):
+            part = record.get(kind)
+            if not part:
+                continue
+            part = part[-1] if kind == "scoring" else part
+            value, step = part["images_per_s"], part["step_s"]
+            slow, fast = (value * step["median"] / step[end] for end in ("max", "min"))
+            whisker = [[value - slow], [fast - value]]
+            rate.errorbar(value, row + offset, xerr=whisker, fmt="o", color=color, capsize=3)
+            rate.annotate(f"  {number(value)}", (fast, row + offset), va="center", color=INK,
+                          fontsize=8)  # fmt: skip
+            percent = 100 * part["flops_per_s"] / record["product"]["flops_per_s"]
+            share.barh(row + offset, percent, 0.36, color=color)
+        share.barh(0, 0, color=color, label=kind)
+    rate.set(title="images a second", xscale="log", ylim=(len(done) - 0.5, -0.5))
+    rate.set_yticks(range(len(done)), [label_of(record) for record in done])
+    rate.margins(x=0.15)
+    rate.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    rate.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    rate.xaxis.set_minor_locator(NullLocator())
+    share.set(title="FLOP/s, % of a plain matrix product")
+    share.set_xlim(left=0)
+    figure.legend(frameon=False, labelcolor=INK, fontsize=9, ncols=2, loc="outside lower center")
+    for axes in (rate, share):
+        soften(axes)
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_axisbelow(True)
+    return figure
+
+
+def read_benchmark(path: str | Path) -> dict:
+    """A stored file: `{command, records}`. Raises UserError if it is none."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found["command"]
+        for record in found["records"]:
+            if "error" not in record:
+                format_tables([record])
+                device_line(record)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"{path}: not a file of experiments.benchmark ({reason})") from None
+    return found
+
+
+def check_quiet(path: str | Path, records: Sequence[dict]) -> None:
+    """Raises UserError where a method was measured on a busy machine."""
+    for record in records:
+        if (record.get("others_share") or 0) > BUSY:
+            raise UserError(
+                f"{path}: {record['method']} was measured while other processes used "
+                f"{record['others_share']:.0%} of the machine; measure it again on an idle one"
+            )
+
+
+def render_benchmarks(directory: str | Path) -> str:
+    """The text of BENCHMARKS.md; equal files give equal text. A missing directory holds none.
+
+    Raises:
+      UserError: as `read_benchmark` and `check_quiet`.
+    """
+    paths = sorted(Path(directory).glob("*.json"))
+    parts = [HEADER]
+    for path in paths:
+        found = read_benchmark(path)
+        check_quiet(path, found["records"])
+        done = [record for record in found["records"] if "error" not in record]
+        parts.append(f"## {path.stem}\n")
+        parts += [f"- {line}" for line in dict.fromkeys(device_line(record) for record in done)]
+        commits = ", ".join(dict.fromkeys(str(record["commit"]) for record in done))
+        parts.append(f"- commit {commits}: `{found['command']}`\n")
+        parts.append(format_tables(found["records"], markdown=True) + "\n")
+    if not paths:
+        parts.append("No figures yet.\n")
+    return "\n".join(parts)

@@ -1,0 +1,56 @@
+"""Plain PyTorch does the same work as ours; skipped where PyTorch is not installed."""
+
+import importlib
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import workloads
+from imvad_jax.backbones import get
+from imvad_jax.backbones.weights import load_weights
+from tests.methods.small import fitted, images
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+compare_torch = importlib.import_module("experiments.compare_torch")
+
+
+def subject(method):
+    detector, variables, parallel = fitted(method, count=10, devices=2)
+    options = workloads.Options(repeats=2, least_seconds=0.0)
+    return workloads.Subject(detector, variables, images(10), parallel, 0, options)
+
+
+@pytest.mark.parametrize("method", ["padim", "patchcore"])
+def test_maps_of_both_agree_and_all_parts_are_timed(method):
+    found = compare_torch.compare(subject(method))["parts"]
+    assert list(found) == ["backbone", "fit", "score"]
+    for part in found.values():
+        assert part["ratio"] == pytest.approx(part["theirs_s"]["median"] / part["ours_s"]["median"])
+    assert found["backbone"]["difference"] < 1e-4
+    assert found["score"]["difference"] < 1e-3
+
+
+def test_its_coreset_has_distinct_rows_of_the_patches():
+    case = subject("patchcore")
+    with torch.inference_mode():
+        network = compare_torch.ResNet(
+            case.variables["backbone"], case.detector.outputs, torch.device("cpu")
+        )
+        work = compare_torch.PatchCore(case, network)
+        work.fit()
+        assert work.bank.shape == (case.detector.bank_rows(10), case.detector.config.embedding_dim)
+        assert len(torch.unique(work.bank, dim=0)) == len(work.bank)
+
+
+@pytest.mark.slow
+def test_a_bottleneck_network_agrees():
+    outputs = ("layer1", "layer4")
+    variables = load_weights(get("wide_resnet50_2"), "random", outputs).variables
+    batch = images(2).images
+    ours = get("wide_resnet50_2").build().apply(variables, batch / np.float32(255), outputs)
+    with torch.inference_mode():
+        theirs = compare_torch.ResNet(variables, outputs, torch.device("cpu"))(batch)
+    for name in outputs:
+        found = theirs[name].permute(0, 2, 3, 1).numpy()
+        assert compare_torch.largest_difference(jax.device_get(ours[name]), found) < 1e-4

@@ -1,0 +1,92 @@
+"""What the benchmark measures: on the baseline and the smallest trained method."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import cell, settings, workloads
+from imvad_jax.errors import UserError
+from imvad_jax.reporting import benchmarks
+from imvad_jax.training.parallel import Parallel
+from imvad_jax.training.timing import COMPILES
+from tests.training import toy
+
+FEW = workloads.Options(repeats=2, least_seconds=0.0, fit_repeats=1)
+
+
+def refuse(subject):
+    raise UserError("not built")
+
+
+@pytest.fixture(scope="module")
+def record():
+    overrides = {"batch_size": "5"}
+    config = settings.resolve("raw_color", "smoke", overrides)
+    plan = cell.Plan("raw_color", "smoke", overrides, config, 0, "random", "benchmark ...")
+    images = workloads.random_images(10, config.input_size, 0)
+    return workloads.benchmark(
+        plan, images, Parallel(jax.devices()[:2]), FEW,
+        {"another": lambda subject: {"seen": sorted(subject.variables["memory"])}, "none": refuse},
+        lambda _: None,
+    )  # fmt: skip
+
+
+def test_the_baseline_is_fitted_and_scored(record):
+    assert record["method"] == "raw_color" and record["num_devices"] == 2 and record["commit"]
+    one, batch = record["scoring"]
+    assert (one["batch_size"], one["devices"]) == (1, 1)
+    assert (batch["batch_size"], batch["devices"]) == (6, 2)  # rounded up, as score() does
+    for part in (one, batch):
+        assert part["compile_s"] > 0 and part["latency_s"]["repeats"] == 2
+        step = part["step_s"]
+        assert 0 < step["min"] <= step["median"] <= step["max"]
+        assert part["images_per_s"] == pytest.approx(part["batch_size"] / step["median"])
+        assert part["flops_per_s"] == pytest.approx(part["flops"] / step["median"])
+    assert batch["flops"] == 6 * one["flops"] > 0
+    assert record["end_to_end"]["images"] == record["fit"]["images"] == 10
+    assert record["fit"]["first_s"] > 0 and record["fit"]["seconds"]["repeats"] == 1
+    assert record["product"]["flops_per_s"] > 0 and record["memory"]["bytes"] > 2**20
+    assert "training" not in record and record["fit"]["epochs"] is None
+    assert record["compare"]["another"] == {"seen": ["mean", "whitener"]}
+    assert record["compare"]["none"] == {"error": "not built", "parts": {}}  # nothing is lost
+
+
+def test_its_record_can_be_shown(record):
+    text = benchmarks.format_tables([record | {"compare": {}}])
+    assert "raw_color (smoke, batch_size=5)" in text
+
+
+@pytest.fixture(scope="module")
+def trained():
+    detector, variables = toy.make(batch_size=8)
+    images = workloads.random_images(5, 64, 0)  # fewer than a batch
+    return workloads.Subject(
+        detector, variables, images, Parallel(jax.devices()[:2]), 0, FEW
+    )  # fmt: skip
+
+
+def test_the_training_step_is_the_real_one_and_goes_on(trained):
+    found, call = workloads.training_call(trained, cache_features=False)
+    assert (found["batch_size"], found["devices"]) == (8, 2) and found["flops_complete"]
+    down, up = 2 * 16 * 16 * 8 * 3 * 3 * 3, 2 * 16 * 16 * 3 * 8 * 4 * 4  # operations of a layer
+    assert found["flops"] == 8 * (2 * down + 3 * up)  # of images there is no gradient
+    assert found["input_bytes_of_an_image"] == 64 * 64 * 3
+    before = jax.tree.map(np.array, trained.variables["params"])
+    programs = COMPILES.programs
+    call(2)
+    call(1)
+    assert COMPILES.programs == programs  # what was timed as compilation is what runs
+    for kept, now in zip(jax.tree.leaves(before), jax.tree.leaves(trained.variables["params"])):
+        np.testing.assert_array_equal(kept, now)  # the donated state was a copy
+
+
+def test_kept_and_recomputed_features_are_compared(trained):
+    found = workloads.kept_features(trained)
+    assert found["bytes_of_an_image"] == 64 * 64 * 3 * 4  # the toy keeps the images as floats
+    for kind in ("wall", "cpu"):
+        medians = [found[name][f"{kind}_s"]["median"] for name in ("kept", "recomputed")]
+        assert found[f"{kind}_ratio"] == pytest.approx(medians[0] / medians[1])
+
+
+def test_a_phase_before_the_training_is_run(trained):
+    assert workloads.before_training(trained).keys() == trained.variables.keys()

@@ -1,0 +1,132 @@
+"""Tables, picture and page of made-up measurements."""
+
+import json
+
+import pytest
+
+from imvad_jax.errors import UserError
+from imvad_jax.reporting import benchmarks
+from imvad_jax.reporting.plots import figure_png
+
+
+def seconds(median):
+    return {"median": median, "min": median * 0.5, "max": median * 2, "repeats": 3}
+
+
+def step(batch, median, flops, complete=True):
+    return {
+        "batch_size": batch, "devices": 2, "compile_s": 4.0, "flops": flops,
+        "flops_complete": complete, "step_s": seconds(median), "latency_s": seconds(2 * median),
+        "images_per_s": batch / median, "flops_per_s": flops / median,
+    }  # fmt: skip
+
+
+def made_up(**changes):
+    return {
+        "method": "stpm", "preset": "cpu", "overrides": {"sigma": "2", "backbone": "resnet18"},
+        "config": {"backbone": "resnet18", "image_size": 256, "crop_size": 0},
+        "hardware": "A processor, 2 cores", "commit": "0123456789", "others_share": 0.01,
+        "product": {"dtype": "float32", "size": 1024, "flops_per_s": 1e11},
+        "scoring": [step(1, 0.02, 1e9), step(32, 0.5, 4e10)],
+        "training": step(8, 0.25, 2e10, complete=False),
+        "fit": {"images": 128, "epochs": 1, "first_s": 9.0, "seconds": seconds(5.0)},
+        "end_to_end": {"images": 128, "images_per_s": 60.0}, "memory": {"bytes": 3 * 2**29},
+    } | changes  # fmt: skip
+
+
+def cells(text, name):
+    """The cells below a heading of the table whose heading holds `name`, from its first row."""
+    lines = text.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("| ") and name in line)
+    split = [[c.strip() for c in lines[i].strip("|").split("|")] for i in (head, head + 2)]
+    return dict(zip(*split, strict=True))
+
+
+def test_rows_hold_medians_and_rates():
+    text = benchmarks.format_tables([made_up()], markdown=True)
+    row = cells(text, "ms at 1")
+    assert row["method"] == "stpm (cpu, resnet18, sigma=2)" and row["pixels"] == "256"
+    assert (row["ms at 1"], row["ms a batch"], row["images/s"]) == ("40.0", "1000", "64.0")
+    assert (row["GFLOP/s"], row["of product"], row["end to end"]) == ("80.0", "80.0%", "60.0")
+    row = cells(text, "ms a step")
+    assert (row["ms a step"], row["images/s"], row["fit s"]) == ("250", "32.0", "5.00")
+    assert (row["GFLOP/s"], row["of product"]) == (">80.0", ">80.0%")
+    assert (row["epochs"], row["peak GiB"]) == ("1", "1.50")
+
+
+def test_untrained_methods_have_no_step_and_a_first_fit_is_marked():
+    record = made_up(memory=None)
+    del record["training"]
+    record["fit"] |= {"epochs": None, "seconds": None}
+    row = cells(benchmarks.format_tables([record], markdown=True), "ms a step")
+    assert row["ms a step"] == row["epochs"] == row["peak GiB"] == "-" and row["fit s"] == "9.00*"
+
+
+def test_comparisons_have_tables_of_their_own():
+    part = {"ours_s": seconds(2.0), "theirs_s": seconds(3.0), "ratio": 1.5, "difference": 3e-5}
+    kept = {
+        "kept": {"wall_s": seconds(0.8)}, "recomputed": {"wall_s": seconds(1.0)},
+        "wall_ratio": 0.8, "cpu_ratio": 0.9, "bytes_of_an_image": 1.8e6,
+    }  # fmt: skip
+    record = made_up(compare={"torch": {"parts": {"fit": part}}}, kept_features=kept)
+    text = benchmarks.format_tables([record], markdown=True)
+    row = cells(text, "theirs / ours")
+    assert [row[k] for k in ("work", "against", "theirs / ours", "difference")] == [
+        "fit", "torch", "1.50", "3e-05"
+    ]  # fmt: skip
+    row = cells(text, "CPU ratio")
+    assert [row[k] for k in ("kept ms", "wall ratio", "CPU ratio", "MB an image")] == [
+        "800", "0.800", "0.900", "1.80"
+    ]  # fmt: skip
+
+
+def test_a_failure_is_named_and_leaves_the_others_alone():
+    text = benchmarks.format_tables([{"method": "draem", "error": "out of memory"}, made_up()])
+    assert "draem: FAILED (out of memory)" in text and "stpm (cpu" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0, "0"),
+        (0.012345, "0.0123"),
+        (1.0, "1.00"),
+        (98765.4, "98765"),
+        (99.96, "100.0"),
+    ],
+)
+def test_numbers_keep_three_digits(value, text):
+    assert benchmarks.number(value) == text
+
+
+def test_the_picture_is_drawn_and_equal_records_give_equal_bytes():
+    records = [made_up(), {"method": "draem", "error": "no memory"}]
+    first, second = (figure_png(benchmarks.rate_figure(records)) for _ in range(2))
+    assert first == second and first.startswith(b"\x89PNG")
+
+
+def test_the_page_is_made_of_the_files(tmp_path):
+    assert benchmarks.render_benchmarks(tmp_path / "absent").endswith("No figures yet.\n")
+    found = {"command": "python -m experiments.benchmark ...", "records": [made_up()]}
+    (tmp_path / "gpu.json").write_text(json.dumps(found))
+    text = benchmarks.render_benchmarks(tmp_path)
+    assert "## gpu" in text and "plain float32 matrix product of 1024: 100 GFLOP/s" in text
+    assert "commit 0123456789: `python -m experiments.benchmark ...`" in text
+    assert "| stpm (cpu, resnet18, sigma=2)" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not a file of experiments.benchmark"),
+        ('{"command": ""}', "no 'records'"),
+        ('{"command": "", "records": [{"method": "padim"}]}', "not a file of"),
+        (json.dumps({"command": "", "records": [made_up(others_share=0.4)]}), "40% of the machine"),
+    ],
+)
+def test_other_files_and_busy_machines_are_refused(tmp_path, text, message):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        benchmarks.render_benchmarks(tmp_path)
+    assert "a.json" in str(error.value)
