@@ -154,7 +154,7 @@ class PatchCore(base.Detector):
         return {
             "backbone": self.backbone_bytes() * devices,
             "patches of all images": rows * width * base.FLOAT,
-            "projected patches": 2 * rows * projected * base.FLOAT,
+            "projected patches": 3 * rows * projected * base.FLOAT,
             "memory bank": (devices + 2) * bank * width * base.FLOAT,
             "features of a batch": 4 * batch * width * base.FLOAT,
         }
