@@ -90,6 +90,8 @@ class Detector(nn.Module):
 
     phases: ClassVar[tuple[str, ...]] = ("statistics",)
     outputs: ClassVar[tuple[str, ...]] = ()  # backbone intermediates in use; () without a backbone
+    # Arrays of `memory` of which each device holds its own part of the rows while scoring.
+    shared_out: ClassVar[tuple[str, ...]] = ()
 
     def init_memory(self, key: Array) -> dict[str, Any]:
         """The part of `memory` that is drawn at random before any image is seen."""

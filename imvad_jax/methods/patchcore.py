@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from imvad_jax.errors import UserError
 from imvad_jax.methods import base, buffers
-from imvad_jax.ops import coreset, neighbors, patches, resample
+from imvad_jax.ops import collectives, coreset, neighbors, patches, resample
 
 BANK_BUCKET = 1024  # bank rows are rounded up to this, so that categories share programs
 
@@ -30,12 +30,18 @@ class PatchCoreConfig(base.DetectorConfig):
     num_neighbors: int = 1  # squared distances to so many neighbours are averaged
     reweight_neighbors: int = 0  # b of the paper's re-weighting (eq. 7); 0: as the official code
     sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
+    shard_bank: bool = False  # scoring on several devices, each holds a part of the bank
 
     def __post_init__(self):
         if not 0 < self.coreset_ratio <= 1:
             raise UserError(f"--coreset_ratio={self.coreset_ratio}: must lie in (0, 1]")
         if self.num_neighbors < 1:
             raise UserError(f"--num_neighbors={self.num_neighbors}: must be at least 1")
+        if self.shard_bank and (self.num_neighbors > 1 or self.reweight_neighbors):
+            raise UserError(
+                "--shard_bank=True: with one neighbour and no re-weighting only (--num_neighbors=1 "
+                "--reweight_neighbors=0), whose minima the devices can put together"
+            )
 
 
 class PatchCore(base.Detector):
@@ -46,6 +52,10 @@ class PatchCore(base.Detector):
     @property
     def outputs(self):
         return self.config.layers
+
+    @property
+    def shared_out(self):
+        return ("bank",) if self.config.shard_bank else ()
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -114,8 +124,11 @@ class PatchCore(base.Detector):
 
     def __call__(self, images):
         bank = self.memory("bank")
-        valid = base.row_mask(bank.shape[0], self.memory("bank_count"))
         embedding = self.embed(images) - self.memory("center")
+        if self.config.shard_bank:
+            distances = self._distances_to_parts(embedding, bank)
+            return self._predict(distances, distances.max(1), images)
+        valid = base.row_mask(bank.shape[0], self.memory("bank_count"))
 
         def score(query: Array):
             if self.config.num_neighbors == 1:
@@ -130,9 +143,25 @@ class PatchCore(base.Detector):
 
         # One image after the other: the distance block of one image fits the cache.
         distances, scores = lax.map(score, embedding)
+        return self._predict(distances, scores, images)
+
+    def _predict(self, distances: Array, scores: Array, images: Array) -> base.Prediction:
         grid = distances.reshape(images.shape[0], *self.grid)
         anomaly_map = resample.upsample_and_smooth(grid, images.shape[1:3], self.config.sigma)
         return base.Prediction(scores, anomaly_map)
+
+    def _distances_to_parts(self, embedding: Array, bank: Array) -> Array:
+        """Squared distances `[B, P]`; `bank` `[M / devices, D]` is this device's part of it.
+
+        Every device meets the patches of all images, so that only minima are exchanged.
+        """
+        first = collectives.device_number() * bank.shape[0]
+        valid = first + jnp.arange(bank.shape[0]) < self.memory("bank_count")
+        distances = lax.map(
+            lambda query: neighbors.nearest_squared_distance(query, bank, valid),
+            collectives.gather_batch(embedding),
+        )
+        return collectives.own_minimum(distances)
 
     def _reweighted(self, query: Array, bank: Array, valid: Array) -> Array:
         """Image score of the paper (eq. 7) from the worst patch `[D]`: `w * |q - m*|`."""
@@ -149,12 +178,13 @@ class PatchCore(base.Detector):
         positions = self.grid[0] * self.grid[1]
         rows = base.round_up(images, buffers.IMAGE_BUCKET) * positions
         bank = base.round_up(self.bank_rows(images), BANK_BUCKET)
+        held = 3 if self.config.shard_bank else devices + 2
         width, projected = self.config.embedding_dim, self.config.projection_dim
         batch = self.config.batch_size * positions
         return {
             "backbone": self.backbone_bytes() * devices,
             "patches of all images": rows * width * base.FLOAT,
             "projected patches": 3 * rows * projected * base.FLOAT,
-            "memory bank": (devices + 2) * bank * width * base.FLOAT,
+            "memory bank": held * bank * width * base.FLOAT,
             "features of a batch": 4 * batch * width * base.FLOAT,
         }
