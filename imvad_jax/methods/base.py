@@ -51,6 +51,11 @@ class DetectorConfig:
         """
         return {}
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the figures has to know about these settings, a sentence each."""
+        return ()
+
     def without_missing_layers(self) -> "DetectorConfig | None":
         """A configuration for weights that lack a layer this one needs; None if there is none."""
         return None

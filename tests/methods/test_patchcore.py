@@ -72,6 +72,24 @@ def test_a_bank_in_parts_gives_what_one_device_gives():
         PatchCoreConfig(shard_bank=True, num_neighbors=2)
 
 
+def test_of_many_images_a_share_of_the_patches_is_kept_evenly():
+    """All of the 24 x 16 patches kept are in the bank: each position as often as any other."""
+    detector, variables, _ = fitted(
+        "patchcore", count=24, patches_per_image=16, coreset_ratio=1, devices=2
+    )
+    train = embed(detector, variables, images(24))
+    bank = bank_of(variables)
+    assert len(bank) == 24 * 16
+    distances = ((bank[:, None] - train.reshape(1, -1, train.shape[-1])) ** 2).sum(-1)
+    image, position = np.divmod(distances.argmin(1), train.shape[1])
+    assert distances.min(1).max() < 1e-5
+    assert np.bincount(image).tolist() == [16] * 24
+    assert np.bincount(position).tolist() == [24 * 16 // train.shape[1]] * train.shape[1]
+    (note,) = detector.config.notes
+    assert "APPROXIMATE" in note and "16 patches" in note
+    assert not PatchCoreConfig().notes
+
+
 def test_several_neighbours_are_averaged():
     detector, variables, _ = fitted("patchcore", num_neighbors=3)
     test = embed(detector, variables, images(2, 1))
