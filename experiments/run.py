@@ -121,7 +121,7 @@ def _find_tiling() -> Tiling | None:
         return None
     if flags.FLAGS.num_processes != 1:
         raise UserError("--tile: with tiles a run is of one process; leave --num_processes out")
-    return Tiling(_TILE.value, _TILE.value // 8 if _OVERLAP.value is None else _OVERLAP.value)
+    return Tiling.of(_TILE.value, _OVERLAP.value)
 
 
 def main() -> int:

@@ -102,15 +102,15 @@ def load_data(
     cache_dir: str | None = None,
     progress: bool = False,
     tile: int = 0,
-    overlap: int = 0,
+    overlap: int | None = None,
 ) -> CategoryData:
     """The images of one category at the size that `model` sees.
 
     The result has `train` (good images) and `test`, which `fit` and `score` take, `labels` (int
     `[T]`, 1 for defective), `masks` (bool `[T, S, S]`, or None), `train_names`, `test_names` and
     `test_defects`. In `train.images` and `test.images` lie the arrays, uint8 `[N, S, S, C]`, unless
-    the category is so large that it is streamed from its files. With `tile` they are cut from the
-    files as they are asked for, and `masks` is a list of arrays of different sizes.
+    the category is so large that it is streamed from its files. With `tile` there are no such
+    arrays, and `masks` is a list of arrays `[h, w]`, of the sizes of the maps that `score` gives.
 
     Args:
       data_dir: The directory of the dataset; for "folder" also one with images of good parts alone.
@@ -121,18 +121,18 @@ def load_data(
       progress: Shows a bar.
       tile: Side in pixels of the tiles that images are looked at in; 0: as `model` was fitted,
         whole if it was not.
-      overlap: Pixels by which neighbouring tiles overlap.
+      overlap: Pixels by which neighbouring tiles overlap; None: an eighth of `tile`.
 
     Raises:
       UserError: nothing to be found there, or a file that cannot be read; it is named. Images
-        smaller than a tile, or a model that crops or was fitted on other tiles.
+        smaller than a tile, or tiles for a model that crops.
     """
     found = layouts.select_categories(
         layouts.get(dataset), data_dir, [category] if category else []
     )
     if len(found) > 1:
         raise UserError(f"category: {data_dir} holds {', '.join(found)}; name one of them")
-    tiling = Tiling(tile, overlap) if tile else model.tiling
+    tiling = Tiling.of(tile, overlap) if tile else model.tiling
     return open_category(
         dataset, data_dir, found[0], _geometry(model), cache_dir,
         progress=track if progress else untracked, tiling=tiling,

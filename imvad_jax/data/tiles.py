@@ -35,6 +35,11 @@ class Tiling:
             )
 
     @classmethod
+    def of(cls, tile: int, overlap: int | None = None) -> "Tiling":
+        """Tiles that overlap by an eighth where nothing else is said. Raises UserError."""
+        return cls(tile, tile // 8 if overlap is None else overlap)
+
+    @classmethod
     def of_record(cls, record: Mapping) -> "Tiling | None":
         """The tiles that a run's record names; None where it looks at whole images."""
         return cls(record["tile"], record["overlap"]) if record.get("tile") else None
