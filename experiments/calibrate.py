@@ -41,7 +41,7 @@ def find_thresholds(
         )  # fmt: skip
         maxima = medians = None
         if scores.maps is not None:
-            maxima = scores.maps.max((1, 2))
+            maxima = np.array([found.max() for found in scores.maps])
             medians = np.array([np.median(found) for found in scores.maps])  # no copy of them all
         names = [names[number] for number in new]
         found = calibrate(scores.image, names, options.threshold_quantile, maxima, medians)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,12 @@ from imvad_jax.backbones.weights import MissingTensorError, load_weights
 from imvad_jax.data.category import CategoryData, open_category
 from imvad_jax.data.decode import Geometry
 from imvad_jax.data.pictures import find_pictures, read_pictures
+from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation import image_metrics, pixel_metrics
 from imvad_jax.reporting import heatmaps, report
 from imvad_jax.reporting.history import History
+from imvad_jax.reporting.packing import pack_maps, pack_masks
 from imvad_jax.reporting.progress import tqdm_progress, track, untracked
 from imvad_jax.training import checkpoint, gradient, hosts
 from imvad_jax.training.fit import fit, init_variables
@@ -56,6 +59,7 @@ class Plan:
     command: str
     checkpoint: Path | None = None  # a run whose fitted detector is evaluated instead of fitting
     holdout: float = 0.0  # share of the good images that is not fitted on
+    tiling: Tiling | None = None  # None: images are looked at whole
 
     @property
     def detector(self) -> methods.Detector:
@@ -78,11 +82,15 @@ def open_data(
         data = open_category(
             dataset, data_dir, category, geometry, decoded_dir, plan.seed,
             progress=track if hosts.is_first() else untracked,
+            tiling=plan.tiling, keep_tiles="gradient" in plan.detector.phases,
         )  # fmt: skip
     data = data.hold_out(plan.holdout, plan.seed)
-    apart = f", {len(data.held_out)} to find the threshold" if data.held_out else ""
-    say(f"{len(data.train)} good images to fit on{apart}, {len(data.test)} to test "
+    apart = f", {len(data.held_out_names)} to find the threshold" if data.held_out else ""
+    say(f"{len(data.train_names)} good images to fit on{apart}, {len(data.test_names)} to test "
         f"({int(data.labels.sum())} defective), {geometry.crop} px")  # fmt: skip
+    if plan.tiling:
+        say(f"in tiles of {plan.tiling.tile} px that overlap by {plan.tiling.overlap}: "
+            f"{len(data.train)} to fit on, {len(data.test)} to test")  # fmt: skip
     return data
 
 
@@ -212,13 +220,13 @@ def run_cell(
             with training_options(detector, data, run_dir, options, say) as extra:
                 variables = fit(
                     detector, variables, data.train, parallel, plan.seed,
-                    progress=progress(), timings=timings, **extra,
+                    progress=progress(data), timings=timings, **extra,
                 )  # fmt: skip
         with timings.stage("checkpoint"):
             checkpoint.save_variables(run_dir, variables)
     with timings.stage("calibrate"):
         found = find_thresholds(
-            plan, detector, variables, data, run_dir, parallel, options, progress(),
+            plan, detector, variables, data, run_dir, parallel, options, progress(data),
             record["train_files"],
         )  # fmt: skip
     if found:
@@ -232,7 +240,7 @@ def run_cell(
         return record | {"metrics": {}, "timings": timings.as_dict()}
     with timings.stage("score"):
         scores = score(
-            detector, variables, data.test, parallel, progress=progress(), timings=timings
+            detector, variables, data.test, parallel, progress=progress(data), timings=timings
         )
     del variables
     result = None
@@ -242,9 +250,11 @@ def run_cell(
     return result
 
 
-def progress():
+def progress(data: CategoryData):
     """The progress display of this host: only the first one has any."""
-    return tqdm_progress if hosts.is_first() else silent_progress
+    if not hosts.is_first():
+        return silent_progress
+    return partial(tqdm_progress, unit="tiles") if data.tiling else tqdm_progress
 
 
 @contextlib.contextmanager
@@ -278,12 +288,18 @@ def evaluate_cell(scores, data, run_dir, options, timings, record, say, calibrat
     found = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
     if options.full_resolution_metrics:
         found.append("Pixel metrics are computed at the original size of the masks.")
+    if data.tiling:
+        found.append(
+            f"Looked at in tiles of {data.tiling.tile} px that overlap by {data.tiling.overlap}: "
+            "the score of an image is that of its highest tile, its map is blended from theirs."
+        )
     if data.masks is not None:
-        vanished = int(((data.labels == 1) & ~data.masks.any((1, 2))).sum())
+        vanished = sum(bool(y) and not mask.any() for y, mask in zip(data.labels, data.masks))
         if vanished:
+            size = "the size of their maps" if data.tiling else f"{data.geometry.crop} px"
             found.append(
-                f"{vanished} defective images have an empty mask at {data.geometry.crop} px: they "
-                "count for the image metrics only"
+                f"{vanished} defective images have an empty mask at {size}: they count for the "
+                "image metrics only"
             )
     for note in found:
         say(f"note: {note}")
@@ -295,19 +311,20 @@ def evaluate_cell(scores, data, run_dir, options, timings, record, say, calibrat
         "image_score": scores.image,
     }
     if scores.maps is not None:
-        predictions["anomaly_map"] = scores.maps
+        predictions |= pack_maps(scores.maps)
     if data.masks is not None:
-        predictions["mask"] = np.packbits(data.masks)
-        predictions["mask_shape"] = np.array(data.masks.shape)
+        predictions |= pack_masks(data.masks)
     with timings.stage("write"):
         write_json(run_dir / "config.json", record)
         if options.save_predictions:
             write_npz(run_dir / "predictions.npz", predictions)
         if options.save_heatmaps:
             images = (
-                image for batch in data.test.batches(32) for image in batch.images[batch.valid]
+                data.test.pictures(heatmaps.MAX_SIDE)
+                if data.tiling
+                else (im for batch in data.test.batches(32) for im in batch.images[batch.valid])
             )
-            done = tqdm_progress(len(data.test), "heat maps")
+            done = tqdm_progress(len(data.test_names), "heat maps")
             heatmaps.write_heatmaps(run_dir / "heatmaps", images, predictions, done)
     write_json(run_dir / "timings.json", timings.as_dict())
     write_json(run_dir / "metrics.json", metrics)

@@ -9,9 +9,9 @@ from imvad_jax.errors import UserError
 
 
 def full_resolution(
-    maps: np.ndarray, data: CategoryData
+    maps: np.ndarray | list[np.ndarray], data: CategoryData
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Maps `[T, h, w]` enlarged bilinearly to their images' sizes, and the masks as they are.
+    """T maps `[h, w]` enlarged bilinearly to their images' sizes, and the masks as they are.
 
     Where the images were cropped, the border that no map covers gets the lowest value of all
     maps: a defect there counts as missed.
@@ -23,7 +23,7 @@ def full_resolution(
         raise UserError(
             "--full_resolution_metrics: the original masks are not in the cache; give --data_dir"
         )
-    geometry, lowest = data.geometry, float(maps.min())
+    geometry, lowest = data.geometry, min(float(small.min()) for small in maps)
     large_maps, masks = [], []
     for small, sample in zip(maps, data.files.test):
         mask = read_masks(sample.mask_paths, sample.path)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from imvad_jax import backbones
 from imvad_jax.data.batches import ArrayImages
 from imvad_jax.data.category import CategoryData
+from imvad_jax.data.tiled import TiledImages
 from imvad_jax.errors import UserError
 from imvad_jax.methods import Detector
 from imvad_jax.training.parallel import Parallel
@@ -43,11 +44,21 @@ def estimate(
         for images in (data.train, data.test, data.held_out)
         if isinstance(images, ArrayImages)
     )
+    pictures_decoded = max(
+        images.decoded_bytes if isinstance(images, TiledImages) else 0
+        for images in (data.train, data.test)
+    )
+
+    def values(images) -> int:
+        if isinstance(images, TiledImages):
+            return images.map_values
+        return len(images or ()) * data.geometry.crop**2
+
     # The maps are held once as scored and about twice more while the metrics are computed.
-    maps = max(3 * len(data.test), len(data.held_out or ())) * data.geometry.crop**2 * 4
+    maps = max(3 * values(data.test), values(data.held_out)) * 4
     return {
         "program": PROGRAM_BYTES,
-        "decoded images": decoded,
+        "decoded images": decoded + pictures_decoded,
         "anomaly maps": maps,
         "pictures": sum(x.nbytes for x in jax.tree.leaves(pictures)) * (1 + parallel.count),
         "kept features": kept_features_bytes(detector, len(data.train)),

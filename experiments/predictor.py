@@ -15,6 +15,8 @@ from imvad_jax import methods
 from imvad_jax.data.decode import Geometry
 from imvad_jax.data.inputs import display_names
 from imvad_jax.data.stream import Decoded, decode_files, picture_batches
+from imvad_jax.data.tiled import AHEAD, tile_batches
+from imvad_jax.data.tiles import Tiling, assemble
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation import Calibration, calibrate
 from imvad_jax.files import write_atomically
@@ -47,6 +49,7 @@ class Fitted:
         self.detector = methods.make(record["method"], self.config)
         self.variables = checkpoint.load_variables(run_dir)
         self.geometry = Geometry(self.config.image_size, self.config.input_size)
+        self.tiling = Tiling.of_record(record)
         self.parallel = parallel
 
     def score(
@@ -58,6 +61,11 @@ class Fitted:
     ) -> Iterator[tuple[Decoded, float, np.ndarray | None]]:
         """Yields file, score and map of each readable file, in order; the others go to `on_bad`."""
         batch_size = batch_size or self.config.batch_size
+        if self.tiling:
+            batch_size = self.parallel.batch_size(batch_size)
+            tiles = self._score_tiles(paths, on_bad, picture_size, batch_size)
+            yield from assemble(tiles, self.tiling)
+            return
         # A single image is not scored as a batch of 32; powers of 2, so that programs are reused.
         batch_size = min(batch_size, 1 << (len(paths) - 1).bit_length())
         batch_size = self.parallel.batch_size(batch_size)
@@ -66,6 +74,15 @@ class Fitted:
         for found, batch in score_batches(self.detector, self.variables, batches, self.parallel):
             for row, file in enumerate(batch.files):
                 yield file, float(found.image[row]), None if found.maps is None else found.maps[row]
+
+    def _score_tiles(self, paths, on_bad, picture_size: int, batch_size: int):
+        """Yields file, its size, number, score and map of each tile of each readable file."""
+        files = decode_files(paths, self.geometry, picture_size, AHEAD, self.tiling)
+        batches = tile_batches(files, self.tiling, self.geometry, batch_size, on_bad)
+        for found, batch in score_batches(self.detector, self.variables, batches, self.parallel):
+            for row, (file, number) in enumerate(batch.tiles):
+                tile_map = None if found.maps is None else found.maps[row]
+                yield file, file.size, number, float(found.image[row]), tile_map
 
 
 def read_run(run_dir: Path) -> dict:
@@ -148,6 +165,8 @@ class Writer:
         self.done = tqdm_progress(len(names), "predict")
         self._pool = ThreadPoolExecutor()
         self._pending = deque()
+        # Maps of whole pictures are large.
+        self._most_pending = AHEAD if fitted.tiling else 2 * fitted.config.batch_size
 
     def add_bad(self, file: Decoded) -> None:
         """Remembers a file that cannot be read. Raises UserError if it is to end the program."""
@@ -161,7 +180,7 @@ class Writer:
         if not np.isfinite(score):
             return self.add_bad(file._replace(error=f"its score is {score}, not a number"))
         self._pending.append((file, self._pool.submit(self._present, file, anomaly_map), score))
-        if len(self._pending) > 2 * self.fitted.config.batch_size:
+        if len(self._pending) > self._most_pending:
             self._receive()
 
     def _present(self, file: Decoded, anomaly_map: np.ndarray | None):
@@ -205,10 +224,11 @@ class Writer:
             unreadable=self.unreadable,
             threshold=self.options.threshold,
             calibration=self.calibration,
-            notes=_notes(record, self.fitted.geometry),
+            notes=_notes(record, self.fitted.geometry, self.fitted.tiling),
             about={
                 "workdir": str(self.fitted.run_dir),
                 **{key: record[key] for key in ("method", "dataset", "category", "config")},
+                "tiles": dataclasses.asdict(self.fitted.tiling) if self.fitted.tiling else None,
                 "command": command,
             },
             finished=finished,
@@ -219,8 +239,13 @@ class Writer:
         return found
 
 
-def _notes(record: dict, geometry: Geometry) -> list[str]:
+def _notes(record: dict, geometry: Geometry, tiling: Tiling | None) -> list[str]:
     notes = [note for note in record["notes"] if note.startswith("RANDOM")]
+    if tiling:
+        notes.append(
+            f"Looked at in tiles of {tiling.tile} pixels that overlap by {tiling.overlap}; the "
+            "score of an image is that of its highest tile."
+        )
     if geometry.crop < geometry.size:
         share = 100 * geometry.crop / geometry.size
         notes.append(

@@ -29,6 +29,8 @@ def make_record(plan, data: CategoryData, parallel: Parallel) -> dict:
         "category": data.name,
         "seed": plan.seed,
         "holdout": plan.holdout,
+        "tile": data.tiling.tile if data.tiling else 0,  # pixels; 0: no tiles
+        "overlap": data.tiling.overlap if data.tiling else 0,
         "weights": None,
         "notes": [],
         **environment(parallel),

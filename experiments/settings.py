@@ -14,9 +14,11 @@ from imvad_jax.training.record import config_of as config_of
 from imvad_jax.training.record import read_record as read_record
 
 # What must be equal for two runs to be the same run.
-IDENTITY = ("method", "config", "dataset", "category", "seed", "weights", "holdout")
+IDENTITY = (
+    "method", "config", "dataset", "category", "seed", "weights", "holdout", "tile", "overlap",
+)  # fmt: skip
 # What must be equal for two runs to share a fitted detector.
-DETECTOR = ("method", "config", "seed", "weights")
+DETECTOR = ("method", "config", "seed", "weights", "tile", "overlap")
 
 
 def define_config_flags() -> None:

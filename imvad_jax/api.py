@@ -25,6 +25,8 @@ from imvad_jax.data.batches import ArrayImages, Images
 from imvad_jax.data.category import CategoryData, open_category
 from imvad_jax.data.decode import Geometry
 from imvad_jax.data.pipeline import FileImages
+from imvad_jax.data.tiled import TiledImages
+from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError
 from imvad_jax.files import write_atomically
 from imvad_jax.methods.base import config_from_strings
@@ -42,6 +44,7 @@ class Model:
 
     `method` is its name in the registry, `detector` the linen module, `variables` its pytree of
     arrays. `weights` are the `source` and `sha256` of the pretrained weights, None without any.
+    `tiling` has the `tile` and `overlap` that it was fitted with, None for whole images.
     """
 
     method: str
@@ -49,6 +52,7 @@ class Model:
     variables: dict
     weights: dict | None = None
     fitted: bool = False
+    tiling: Tiling | None = None
 
     @property
     def config(self) -> methods.DetectorConfig:
@@ -97,13 +101,16 @@ def load_data(
     category: str | None = None,
     cache_dir: str | None = None,
     progress: bool = False,
+    tile: int = 0,
+    overlap: int | None = None,
 ) -> CategoryData:
     """The images of one category at the size that `model` sees.
 
     The result has `train` (good images) and `test`, which `fit` and `score` take, `labels` (int
     `[T]`, 1 for defective), `masks` (bool `[T, S, S]`, or None), `train_names`, `test_names` and
     `test_defects`. In `train.images` and `test.images` lie the arrays, uint8 `[N, S, S, C]`, unless
-    the category is so large that it is streamed from its files.
+    the category is so large that it is streamed from its files. With `tile` there are no such
+    arrays, and `masks` is a list of arrays `[h, w]`, of the sizes of the maps that `score` gives.
 
     Args:
       data_dir: The directory of the dataset; for "folder" also one with images of good parts alone.
@@ -112,17 +119,25 @@ def load_data(
       category: May be left out where the directory holds one only.
       cache_dir: Where decoded images are kept for the next time; None keeps none.
       progress: Shows a bar.
+      tile: Side in pixels of the tiles that images are looked at in; 0: as `model` was fitted,
+        whole if it was not.
+      overlap: Pixels by which neighbouring tiles overlap; None: an eighth of `tile`.
 
     Raises:
-      UserError: nothing to be found there, or a file that cannot be read; it is named.
+      UserError: nothing to be found there, or a file that cannot be read; it is named. Images
+        smaller than a tile, or tiles for a model that crops.
     """
     found = layouts.select_categories(
         layouts.get(dataset), data_dir, [category] if category else []
     )
     if len(found) > 1:
         raise UserError(f"category: {data_dir} holds {', '.join(found)}; name one of them")
-    shown = track if progress else untracked
-    return open_category(dataset, data_dir, found[0], _geometry(model), cache_dir, progress=shown)
+    tiling = Tiling.of(tile, overlap) if tile else model.tiling
+    return open_category(
+        dataset, data_dir, found[0], _geometry(model), cache_dir,
+        progress=track if progress else untracked, tiling=tiling,
+        keep_tiles=not model.fitted and "gradient" in model.detector.phases,
+    )  # fmt: skip
 
 
 def fit(model: Model, images: np.ndarray | Images, seed: int = 0, progress: bool = False) -> Model:
@@ -149,7 +164,8 @@ def fit(model: Model, images: np.ndarray | Images, seed: int = 0, progress: bool
         model.detector, model.variables | extra, images, choose_devices(0), seed,
         progress=tqdm_progress if progress else silent_progress,
     )  # fmt: skip
-    return dataclasses.replace(model, variables=variables, fitted=True)
+    tiling = images.tiling if isinstance(images, TiledImages) else None
+    return dataclasses.replace(model, variables=variables, fitted=True, tiling=tiling)
 
 
 def score(
@@ -158,7 +174,9 @@ def score(
     """Scores and anomaly maps of images; larger is more anomalous. Unpacks as `scores, maps`.
 
     The scores are the method's own, float32 `[N]`; the maps float32 `[N, S, S]`, or None for a
-    method that gives none.
+    method that gives none. Of images in tiles there is one score and one map each, that of its
+    highest tile and the map blended from theirs; the maps are then a list of arrays `[h, w]`, as
+    fine as those of the tiles but at most 2048 values long.
 
     Args:
       model: From `fit` or `load`.
@@ -167,7 +185,7 @@ def score(
       progress: Shows a bar.
 
     Raises:
-      UserError: the model is not fitted, or images of another size or type.
+      UserError: the model is not fitted, or images of another size or type, or on other tiles.
     """
     _require_fitted(model)
     return scoring.score(
@@ -196,6 +214,8 @@ def save(model: Model, directory: str | Path) -> None:
         "config": dataclasses.asdict(model.config),
         "weights": model.weights,
         "notes": [],
+        "tile": model.tiling.tile if model.tiling else 0,
+        "overlap": model.tiling.overlap if model.tiling else 0,
         "versions": {"imvad_jax": __version__},
         "dataset": None,
         "category": None,
@@ -231,7 +251,10 @@ def load(directory: str | Path) -> Model:
     config = record.config_of(methods.with_newer_fields(stored))
     detector = methods.make(stored["method"], config)
     variables = checkpoint.load_variables(directory)
-    return Model(stored["method"], detector, variables, stored.get("weights"), fitted=True)
+    return Model(
+        stored["method"], detector, variables, stored.get("weights"), fitted=True,
+        tiling=Tiling.of_record(stored),
+    )  # fmt: skip
 
 
 def _geometry(model: Model) -> Geometry:
@@ -243,11 +266,14 @@ def _require_fitted(model: Model) -> None:
         raise UserError("model: it is not fitted yet; call api.fit first")
 
 
-def _images(model: Model, images) -> Images:
+def _images(model: Model, images) -> Images | TiledImages:
     geometry, size = _geometry(model), model.input_size
-    if isinstance(images, FileImages):
+    if isinstance(images, FileImages | TiledImages):
         if images.geometry != geometry:
             raise UserError(f"images: loaded for another model ({images.geometry}, not {geometry})")
+        tiling = images.tiling if isinstance(images, TiledImages) else None
+        if model.fitted and tiling != model.tiling:
+            raise UserError(f"images: in other tiles ({tiling}) than the model ({model.tiling})")
         return images
     images = images.images if isinstance(images, ArrayImages) else np.asarray(images)
     if images.ndim != 4 or images.shape[1:3] != (size, size) or images.shape[3] not in (1, 3):

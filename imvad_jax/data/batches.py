@@ -24,7 +24,7 @@ class Images(Protocol):
         ...
 
     def take(self, numbers: Sequence[int]) -> "Images":
-        """The images of these numbers alone, in this order."""
+        """The images of these numbers alone, in this order (of tiles: those of whole images)."""
         ...
 
 

@@ -7,14 +7,17 @@ import os
 import re
 import zipfile
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from imvad_jax.data import layouts
 from imvad_jax.data.batches import ArrayImages, Images
-from imvad_jax.data.decode import Geometry, load_mask
+from imvad_jax.data.decode import Geometry, load_mask, load_whole_mask
 from imvad_jax.data.pipeline import FileImages
+from imvad_jax.data.tiled import TiledImages
+from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError
 from imvad_jax.files import write_atomically
 
@@ -27,21 +30,24 @@ class CategoryData:
     """The images of one category at one geometry.
 
     `train` are all good images until `hold_out` divides them. `masks` are bool `[T, H, W]`, `None`
-    where the dataset has none; `files` is `None` when only a cache was there.
+    where the dataset has none; `files` is `None` when only a cache was there. With a `tiling`,
+    `train`, `test` and `held_out` are `TiledImages`, and `masks` a list of T arrays `[h, w]` of the
+    sizes of the blended maps; names and labels are those of whole images.
     """
 
     dataset: str
     name: str
     geometry: Geometry
-    train: Images
-    test: Images
+    train: Images | TiledImages
+    test: Images | TiledImages
     train_names: list[str]
     test_names: list[str]
     test_defects: list[str]
-    masks: np.ndarray | None
+    masks: np.ndarray | list[np.ndarray] | None
     files: layouts.Category | None
-    held_out: Images | None = None  # good images that are not fitted on
+    held_out: Images | TiledImages | None = None  # good images that are not fitted on
     held_out_names: list[str] = dataclasses.field(default_factory=list)
+    tiling: Tiling | None = None
 
     def hold_out(self, share: float, seed: int) -> "CategoryData":
         """The category with a share of its good images (one at least), drawn by `seed`, held out.
@@ -55,7 +61,7 @@ class CategoryData:
             raise UserError(f"--holdout={share}: expected a share from 0 to below 1")
         if not share:
             return self
-        total = len(self.train)
+        total = len(self.train_names)
         count = max(round(share * total), 1)
         if count >= total:
             raise UserError(
@@ -87,6 +93,8 @@ def open_category(
     seed: int = 0,
     max_decoded_bytes: int = 4 * 2**30,
     progress=lambda batches, total, label: batches,
+    tiling: Tiling | None = None,
+    keep_tiles: bool = False,
 ) -> CategoryData:
     """Opens a category from its files, through the decoded cache where one is kept.
 
@@ -94,9 +102,18 @@ def open_category(
     Without it the cache in `cache_dir` is used alone. A category whose decoded images exceed
     `max_decoded_bytes` is streamed from its files at every pass and not cached.
 
+    With a `tiling` images are looked at in tiles, cut from the files as they are asked for. Those
+    of the good images are decoded once and kept on disk with `keep_tiles`, for a training that
+    asks for them in any order.
+
     Raises:
-      UserError: bad files (named), or neither files nor a cache.
+      UserError: bad files (named), or neither files nor a cache; with a tiling, images smaller than
+        a tile, a geometry that crops, or no `data_dir`.
     """
+    if tiling:
+        return _open_tiled(
+            dataset, data_dir, name, geometry, cache_dir, seed, progress, tiling, keep_tiles
+        )
     if not data_dir:
         return _load_cache(_find_cache(cache_dir, dataset, name, geometry), geometry, None)
     files = layouts.get(dataset).category(data_dir, name, seed)
@@ -123,6 +140,49 @@ def open_category(
     if keep and path:
         _write_cache(path, data)
     return data
+
+
+def _open_tiled(
+    dataset, data_dir, name, geometry, cache_dir, seed, progress, tiling, keep_tiles
+) -> CategoryData:
+    if not data_dir:
+        raise UserError("--tile: whole images are not in the decoded cache; give --data_dir")
+    if geometry.crop != geometry.size:
+        raise UserError(
+            f"--crop_size={geometry.crop}: of tiles nothing may be cropped, or what lies between "
+            "them is never looked at; add --crop_size=0"
+        )
+    files = layouts.get(dataset).category(data_dir, name, seed)
+    train = TiledImages.of_files([s.path for s in files.train], tiling, geometry)
+    test = TiledImages.of_files([s.path for s in files.test], tiling, geometry)
+    if keep_tiles:
+        path = None
+        if cache_dir:
+            stem = _cache_stem(dataset, name, geometry)
+            path = Path(cache_dir).expanduser() / (
+                f"{stem}tiles-{tiling.tile}-{tiling.overlap}-{_fingerprint(files)}.raw"
+            )
+        train = train.keep(path, partial(progress, label=f"decode {name}/train"))
+    masks = None
+    if files.has_masks:
+        shapes = (tiling.map_shape(geometry.crop, *size) for size in test.sizes)
+        masks = [
+            load_whole_mask(sample.mask_paths, sample.path, shape[::-1])
+            for sample, shape in zip(files.test, shapes)
+        ]
+    return CategoryData(
+        dataset=dataset,
+        name=name,
+        geometry=geometry,
+        train=train,
+        test=test,
+        train_names=[s.name for s in files.train],
+        test_names=[s.name for s in files.test],
+        test_defects=[s.defect for s in files.test],
+        masks=masks,
+        files=files,
+        tiling=tiling,
+    )
 
 
 def _masks(files: layouts.Category, geometry: Geometry) -> np.ndarray | None:

@@ -114,7 +114,7 @@ def read_mask(path: str, image_path: str) -> np.ndarray:
     Raises:
       UserError: the mask is unreadable or not of the size of its image.
     """
-    mask, size = read_image(path), _image_size(image_path)
+    mask, size = read_image(path), image_size(image_path)
     if mask.size != size:
         raise UserError(
             f"{path}: mask of {mask.size[0]} x {mask.size[1]} pixels for an image of "
@@ -130,15 +130,18 @@ def read_masks(paths: Sequence[str], image_path: str) -> np.ndarray:
     Raises UserError as `read_mask`.
     """
     if not paths:
-        return np.zeros(_image_size(image_path)[::-1], bool)
+        return np.zeros(image_size(image_path)[::-1], bool)
     return np.logical_or.reduce([read_mask(path, image_path) for path in paths])
 
 
-def _image_size(path: str) -> tuple[int, int]:
+def image_size(path: str) -> tuple[int, int]:
+    """Width and height of an upright image from the head of its file. Raises UserError."""
     try:
         with Image.open(path) as image:
+            # That of PNG files would decode all pixels, to look for a tag behind them.
+            exif = Image.Image.getexif(image)
             # EXIF orientations 5 to 8 lie on their side.
-            return image.size[::-1] if image.getexif().get(0x0112, 1) >= 5 else image.size
+            return image.size[::-1] if exif.get(0x0112, 1) >= 5 else image.size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: not a readable image ({error})") from None
 
@@ -152,3 +155,11 @@ def load_mask(paths: Sequence[str], image_path: str, geometry: Geometry) -> np.n
         return np.zeros((geometry.crop, geometry.crop), bool)
     full = Image.fromarray(read_masks(paths, image_path).astype(np.uint8) * 255)
     return np.asarray(_shape(full, geometry)) >= 128
+
+
+def load_whole_mask(paths: Sequence[str], image_path: str, size: tuple[int, int]) -> np.ndarray:
+    """As `load_mask`, of the whole image at another width and height: bool `[height, width]`."""
+    if not paths:
+        return np.zeros(size[::-1], bool)
+    full = Image.fromarray(read_masks(paths, image_path).astype(np.uint8) * 255)
+    return np.asarray(full.resize(size, Image.Resampling.BILINEAR)) >= 128

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from imvad_jax.data.decode import DAMAGED, Geometry, read_image, to_array
+from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError
 
 MIN_SIDE = 8  # pixels; a smaller image shows no part
@@ -28,6 +29,7 @@ class Decoded(NamedTuple):
     picture: Image.Image | None = None  # upright, RGB, own aspect
     size: tuple[int, int] = (0, 0)  # width and height of the upright image, pixels
     error: str = ""  # why it cannot be read; empty if it can
+    whole: Image.Image | None = None  # what tiles are cut from, upright, "L" or "RGB"
 
 
 class PictureBatch(NamedTuple):
@@ -66,21 +68,34 @@ def read_one(path: str) -> Image.Image:
     return image
 
 
-def _decode(number: int, path: str, geometry: Geometry, side: int) -> Decoded:
+def shaped(image: Image.Image, geometry: Geometry) -> np.ndarray:
+    """As `to_array`, always of three channels: uint8 `[crop, crop, 3]`."""
+    pixels = np.empty((geometry.crop, geometry.crop, 3), np.uint8)
+    pixels[:] = to_array(image, geometry)
+    return pixels
+
+
+def _decode(
+    number: int, path: str, geometry: Geometry, side: int, tiling: Tiling | None
+) -> Decoded:
+    pixels = whole = None
     try:
         image = read_one(path)
-        pixels = np.empty((geometry.crop, geometry.crop, 3), np.uint8)
-        pixels[:] = to_array(image, geometry)  # grey files broadcast to three channels
+        if tiling:
+            tiling.check(*image.size)
+            whole = image
+        else:
+            pixels = shaped(image, geometry)
     except UserError as error:
         reason = str(error).removeprefix(f"{path}: ")
         return Decoded(number, error=reason)
-    picture = image.convert("RGB")
+    picture = image.copy()
     picture.thumbnail((side, side), Image.Resampling.BILINEAR)
-    return Decoded(number, pixels, picture, image.size)
+    return Decoded(number, pixels, picture.convert("RGB"), image.size, whole=whole)
 
 
 def decode_files(
-    paths: Sequence[str], geometry: Geometry, side: int, ahead: int
+    paths: Sequence[str], geometry: Geometry, side: int, ahead: int, tiling: Tiling | None = None
 ) -> Iterator[Decoded]:
     """Decodes files in order by one thread a core, at most `ahead` files before they are asked for.
 
@@ -89,12 +104,13 @@ def decode_files(
       geometry: How they are shaped for the detector.
       side: Longest side of the picture kept for a person, pixels.
       ahead: Files.
+      tiling: The results hold `whole` instead of `pixels`; smaller files cannot be read.
     """
     pending = deque()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             for number, path in enumerate(paths):
-                pending.append(pool.submit(_decode, number, path, geometry, side))
+                pending.append(pool.submit(_decode, number, path, geometry, side, tiling))
                 if len(pending) > ahead:
                     yield pending.popleft().result()
             while pending:

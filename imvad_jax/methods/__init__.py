@@ -59,10 +59,11 @@ def make(name: str, config: DetectorConfig | None = None) -> Detector:
 
 
 def with_newer_fields(record: dict) -> dict:
-    """A stored record of a run whose `config` has the fields that were added since.
+    """A stored record of a run that has, in its `config` too, the fields that were added since.
 
     A field is only ever added with a default that gives the figures of before.
     """
+    record = {"tile": 0, "overlap": 0} | record
     method = METHODS.get(record.get("method"))
     if method is None or not isinstance(record.get("config"), dict):
         return record

@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from imvad_jax.reporting.packing import unpack_maps, unpack_masks
+
 MIN_SIDE, MAX_SIDE = 192, 512  # of a tile, pixels: smaller ones are enlarged, larger ones shrunk
 GAP = 6  # between tiles and around them, pixels
 BAR_WIDTH = 12  # of the colour bar
@@ -30,7 +32,7 @@ def color_range(maps: np.ndarray) -> tuple[float, float]:
     The 1st and the 99.9th percentile of all maps, so that single pixels do not set the scale.
 
     Args:
-      maps: `[T, H, W]`. Values that are not finite are left out.
+      maps: Of any shape. Values that are not finite are left out.
 
     Returns:
       `(low, high)` with `low < high`, also for constant and empty maps.
@@ -219,14 +221,6 @@ def picture_names(paths: Iterable[str], suffix: str = ".png") -> list[str]:
     return names
 
 
-def unpack_masks(predictions: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """The masks of predictions.npz, bool `[T, H, W]`, or None where there are none."""
-    if "mask" not in predictions:
-        return None
-    shape = tuple(int(side) for side in predictions["mask_shape"])
-    return np.unpackbits(predictions["mask"], count=int(np.prod(shape))).reshape(shape).astype(bool)
-
-
 def write_heatmaps(
     directory: str | Path,
     images: Iterable[np.ndarray],
@@ -239,7 +233,7 @@ def write_heatmaps(
       directory: Made if need be. Pictures of the same names are replaced.
       images: uint8 `[H, W, 3]` each, in the order of the predictions; read once, one at a time.
       predictions: The arrays of predictions.npz: `path`, `defect`, `image_score`, and where they
-        exist `anomaly_map`, `mask`, `mask_shape`.
+        exist those of `packing`.
       progress: Called with the number of newly written pictures.
 
     Returns:
@@ -248,9 +242,8 @@ def write_heatmaps(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     paths, scores = predictions["path"], predictions["image_score"]
-    maps = predictions.get("anomaly_map")  # once: an open npz file reads it at every access
-    masks = unpack_masks(predictions)
-    low, high = color_range(maps) if maps is not None else (0.0, 1.0)
+    maps, masks = unpack_maps(predictions), unpack_masks(predictions)
+    low, high = color_range(predictions["anomaly_map"]) if maps is not None else (0.0, 1.0)
     names = picture_names(paths)
     rows = zip(names, images, paths, predictions["defect"], scores, strict=True)
     for number, (name, image, path, defect, score) in enumerate(rows):

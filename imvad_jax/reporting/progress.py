@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from imvad_jax.data.batches import Batch
 
-_UNITS = {"coreset": "picks", "covariances": "steps"}  # by label; anything else counts images
+_UNITS = {"coreset": "picks", "covariances": "steps"}  # by label, always
 _LOG_INTERVAL = 10.0  # seconds between the lines of a log
 
 
@@ -23,7 +23,7 @@ class _Log:
 
 
 def _bar(total: int, label: str, unit: str | None) -> tqdm:
-    unit = f" {unit or _UNITS.get(label, 'images')}"
+    unit = f" {_UNITS.get(label, unit or 'images')}"
     if sys.stderr.isatty():
         return tqdm(total=total, desc=label, unit=unit, file=sys.stderr, dynamic_ncols=True)
     return tqdm(
@@ -47,7 +47,7 @@ def tqdm_progress(total: int, label: str, unit: str | None = None) -> Callable[[
     Args:
       total: Units of the whole work.
       label: What is being done, shown at the left.
-      unit: Plural noun; by default `images`, or `picks` for the label `coreset`.
+      unit: Plural noun; by default `images`. A few labels have a unit of their own.
     """
     bar = _bar(total, label, unit)
     if total <= 0:

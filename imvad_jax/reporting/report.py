@@ -136,6 +136,13 @@ def image_size(config: Mapping) -> str:
     return f"{size} px, cropped to {crop}" if crop and crop != size else f"{size} px"
 
 
+def tiles(record: Mapping) -> str:
+    """`tiles of 512 px that overlap by 64`, or nothing."""
+    if not record.get("tile"):
+        return ""
+    return f"tiles of {record['tile']} px that overlap by {record['overlap']}"
+
+
 def _settings_context(record: Mapping, calibration: Calibration | None) -> dict:
     config, weights = record.get("config") or {}, record.get("weights")
     backbone = config.get("backbone", "none")
@@ -149,6 +156,7 @@ def _settings_context(record: Mapping, calibration: Calibration | None) -> dict:
         ("backbone", published.backbone_title(backbone)),
         ("weights", source),
         ("image size", image_size(config)),
+        ("tiles", tiles(record) or "none: images are looked at whole"),
         ("seed", record.get("seed")),
         ("fitted on", f"{trained_on} good images, named in config.json"),
         ("verdict", calibration.describe() if calibration else "no good image was held out"),
@@ -172,7 +180,9 @@ def _settings_context(record: Mapping, calibration: Calibration | None) -> dict:
                 f"preset {record.get('preset')}",
                 f"seed {record.get('seed')}",
                 image_size(config),
+                tiles(record),
             )
+            if part
         ),
     }
 

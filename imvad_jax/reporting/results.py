@@ -1,6 +1,7 @@
 """RESULTS.md from the small result files, one a finished cell.
 
-They lie at `<dataset>/<category>/<method>/<preset>-<backbone>[,<override>]-seed<k>.json`.
+They lie at `<dataset>/<category>/<method>/<preset>-<backbone>[,<override>][,tile=<px>,
+overlap=<px>]-seed<k>.json`.
 """
 
 import json
@@ -17,7 +18,9 @@ from imvad_jax.reporting.metric_names import METRICS, format_value, is_missing, 
 BASELINE = "raw_color"
 COMMAND = "python -m experiments.results"
 # What a row of the table is told apart by; the seeds of one row share all of it.
-_IDENTITY = ("dataset", "category", "method", "preset", "overrides", "config", "weights")
+_IDENTITY = (
+    "dataset", "category", "method", "preset", "overrides", "config", "weights", "tile", "overlap",
+)  # fmt: skip
 _REQUIRED = ("dataset", "category", "method", "preset", "config", "seed", "metrics")
 
 _HEADER = f"""# Results
@@ -42,10 +45,11 @@ _FIRST_NUMBER = _LABELS.index("pixels")  # from here on columns are set to the r
 def result_path(result: Mapping) -> Path:
     """Where the file of a result lies below the results directory.
 
-    The label is preset, backbone and other overrides: `benchmark-resnet18,sigma=2-seed0.json`.
+    The label is preset, backbone, other overrides and tiles:
+    `benchmark-resnet18,sigma=2-seed0.json`.
     """
     overrides = (f"{k}={v}" for k, v in _overrides(result) if k != "backbone")
-    parts = [f"{result['preset']}-{result['config']['backbone']}", *overrides]
+    parts = [f"{result['preset']}-{result['config']['backbone']}", *overrides, *_tiles(result)]
     label = re.sub(r"[^\w.,=+-]", "_", ",".join(parts))
     folders = [re.sub(r"[^\w.=+-]", "_", result[key]) for key in ("dataset", "category", "method")]
     return Path(*folders, f"{label}-seed{result['seed']}.json")
@@ -101,6 +105,11 @@ def _overrides(result: Mapping) -> list[tuple[str, str]]:
     return sorted((key, str(value)) for key, value in (result.get("overrides") or {}).items())
 
 
+def _tiles(result: Mapping) -> list[str]:
+    names = ("tile", "overlap") if result.get("tile") else ()
+    return [f"{name}={result[name]}" for name in names]
+
+
 # Fields of a configuration that change where something is computed or kept, and no result.
 WITHOUT_EFFECT = ("cache_features", "shard_bank")
 
@@ -151,6 +160,7 @@ def settings_text(result: Mapping) -> str:
     """Preset and overrides; the backbone has a column of its own, but random weights are named."""
     parts = [result["preset"]]
     parts += [f"{key}={value}" for key, value in _overrides(result) if key != "backbone"]
+    parts += _tiles(result)
     if ((result.get("weights") or {}).get("source")) == "random":
         parts.append("**random weights**")
     return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""Scores images with a fitted detector: one compiled program for all batches."""
+"""Scores images, whole or in tiles, with a fitted detector: one program for all batches."""
 
 import functools
 from collections.abc import Iterable, Iterator
@@ -8,6 +8,8 @@ import jax
 import numpy as np
 
 from imvad_jax.data.batches import Images
+from imvad_jax.data.tiled import TiledImages
+from imvad_jax.data.tiles import assemble
 from imvad_jax.methods.base import Detector, Progress
 from imvad_jax.training import hosts
 from imvad_jax.training.job import as_float, in_flight, silent_progress
@@ -18,10 +20,13 @@ B = TypeVar("B")  # a kind of batch
 
 
 class Scores(NamedTuple):
-    """Image scores float32 `[N]`; maps float32 `[N, H, W]`, or None for image-only methods."""
+    """Image scores float32 `[N]`; maps float32 `[N, H, W]`, or None for image-only methods.
+
+    Of images looked at in tiles, the maps are a list of N arrays `[h, w]` of different sizes.
+    """
 
     image: np.ndarray
-    maps: np.ndarray | None
+    maps: np.ndarray | list[np.ndarray] | None
 
 
 @functools.lru_cache(maxsize=64)
@@ -77,7 +82,7 @@ def score_batches(
 def score(
     detector: Detector,
     variables: dict,
-    images: Images,
+    images: Images | TiledImages,
     parallel: Parallel,
     batch_size: int | None = None,
     progress: Progress = silent_progress,
@@ -85,12 +90,18 @@ def score(
 ) -> Scores:
     """Scores all images, in order; of several hosts each its share, and all get the whole.
 
+    Images in tiles are scored by one host; the score of an image is that of its highest tile.
+
     Raises:
       UserError: an image cannot be read; it is named.
     """
     timings = timings or Timings()
     parallel = parallel.here()
     batch_size = parallel.batch_size(batch_size or detector.config.batch_size)
+    if isinstance(images, TiledImages):
+        batches = timings.wait(images.batches(batch_size), "score")
+        found = score_batches(detector, variables, batches, parallel)
+        return _whole_scores(found, images, progress(len(images), "score"))
     order = hosts.equal_share(len(images))
     done = progress(len(order), "score")
     scores = np.zeros(len(order), np.float32)
@@ -110,3 +121,22 @@ def score(
         lambda rows: hosts.gather(rows).reshape(-1, *rows.shape[1:])[: len(images)],
         Scores(scores, maps),
     )
+
+
+def _whole_scores(found, images: TiledImages, done) -> Scores:
+    """The scores of whole images from those of the batches of their tiles, in order."""
+
+    def tiles():
+        for scores, batch in found:
+            files, numbers = images.locate(batch.index[batch.valid])
+            for row, (file, number) in enumerate(zip(files, numbers)):
+                tile_map = None if scores.maps is None else scores.maps[row]
+                yield file, images.sizes[file], number, scores.image[row], tile_map
+            done(len(files))
+
+    scores, maps = [], []
+    for _, best, whole_map in assemble(tiles(), images.tiling):
+        scores.append(best)
+        if whole_map is not None:
+            maps.append(whole_map)
+    return Scores(np.array(scores, np.float32), maps or None)

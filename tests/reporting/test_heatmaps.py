@@ -6,6 +6,7 @@ from PIL import Image
 from scipy import ndimage
 
 from imvad_jax.reporting import heatmaps
+from imvad_jax.reporting.packing import unpack_masks
 from tests.reporting.made_up import made_up_predictions
 
 
@@ -131,7 +132,7 @@ def test_picture_names_are_unique_and_plain():
 
 def test_write_heatmaps(tmp_path):
     predictions, masks = made_up_predictions()
-    np.testing.assert_array_equal(heatmaps.unpack_masks(predictions), masks)
+    np.testing.assert_array_equal(unpack_masks(predictions), masks)
     images = (np.full((32, 32, 3), 10 * n, np.uint8) for n in range(6))
     written = []
     names = heatmaps.write_heatmaps(tmp_path / "maps", images, predictions, written.append)

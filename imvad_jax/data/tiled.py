@@ -1,0 +1,201 @@
+"""Image files looked at in tiles: for a fit and an evaluation, and for files to be judged.
+
+A file is decoded whole, as Pillow does it, and once for all its tiles where these are asked for in
+order; a few decoded files are the only things that are as large as a picture.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from imvad_jax.data.batches import Batch, padded_order
+from imvad_jax.data.decode import Geometry, image_size
+from imvad_jax.data.stream import Decoded, decode_files, shaped
+from imvad_jax.data.tiles import Tiling
+from imvad_jax.errors import UserError
+from imvad_jax.files import write_atomically
+
+AHEAD = 2  # files decoded before they are asked for
+KEEP_BATCH = 32
+
+
+def cut(image: Image.Image, tiling: Tiling, number: int, geometry: Geometry) -> np.ndarray:
+    """A tile as the detector sees it: uint8 `[crop, crop, 3]`."""
+    return shaped(image.crop(tiling.box(number, *image.size)), geometry)
+
+
+class TiledImages:
+    """The tiles of image files, one file after the other, as a source of images.
+
+    `len` and the numbers of `batches` count tiles; `take` and `locate` know whose they are.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        sizes: Sequence[tuple[int, int]],
+        tiling: Tiling,
+        geometry: Geometry,
+        kept: np.ndarray | None = None,
+        rows: np.ndarray | None = None,
+    ):
+        """Of files whose widths and heights are known; see `of_files`.
+
+        `kept` holds tiles decoded before, uint8 `[N, S, S, 3]`, those of file i from `rows[i]` on.
+        """
+        self.paths, self.sizes, self.tiling, self.geometry = list(paths), sizes, tiling, geometry
+        self.kept, self.rows = kept, rows
+        counts = np.array([tiling.count(*size) for size in sizes], int)
+        self._ends = np.cumsum(counts)
+        self._firsts = self._ends - counts
+
+    @classmethod
+    def of_files(cls, paths: Sequence[str], tiling: Tiling, geometry: Geometry) -> "TiledImages":
+        """Reads the heads of the files.
+
+        Raises:
+          UserError: a file that is no image, or smaller than a tile; it is named.
+        """
+        sizes = [image_size(path) for path in paths]
+        for path, size in zip(paths, sizes):
+            try:
+                tiling.check(*size)
+            except UserError as error:
+                raise UserError(f"{path}: {error}; choose a smaller --tile") from None
+        return cls(paths, sizes, tiling, geometry)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    @property
+    def map_values(self) -> int:
+        """How many values the maps of all pictures hold together."""
+        shapes = (self.tiling.map_shape(self.geometry.crop, *size) for size in self.sizes)
+        return sum(rows * columns for rows, columns in shapes)
+
+    @property
+    def decoded_bytes(self) -> int:
+        """The most that the pictures hold that are decoded at a time."""
+        most = max((width * height for width, height in self.sizes), default=0)
+        return 3 * most * (AHEAD + 2)
+
+    def take(self, numbers):
+        """All tiles of the files of these numbers."""
+        return TiledImages(
+            [self.paths[number] for number in numbers],
+            [self.sizes[number] for number in numbers],
+            self.tiling,
+            self.geometry,
+            self.kept,
+            None if self.rows is None else self.rows[np.asarray(numbers, int)],
+        )
+
+    def locate(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of each tile its file and its number among the tiles of that file: int `[n]` each."""
+        files = np.searchsorted(self._ends, index, "right")
+        return files, np.asarray(index) - self._firsts[files]
+
+    def batches(self, batch_size, order=None):
+        """Yields batches in order; out of file order it is slow unless the tiles are kept.
+
+        Raises:
+          UserError: a file cannot be read; it is named.
+        """
+        side = self.geometry.crop
+        order = padded_order(len(self), batch_size, order)
+        tiles = self._tiles(order[order >= 0])
+        for index in order.reshape(-1, batch_size):
+            images = np.zeros((batch_size, side, side, 3), np.uint8)
+            for row in np.flatnonzero(index >= 0):
+                images[row] = next(tiles)
+            yield Batch(images, index >= 0, index)
+
+    def _tiles(self, order: np.ndarray) -> Iterator[np.ndarray]:
+        files, numbers = self.locate(order)
+        if self.kept is not None:
+            yield from (self.kept[row] for row in self.rows[files] + numbers)
+            return
+        changes = np.flatnonzero(np.diff(files)) + 1
+        runs = [run for run in np.split(np.arange(len(order)), changes) if len(run)]
+        paths = [self.paths[files[run[0]]] for run in runs]
+        for run, file in zip(runs, decode_files(paths, self.geometry, 1, AHEAD, self.tiling)):
+            path, size = paths[file.number], self.sizes[files[run[0]]]
+            if file.error:
+                raise UserError(f"{path}: {file.error}")
+            if file.size != size:  # a tag behind the pixels turns it
+                raise UserError(
+                    f"{path}: {file.size[0]} x {file.size[1]} pixels, but {size[0]} x {size[1]} by "
+                    "the head of the file; store it upright"
+                )
+            for row in run:
+                yield cut(file.whole, self.tiling, int(numbers[row]), self.geometry)
+
+    def keep(self, path: Path | None, progress: Callable) -> "TiledImages":
+        """The same tiles, decoded once and kept on disk, so that they are read fast in any order.
+
+        Args:
+          path: Where; made if it is not there. None: a temporary file that goes with the program.
+          progress: `(batches, total) -> batches`, shows how far it is.
+        """
+
+        def write(file):
+            for batch in progress(self.batches(KEEP_BATCH), len(self)):
+                file.write(batch.images[batch.valid].tobytes())
+
+        side = self.geometry.crop
+        shape = (len(self), side, side, 3)
+        if path is None:
+            place = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the array lives
+            write(place)
+            place.flush()
+        else:
+            place = path
+            if not (path.is_file() and os.path.getsize(path) == np.prod(shape)):
+                write_atomically(path, write)
+        kept = np.memmap(place, np.uint8, "r", shape=shape)
+        return TiledImages(self.paths, self.sizes, self.tiling, self.geometry, kept, self._firsts)
+
+    def pictures(self, side: int) -> Iterator[np.ndarray]:
+        """The whole pictures, at most `side` pixels long: uint8 `[h, w, 3]`."""
+        for file in decode_files(self.paths, self.geometry, side, AHEAD, self.tiling):
+            if file.error:
+                raise UserError(f"{self.paths[file.number]}: {file.error}")
+            yield np.asarray(file.picture)
+
+
+class TileBatch(NamedTuple):
+    """A batch for the detector, and of each of its first rows the file and the tile's number."""
+
+    images: np.ndarray  # uint8 [B, crop, crop, 3]; what has no tile is padding
+    tiles: list[tuple[Decoded, int]]
+
+
+def tile_batches(
+    files: Iterable[Decoded],
+    tiling: Tiling,
+    geometry: Geometry,
+    batch_size: int,
+    on_bad: Callable[[Decoded], None],
+) -> Iterator[TileBatch]:
+    """Batches of the tiles of readable files, the last one padded; the others go to `on_bad`."""
+    tiles: list[tuple[Decoded, int]] = []
+    for file in files:
+        if file.error:
+            on_bad(file)
+            continue
+        whole, file = file.whole, file._replace(whole=None)
+        for number in range(tiling.count(*file.size)):
+            if not tiles:
+                images = np.zeros((batch_size, geometry.crop, geometry.crop, 3), np.uint8)
+            images[len(tiles)] = cut(whole, tiling, number, geometry)
+            tiles.append((file, number))
+            if len(tiles) == batch_size:
+                yield TileBatch(images, tiles)
+                tiles = []
+    if tiles:
+        yield TileBatch(images, tiles)
