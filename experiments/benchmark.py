@@ -60,8 +60,8 @@ _COMPARE = flags.DEFINE_list(
     "processes on --category, fit to metrics, in turn with anomalib; see --anomalib_python.",
 )  # fmt: skip
 _ANOMALIB_PYTHON = flags.DEFINE_string(
-    "anomalib_python", None, "With --compare=anomalib: the python of an environment that has it, "
-    f"made by: {compare_anomalib.INSTALL}",
+    "anomalib_python", None, "With --compare=anomalib: the python of an environment that has it. "
+    f"{compare_anomalib.INSTALL}",
 )  # fmt: skip
 _PROCESS_REPEATS = flags.DEFINE_integer(
     "process_repeats", 3, "With --compare=anomalib: repeats of the whole processes.", lower_bound=1

@@ -27,7 +27,10 @@ from imvad_jax.training.job import as_float, in_flight, silent_progress
 
 HERE = Path(__file__).resolve().parent
 MODELS = {"PaDiM": "padim", "PatchCore": "patchcore"}  # by class of ours
-INSTALL = "python -m venv E; E/bin/pip install anomalib==2.7.0 torch==2.13.0"
+INSTALL = (
+    "python -m venv E; E/bin/pip install anomalib==2.7.0 torch==2.14.1 torchvision==0.29.1; "
+    "--anomalib_python=E/bin/python"
+)
 FIRST, COLD, WARM, THEIRS = "ours, first call", "ours, cold", "ours, warm", "anomalib"
 
 
@@ -53,8 +56,8 @@ def find_anomalib(python: str | None) -> dict[str, str]:
     """Versions of anomalib and what it stands on. Raises UserError where it cannot be imported."""
     if not python:
         raise UserError(
-            "--anomalib_python is missing: name the python of an environment that has anomalib "
-            f"({INSTALL})"
+            "--anomalib_python is missing: name the python of an environment that has anomalib. "
+            f"{INSTALL}"
         )
     try:
         done = subprocess.run(
@@ -65,8 +68,8 @@ def find_anomalib(python: str | None) -> dict[str, str]:
         raise UserError(f"--anomalib_python={python}: cannot be run ({error.strerror})") from None
     if done.returncode:
         raise UserError(
-            f"--anomalib_python={python}: {last_line(done.stderr)}; expected the python of an "
-            f"environment that has anomalib ({INSTALL})"
+            f"--anomalib_python={python}: {last_line(done.stderr)}. Expected the python of an "
+            f"environment that has anomalib. {INSTALL}"
         )
     return json.loads(done.stdout.splitlines()[-1])
 

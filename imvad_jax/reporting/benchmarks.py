@@ -40,7 +40,7 @@ Generated from the files in `benchmarks/` by `{COMMAND}`; do not edit.
   **process s** holds everything: start, imports, what is written, and the validation by which
   anomalib finds its thresholds; what runs from **fit to metrics** leaves these out. **peak** is
   that of a program's largest process; the workers that read anomalib's files are apart. Metrics are
-  each program's own; anomalib's AP is the trapezoidal area below the precision-recall curve.
+  each program's own.
 - Kept against recomputed: what training does not change (a teacher's features) is kept in host
   memory or computed in every step; ratio of the seconds of a step, below 1 where keeping pays.
 """

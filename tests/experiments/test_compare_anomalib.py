@@ -120,7 +120,7 @@ def test_an_interpreter_without_anomalib_is_named(fake, tmp_path):
         compare_anomalib.find_anomalib(None)
     with pytest.raises(UserError, match="absent: cannot be run"):
         compare_anomalib.find_anomalib(str(tmp_path / "absent"))
-    with pytest.raises(UserError, match=f"{sys.executable} has no anomalib .*expected the python"):
+    with pytest.raises(UserError, match=f"{sys.executable} has no anomalib .*Expected the python"):
         compare_anomalib.find_anomalib(sys.executable)
     assert compare_anomalib.find_anomalib(fake) == {"anomalib": "9.9"}
 
