@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -138,10 +139,9 @@ class Programs:
 
     def __init__(self, request: Request, arguments: list[str]):
         self.request, self.arguments = request, arguments
-        self.directory = request.workdir / "anomalib"
+        request.workdir.mkdir(parents=True, exist_ok=True)
+        self.directory = Path(tempfile.mkdtemp(prefix="processes-", dir=request.workdir))
         self.cache = self.directory / "cache"
-        shutil.rmtree(self.directory, ignore_errors=True)
-        self.directory.mkdir(parents=True)
         self.others: dict = {}  # what the driver says besides seconds and metrics
 
     def ours(self, cold: bool = False) -> dict:
