@@ -182,6 +182,7 @@ def run_cell(
         if not fitted:
             pictures, sources = load_pictures(plan.config)
             notes += sources
+        notes += plan.config.notes
         record = make_record(plan, data, parallel) | {"weights": weights, "notes": notes}
     if plan.checkpoint and (different := settings.difference(origin, record, settings.DETECTOR)):
         raise UserError(f"--checkpoint: {source} holds another detector ({different})")

@@ -83,7 +83,7 @@ def check(parts: dict[str, int], available: int | None) -> str:
             f"this run needs about {gib(total)} of memory and {gib(available)} are available; the "
             f"largest part is '{largest}' with {gib(parts[largest])}. Lower --image_size, "
             "--batch_size or --num_devices, or (padim) --num_channels, (patchcore) "
-            "--coreset_ratio or --embedding_dim, or take a smaller --backbone"
+            "--coreset_ratio, --patches_per_image or --embedding_dim, or take a smaller --backbone"
         )
     details = ", ".join(f"{name} {gib(size)}" for name, size in parts.items() if size >= 2**26)
     return f"memory: about {gib(total)} needed, {have} ({details})"

@@ -25,7 +25,7 @@ from imvad_jax.training.fit import fit, init_variables
 from imvad_jax.training.flops import count_flops
 from imvad_jax.training.job import Job, in_flight, silent_progress
 from imvad_jax.training.parallel import Parallel
-from imvad_jax.training.score import score, scoring_step
+from imvad_jax.training.score import place, score, scoring_step
 from imvad_jax.training.timing import COMPILES
 
 PRODUCT_SIZE = {"cpu": 1024}  # rows of the plain matrix product, by platform ...
@@ -314,12 +314,12 @@ def scoring(subject: Subject, batch_size: int) -> dict:
     parallel = Parallel(local[:1]) if batch_size == 1 else subject.parallel.here()
     size = parallel.batch_size(batch_size)
     step = scoring_step(subject.detector.without_epochs(), tuple(parallel.devices))
-    variables = parallel.replicate(subject.variables)
+    placed = place(subject.detector, subject.variables, parallel)
     batch = next(iter(subject.images.batches(size)))
-    found = build(step, variables, parallel.split(batch.images))
+    found = build(step, *placed, parallel.split(batch.images))
 
     def run(batch):
-        return step(variables, parallel.split(batch.images))
+        return step(*placed, parallel.split(batch.images))
 
     def one_at_a_time(count):
         for _ in range(count):

@@ -37,7 +37,7 @@ def presets() -> dict[str, CSFlowConfig]:
             image_size=384,
             flow_blocks=2,
             hidden=32,
-            epochs=15,
+            epochs=60,
             batch_size=8,
             learning_rate=5e-3,
         ),

@@ -51,6 +51,11 @@ class DetectorConfig:
         """
         return {}
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the figures has to know about these settings, a sentence each."""
+        return ()
+
     def without_missing_layers(self) -> "DetectorConfig | None":
         """A configuration for weights that lack a layer this one needs; None if there is none."""
         return None
@@ -90,6 +95,8 @@ class Detector(nn.Module):
 
     phases: ClassVar[tuple[str, ...]] = ("statistics",)
     outputs: ClassVar[tuple[str, ...]] = ()  # backbone intermediates in use; () without a backbone
+    # Arrays of `memory` of which each device holds its own part of the rows while scoring.
+    shared_out: ClassVar[tuple[str, ...]] = ()
 
     def init_memory(self, key: Array) -> dict[str, Any]:
         """The part of `memory` that is drawn at random before any image is seen."""

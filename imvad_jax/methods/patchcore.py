@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from imvad_jax.errors import UserError
 from imvad_jax.methods import base, buffers
-from imvad_jax.ops import coreset, neighbors, patches, resample
+from imvad_jax.ops import collectives, coreset, neighbors, patches, resample
 
 BANK_BUCKET = 1024  # bank rows are rounded up to this, so that categories share programs
 
@@ -26,16 +26,33 @@ class PatchCoreConfig(base.DetectorConfig):
     patch_size: int = 3
     embedding_dim: int = 1024  # values a patch after the two adaptive pools
     coreset_ratio: float = 0.1  # share of the training patches kept
+    patches_per_image: int = 0  # kept of each training image for the coreset; 0: all
     projection_dim: int = 128  # of the random projection in which the coreset is picked
     num_neighbors: int = 1  # squared distances to so many neighbours are averaged
     reweight_neighbors: int = 0  # b of the paper's re-weighting (eq. 7); 0: as the official code
     sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
+    shard_bank: bool = False  # scoring on several devices, each holds a part of the bank
 
     def __post_init__(self):
         if not 0 < self.coreset_ratio <= 1:
             raise UserError(f"--coreset_ratio={self.coreset_ratio}: must lie in (0, 1]")
+        if self.patches_per_image < 0:
+            raise UserError(f"--patches_per_image={self.patches_per_image}: must not be negative")
         if self.num_neighbors < 1:
             raise UserError(f"--num_neighbors={self.num_neighbors}: must be at least 1")
+        if self.shard_bank and (self.num_neighbors > 1 or self.reweight_neighbors):
+            raise UserError(
+                "--shard_bank=True: with one neighbour and no re-weighting only (--num_neighbors=1 "
+                "--reweight_neighbors=0), whose minima the devices can put together"
+            )
+
+
+    @property
+    def notes(self):
+        if not self.patches_per_image:
+            return ()
+        kept = f"{self.patches_per_image} patches of each training image"
+        return (f"APPROXIMATE CORESET: picked from {kept}, not from all.",)
 
 
 class PatchCore(base.Detector):
@@ -48,6 +65,10 @@ class PatchCore(base.Detector):
         return self.config.layers
 
     @property
+    def shared_out(self):
+        return ("bank",) if self.config.shard_bank else ()
+
+    @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the patch grid, that of the first layer."""
         return self.feature_shapes()[self.config.layers[0]][:2]
@@ -56,7 +77,21 @@ class PatchCore(base.Detector):
         # torch's default start of a linear layer, which the official projection is.
         bound = self.config.embedding_dim**-0.5
         shape = (self.config.embedding_dim, self.config.projection_dim)
-        return {"projection": jax.random.uniform(key, shape, minval=-bound, maxval=bound)}
+        draws = {"projection": jax.random.uniform(key, shape, minval=-bound, maxval=bound)}
+        if self.kept < self.positions:
+            order = jax.random.permutation(jax.random.fold_in(key, 1), self.positions)
+            draws["position_order"] = order.astype(jnp.int32)
+        return draws
+
+    @property
+    def positions(self) -> int:
+        """Patches of an image."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def kept(self) -> int:
+        """Patches of a training image that the coreset is picked from."""
+        return min(self.config.patches_per_image or self.positions, self.positions)
 
     def embed(self, images: Array) -> Array:
         """Patch vectors `[B, P, embedding_dim]`."""
@@ -75,32 +110,36 @@ class PatchCore(base.Detector):
         return stacked.reshape(images.shape[0], grid[0] * grid[1], -1)
 
     def init_accumulator(self, capacity):
-        positions = self.grid[0] * self.grid[1]
         return buffers.init_buffer(
             capacity,
             {
-                "patches": (positions, self.config.embedding_dim),
-                "projected": (positions, self.config.projection_dim),
+                "patches": (self.kept, self.config.embedding_dim),
+                "projected": (self.kept, self.config.projection_dim),
             },
         )
 
     def accumulate(self, accumulator, images, index):
         embedding = self.embed(images)
+        if self.kept < self.positions:
+            # One random order for all images, gone on with from one to the next: after a few
+            # images every position was taken equally often.
+            places = (index[:, None] * self.kept + jnp.arange(self.kept)) % self.positions
+            places = self.memory("position_order")[places]
+            embedding = jnp.take_along_axis(embedding, places[..., None], 1)
         projection = self.memory("projection")
         projected = jnp.matmul(embedding, projection, precision=lax.Precision.HIGHEST)
         return buffers.append(accumulator, index, {"patches": embedding, "projected": projected})
 
     def finalize(self, accumulators, count, key, progress):
-        positions = self.grid[0] * self.grid[1]
         rows = base.round_up(count, buffers.IMAGE_BUCKET)
         projected = buffers.collect(accumulators, "projected", rows)
-        projected = jnp.asarray(projected.reshape(rows * positions, -1))
+        projected = jnp.asarray(projected.reshape(rows * self.kept, -1))
         picks = self.bank_rows(count)
         done = progress(picks, "coreset")
-        chosen = coreset.k_center(projected, count * positions, picks, key, done)
+        chosen = coreset.k_center(projected, count * self.kept, picks, key, done)
         del projected
         padded = np.resize(chosen, base.round_up(picks, BANK_BUCKET))
-        bank = buffers.take_rows(accumulators, "patches", *np.divmod(padded, positions))
+        bank = buffers.take_rows(accumulators, "patches", *np.divmod(padded, self.kept))
         center = bank[:picks].mean(0)
         return {
             "bank": bank - center,
@@ -110,12 +149,16 @@ class PatchCore(base.Detector):
 
     def bank_rows(self, images: int) -> int:
         """Rows of the memory bank for so many training images."""
-        return max(int(images * self.grid[0] * self.grid[1] * self.config.coreset_ratio), 1)
+        wanted = int(images * self.positions * self.config.coreset_ratio)
+        return max(min(wanted, images * self.kept), 1)
 
     def __call__(self, images):
         bank = self.memory("bank")
-        valid = base.row_mask(bank.shape[0], self.memory("bank_count"))
         embedding = self.embed(images) - self.memory("center")
+        if self.config.shard_bank:
+            distances = self._distances_to_parts(embedding, bank)
+            return self._predict(distances, distances.max(1), images)
+        valid = base.row_mask(bank.shape[0], self.memory("bank_count"))
 
         def score(query: Array):
             if self.config.num_neighbors == 1:
@@ -130,9 +173,25 @@ class PatchCore(base.Detector):
 
         # One image after the other: the distance block of one image fits the cache.
         distances, scores = lax.map(score, embedding)
+        return self._predict(distances, scores, images)
+
+    def _predict(self, distances: Array, scores: Array, images: Array) -> base.Prediction:
         grid = distances.reshape(images.shape[0], *self.grid)
         anomaly_map = resample.upsample_and_smooth(grid, images.shape[1:3], self.config.sigma)
         return base.Prediction(scores, anomaly_map)
+
+    def _distances_to_parts(self, embedding: Array, bank: Array) -> Array:
+        """Squared distances `[B, P]`; `bank` `[M / devices, D]` is this device's part of it.
+
+        Every device meets the patches of all images, so that only minima are exchanged.
+        """
+        first = collectives.device_number() * bank.shape[0]
+        valid = first + jnp.arange(bank.shape[0]) < self.memory("bank_count")
+        distances = lax.map(
+            lambda query: neighbors.nearest_squared_distance(query, bank, valid),
+            collectives.gather_batch(embedding),
+        )
+        return collectives.own_minimum(distances)
 
     def _reweighted(self, query: Array, bank: Array, valid: Array) -> Array:
         """Image score of the paper (eq. 7) from the worst patch `[D]`: `w * |q - m*|`."""
@@ -146,15 +205,15 @@ class PatchCore(base.Detector):
         return (1 - share) * to_query[nearest]
 
     def memory_estimate(self, images, devices):
-        positions = self.grid[0] * self.grid[1]
-        rows = base.round_up(images, buffers.IMAGE_BUCKET) * positions
+        rows = base.round_up(images, buffers.IMAGE_BUCKET) * self.kept
         bank = base.round_up(self.bank_rows(images), BANK_BUCKET)
+        held = 3 if self.config.shard_bank else devices + 2
         width, projected = self.config.embedding_dim, self.config.projection_dim
-        batch = self.config.batch_size * positions
+        batch = self.config.batch_size * self.positions
         return {
             "backbone": self.backbone_bytes() * devices,
             "patches of all images": rows * width * base.FLOAT,
-            "projected patches": 2 * rows * projected * base.FLOAT,
-            "memory bank": (devices + 2) * bank * width * base.FLOAT,
+            "projected patches": 3 * rows * projected * base.FLOAT,
+            "memory bank": held * bank * width * base.FLOAT,
             "features of a batch": 4 * batch * width * base.FLOAT,
         }

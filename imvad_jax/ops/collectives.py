@@ -24,6 +24,20 @@ def max_over_devices(x: Array) -> Array:
     return lax.pmax(x, AXIS) if mapped_axis() else x
 
 
+def gather_batch(x: Array) -> Array:
+    """The rows of all devices `[devices * B, ...]`, devices in order; the array itself on one."""
+    return lax.all_gather(x, AXIS, tiled=True) if mapped_axis() else x
+
+
+def own_minimum(x: Array) -> Array:
+    """This device's `[B, ...]` of the least over all devices of rows `[devices * B, ...]`."""
+    if not mapped_axis():
+        return x
+    own = x.shape[0] // lax.axis_size(AXIS)
+    least = lax.pmin(x, AXIS)
+    return lax.dynamic_slice_in_dim(least, lax.axis_index(AXIS) * own, own)
+
+
 def device_number() -> Array | int:
     """This device's number among those that share the batch; 0 on one."""
     return lax.axis_index(AXIS) if mapped_axis() else 0

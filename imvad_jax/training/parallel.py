@@ -74,6 +74,19 @@ class Parallel:
             return tree
         return jax.tree.map(lambda array: array.reshape(self.count, -1, *array.shape[1:]), tree)
 
+    def share_out(self, array: Any) -> jax.Array:
+        """Rows `[N, D]`, of which each device of this host holds its part `[N / devices, D]`.
+
+        The last part is filled up with repeated rows where the devices do not divide N.
+        """
+        if self.alone:
+            return jax.device_put(array, self.devices[0])
+        array = np.asarray(array)
+        rows = -(-len(array) // self.count)
+        parts = array[np.arange(rows * self.count) % len(array)].reshape(self.count, rows, -1)
+        mesh = Mesh(np.array(self.local), (AXIS,))
+        return jax.device_put(parts, NamedSharding(mesh, PartitionSpec(AXIS)))
+
     def join(self, array: jax.Array) -> np.ndarray:
         """The host's copy of a per-device result, devices in order: `[B, ...]`."""
         array = np.asarray(array)

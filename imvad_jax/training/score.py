@@ -26,12 +26,32 @@ class Scores(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def scoring_step(detector: Detector, devices: tuple):
-    """The compiled scoring function `(variables, uint8 images) -> Prediction`."""
+    """The compiled scoring function `(*placed variables, uint8 images) -> Prediction`.
+
+    Its first arguments are what `place` gives.
+    """
 
     def step(variables, images):
         return detector.apply(variables, as_float(images))
 
+    def step_of_parts(variables, parts, images):
+        return step(variables | {"memory": variables["memory"] | parts}, images)
+
+    if detector.shared_out:
+        return Parallel(devices).compile(step_of_parts, split=(False, True, True))
     return Parallel(devices).compile(step, split=(False, True))
+
+
+def place(detector: Detector, variables: dict, parallel: Parallel) -> tuple[dict, ...]:
+    """The variables on the devices: those that each holds and, where there are any, those arrays of
+    the memory of which each holds a part."""
+    names = detector.shared_out
+    if not names:
+        return (parallel.replicate(variables),)
+    memory = variables["memory"]
+    rest = {name: value for name, value in memory.items() if name not in names}
+    parts = {name: parallel.share_out(memory[name]) for name in names}
+    return parallel.replicate(variables | {"memory": rest}), parts
 
 
 def score_batches(
@@ -47,9 +67,9 @@ def score_batches(
       parallel: Devices of this host.
     """
     step = scoring_step(detector.without_epochs(), tuple(parallel.devices))
-    variables = parallel.replicate(variables)
+    placed = place(detector, variables, parallel)
     for (score, maps), batch in in_flight(
-        lambda batch: step(variables, parallel.split(batch.images)), batches
+        lambda batch: step(*placed, parallel.split(batch.images)), batches
     ):
         yield Scores(parallel.join(score), None if maps is None else parallel.join(maps)), batch
 

@@ -20,6 +20,7 @@ def call(*arguments):
     return subprocess.run(command, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_method_that_fails_is_marked_and_the_rest_goes_on(tmp_path):
     done = call(
         "--method=padim,raw_color", "--preset=smoke", f"--weights={tmp_path / 'absent.npz'}",

@@ -1,11 +1,16 @@
 """PatchCore against its definition in float64."""
 
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 
 from imvad_jax.errors import UserError
 from imvad_jax.methods.patchcore import PatchCoreConfig
 from imvad_jax.ops import resample
+from imvad_jax.training.parallel import Parallel
+from imvad_jax.training.score import place, score
 from tests.methods.small import fitted, images
 
 
@@ -44,6 +49,45 @@ def test_score_and_map_are_squared_distances_to_the_bank(case):
     side = int(distances.shape[1] ** 0.5)
     maps = resample.upsample_and_smooth(distances.reshape(3, side, side), (64, 64), 4.0)
     np.testing.assert_allclose(prediction.anomaly_map, maps, rtol=1e-2)
+
+
+def test_a_bank_in_parts_gives_what_one_device_gives():
+    detector, variables, _ = fitted("patchcore", count=24)
+    memory = variables["memory"]
+    bank = memory["bank"][: memory["bank_count"]]  # no padding, so that every part is searched
+    variables = variables | {"memory": memory | {"bank": bank}}
+    config = dataclasses.replace(detector.config, shard_bank=True)
+    in_parts, parallel = detector.clone(config=config), Parallel(jax.devices()[:8])
+    _, parts = place(in_parts, variables, parallel)
+    assert {shard.data.shape[1] for shard in parts["bank"].addressable_shards} == {
+        -(-len(bank) // 8)
+    }
+    one, eight = (
+        score(d, variables, images(5, 1), p, batch_size=8)
+        for d, p in ((detector, Parallel(jax.devices()[:1])), (in_parts, parallel))
+    )
+    np.testing.assert_allclose(eight.image, one.image, rtol=1e-5)
+    np.testing.assert_allclose(eight.maps, one.maps, rtol=1e-4, atol=1e-5 * one.maps.max())
+    with pytest.raises(UserError, match="--shard_bank"):
+        PatchCoreConfig(shard_bank=True, num_neighbors=2)
+
+
+def test_of_many_images_a_share_of_the_patches_is_kept_evenly():
+    """All of the 24 x 16 patches kept are in the bank: each position as often as any other."""
+    detector, variables, _ = fitted(
+        "patchcore", count=24, patches_per_image=16, coreset_ratio=1, devices=2
+    )
+    train = embed(detector, variables, images(24))
+    bank = bank_of(variables)
+    assert len(bank) == 24 * 16
+    distances = ((bank[:, None] - train.reshape(1, -1, train.shape[-1])) ** 2).sum(-1)
+    image, position = np.divmod(distances.argmin(1), train.shape[1])
+    assert distances.min(1).max() < 1e-5
+    assert np.bincount(image).tolist() == [16] * 24
+    assert np.bincount(position).tolist() == [24 * 16 // train.shape[1]] * train.shape[1]
+    (note,) = detector.config.notes
+    assert "APPROXIMATE" in note and "16 patches" in note
+    assert not PatchCoreConfig().notes
 
 
 def test_several_neighbours_are_averaged():

@@ -28,6 +28,17 @@ def test_same_picks_as_plain_greedy_and_padding_ignored():
     assert reported == [25, 25, 10]
 
 
+def test_same_picks_over_many_rounds_and_blocks():
+    """More rows than candidates and than a block, more picks than a round; far from the origin."""
+    count = 2 * coreset.ROWS + 100
+    features = np.random.default_rng(1).normal(30, 1, size=(count, 6)).astype(np.float32)
+    key = jax.random.key(0)
+    starts = jax.random.randint(key, (coreset.STARTS,), 0, count)
+    picks = coreset.ROUND + 200
+    chosen = coreset.k_center(features, count, picks, key)
+    assert chosen.tolist() == plain_greedy(features, np.asarray(starts), picks)
+
+
 def test_picks_are_distinct_among_duplicates():
     features = np.repeat(np.eye(4, dtype=np.float32), 5, axis=0)
     chosen = coreset.k_center(features, 20, 20, jax.random.key(0))
