@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import cell, devices, program, settings, workloads
+from experiments import cell, compare_anomalib, devices, program, settings, workloads
 from experiments.record import write_json
 from imvad_jax import methods
 from imvad_jax.data import layouts
@@ -56,8 +56,16 @@ _KEPT = flags.DEFINE_bool(
 )
 _COMPARE = flags.DEFINE_list(
     "compare", [], "torch: measure the same backbone and, for padim and patchcore, the same work "
-    "in plain PyTorch, in turn; PyTorch must be installed.",
+    "in plain PyTorch, in turn; PyTorch must be installed. anomalib: padim and patchcore as whole "
+    "processes on --category, fit to metrics, in turn with anomalib; see --anomalib_python.",
 )  # fmt: skip
+_ANOMALIB_PYTHON = flags.DEFINE_string(
+    "anomalib_python", None, "With --compare=anomalib: the python of an environment that has it. "
+    f"{compare_anomalib.INSTALL}",
+)  # fmt: skip
+_PROCESS_REPEATS = flags.DEFINE_integer(
+    "process_repeats", 3, "With --compare=anomalib: repeats of the whole processes.", lower_bound=1
+)
 _COMPILED = flags.DEFINE_bool(
     "compiled_cache", False, "Take compiled programs from --cache_dir; compile seconds are then "
     "those of reading them.",
@@ -121,13 +129,35 @@ def load_images(config: methods.DetectorConfig):
     return data.train.take(range(_NUM_IMAGES.value))
 
 
-def comparisons() -> dict:
-    """What measures the same work, by name. Raises UserError where it is not installed."""
+def comparisons(plan: cell.Plan | None = None) -> dict:
+    """What measures the same work, by name. Raises UserError where it is not installed, or lacks
+    what it needs; without a plan that is all."""
+    check = {"torch": check_torch, "anomalib": check_anomalib}
     for name in _COMPARE.value:
-        choose("--compare", name, ["torch"])
-    if _COMPARE.value and importlib.util.find_spec("torch") is None:
+        check[choose("--compare", name, check)]()
+    call = {"torch": compare_with_torch, "anomalib": partial(compare_with_anomalib, plan)}
+    return {name: call[name] for name in _COMPARE.value}
+
+
+def check_torch() -> None:
+    """Raises UserError where PyTorch is not installed."""
+    if importlib.util.find_spec("torch") is None:
         raise UserError("--compare=torch: PyTorch is not installed; pip install torch==2.13.0")
-    return {name: compare_with_torch for name in _COMPARE.value}
+
+
+def check_anomalib() -> None:
+    """Raises UserError where anomalib cannot be compared, whatever the method."""
+    if not _DATA_DIR.value or not _CATEGORY.value:
+        raise UserError(
+            "--compare=anomalib: whole processes read files; name them by --data_dir, --category"
+        )
+    if _DATASET.value != "mvtec_ad":
+        raise UserError(
+            f"--compare=anomalib: --dataset={_DATASET.value} is not compared; expected mvtec_ad, "
+            "or a directory laid out as it"
+        )
+    compare_anomalib.check_weights(_WEIGHTS.value)
+    compare_anomalib.find_anomalib(_ANOMALIB_PYTHON.value)
 
 
 def compare_with_torch(subject: workloads.Subject) -> dict:
@@ -137,11 +167,23 @@ def compare_with_torch(subject: workloads.Subject) -> dict:
     return compare_torch.compare(subject)
 
 
+def compare_with_anomalib(plan: cell.Plan, subject: workloads.Subject) -> dict:
+    """As `compare_anomalib.compare`, of what the flags name."""
+    given = flags.FLAGS.get_key_flags_for_module(devices)
+    request = compare_anomalib.Request(
+        _ANOMALIB_PYTHON.value, plan.method, plan.preset, plan.overrides, _DATA_DIR.value,
+        _CATEGORY.value, _WEIGHTS.value, plan.seed,
+        tuple(f.serialize() for f in given if f.present and f.name != "cache_dir"),
+        Path(_WORKDIR.value), _PROCESS_REPEATS.value,
+    )  # fmt: skip
+    say = partial(print, flush=True)
+    return compare_anomalib.compare(subject, request, say, tqdm_progress)
+
+
 def measure_one(name: str, config, overrides: dict[str, str]) -> dict:
     """Measures one method in this process; returns its record."""
     if flags.FLAGS.num_processes > 1:
         raise UserError("--num_processes: the benchmark runs on one host")
-    others = comparisons()
     parallel = devices.start_jax()
     if not _COMPILED.value:
         import jax
@@ -153,8 +195,8 @@ def measure_one(name: str, config, overrides: dict[str, str]) -> dict:
     options = workloads.Options(_REPEATS.value, _SECONDS.value, _FIT_REPEATS.value, _KEPT.value)
     source = f"{_DATASET.value}/{_CATEGORY.value}" if _DATA_DIR.value else "random"
     record = workloads.benchmark(
-        plan, load_images(config), parallel, options, others, partial(print, flush=True),
-        tqdm_progress,
+        plan, load_images(config), parallel, options, comparisons(plan),
+        partial(print, flush=True), tqdm_progress,
     )  # fmt: skip
     return record | {"images_from": source, "compiled_cache": _COMPILED.value}
 

@@ -71,10 +71,18 @@ def ratio(samples: Mapping[str, Samples], above: str, below: str, kind: str = "w
     return top / bottom
 
 
-class OtherLoad:
-    """What other processes used of the machine's processors since this was made (Linux)."""
+def own_cpu_seconds() -> float:
+    """Processor seconds of this process and of those that it started and that have ended."""
+    return sum(os.times()[:4])
 
-    def __init__(self, stat: str | Path = "/proc/stat", cpu_clock=time.process_time):
+
+class OtherLoad:
+    """What other processes used of the machine's processors since this was made (Linux).
+
+    Processes that this one started count as its own once they have ended.
+    """
+
+    def __init__(self, stat: str | Path = "/proc/stat", cpu_clock=own_cpu_seconds):
         self._stat, self._cpu_clock = Path(stat), cpu_clock
         self._start = self._read()
 

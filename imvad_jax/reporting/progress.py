@@ -7,7 +7,8 @@ from tqdm import tqdm
 
 from imvad_jax.data.batches import Batch
 
-_UNITS = {"coreset": "picks", "covariances": "steps"}  # by label, always
+# By label, always.
+_UNITS = {"coreset": "picks", "covariances": "steps", "whole processes": "runs"}
 _LOG_INTERVAL = 10.0  # seconds between the lines of a log
 
 

@@ -36,12 +36,19 @@ def test_a_method_that_fails_is_marked_and_the_rest_goes_on(tmp_path):
     assert Image.open(tmp_path / "out" / "benchmark.png").size[0] > 1000
 
 
-def test_a_bad_flag_is_one_line():
-    done = call("--method=padim", "--compare=pytorch", "--workdir=unused")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--compare=pytorch"], "--compare: unknown value 'pytorch'; did you mean 'torch'? "),
+        (["--compare=anomalib", "--data_dir=parts", "--category=bolt",
+          f"--anomalib_python={sys.executable}"], "--anomalib_python="),
+    ],
+)  # fmt: skip
+def test_a_bad_flag_is_one_line(arguments, message):
+    done = call("--method=padim", *arguments, "--workdir=unused")
     assert done.returncode == 2 and not Path("unused").exists()
-    assert done.stderr.strip().splitlines() == [
-        "error: --compare: unknown value 'pytorch'; did you mean 'torch'? valid: torch"
-    ]
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith(f"error: {message}")
 
 
 def test_of_several_methods_each_takes_the_fields_that_it_has():

@@ -1,10 +1,20 @@
 """Timing on clocks that the tests turn themselves."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
-from experiments.measure import OtherLoad, Samples, measure, ratio, steps_for, summary
+from experiments.measure import (
+    OtherLoad,
+    Samples,
+    measure,
+    own_cpu_seconds,
+    ratio,
+    steps_for,
+    summary,
+)
 
 
 class Machine:
@@ -70,6 +80,14 @@ def test_other_load_leaves_this_process_out(tmp_path):
     assert load.share() == pytest.approx(0.2)
     cpu[0] += 100.0
     assert load.share() == 0
+
+
+def test_processes_that_were_started_are_no_others():
+    before = own_cpu_seconds()
+    busy = "import time\nwhile time.process_time() < 0.5: pass"
+    grandparent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {busy!r}])"
+    subprocess.run([sys.executable, "-c", grandparent], check=True)
+    assert own_cpu_seconds() - before > 0.49
 
 
 def test_other_load_is_unknown_where_the_system_says_nothing(tmp_path):

@@ -80,6 +80,28 @@ def test_comparisons_have_tables_of_their_own():
     ]  # fmt: skip
 
 
+def test_whole_processes_have_a_table_of_their_own():
+    ours = {"decode_s": seconds(0.5), "fit_s": seconds(2.0), "score_s": seconds(1.0),
+            "metrics_s": seconds(0.25), "process_s": seconds(9.0), "peak_bytes": seconds(2**30),
+            "metrics": {"image_auroc": 0.75, "image_ap": 0.8, "pixel_auroc": 0.9,
+                        "pixel_ap": None, "pixel_pro": 1.0}}  # fmt: skip
+    theirs = {key: ours[key] for key in ("fit_s", "process_s", "peak_bytes", "metrics")}
+    theirs["test_s"] = seconds(33.0)
+    part = {"ours_s": seconds(2.0), "theirs_s": seconds(3.0), "ratio": 1.5, "difference": None}
+    part |= {"work": "all of it", "against": "the backbone"}
+    found = {"parts": {"a key": part}, "programs": {"ours, warm": ours, "anomalib": theirs}}
+    text = benchmarks.format_tables([made_up(compare={"anomalib": found})], markdown=True)
+    row = cells(text, "process s")
+    assert list(row.values())[1:] == [
+        "ours, warm", "0.500", "2.00", "1.25", "9.00", "1.00", ".750", ".800", ".900", "-", "1.000"
+    ]  # fmt: skip
+    assert list(row)[-1] == "PRO"
+    other = next(line for line in text.splitlines() if "| anomalib " in line)
+    assert [c.strip() for c in other.split("|")][3:6] == ["-", "2.00", "33.0"]
+    row = cells(text, "theirs / ours")
+    assert (row["work"], row["against"]) == ("all of it", "the backbone")
+
+
 def test_a_failure_is_named_and_leaves_the_others_alone():
     text = benchmarks.format_tables([{"method": "draem", "error": "out of memory"}, made_up()])
     assert "draem: FAILED (out of memory)" in text and "stpm (cpu" in text
