@@ -111,7 +111,8 @@ class ResNet(nn.Module):
         x = (images - jnp.asarray(MEAN, jnp.float32)) / jnp.asarray(STD, jnp.float32)
         x = conv(64, (7, 7), (2, 2), padding=3, name="conv1")(x.astype(self.dtype))
         x = nn.relu(norm(name="bn1")(x))
-        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))  # pads with -inf
+        border = ((1, 1), (1, 1))  # of -inf
+        x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=border)
         for stage, size in zip(STAGES, self.stage_sizes, strict=True):
             for index in range(size):
                 pre = self.block(

@@ -112,6 +112,11 @@ class PatchCore(base.Detector):
         """Rows of the memory bank for so many training images."""
         return max(int(images * self.grid[0] * self.grid[1] * self.config.coreset_ratio), 1)
 
+    def without_padding(self, variables):
+        memory = variables["memory"]
+        bank = memory["bank"][: int(memory["bank_count"])]
+        return variables | {"memory": memory | {"bank": bank}}
+
     def __call__(self, images):
         bank = self.memory("bank")
         valid = base.row_mask(bank.shape[0], self.memory("bank_count"))
