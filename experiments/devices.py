@@ -35,6 +35,11 @@ def cache_dir() -> Path | None:
     return Path(home) / "imvad_jax"
 
 
+def decoded_dir() -> str | None:
+    """Where decoded images are kept, or None."""
+    return str(cache_dir() / "decoded") if cache_dir() else None
+
+
 def start_jax():
     """Sets JAX up and returns the devices in use. To be called before JAX runs anything.
 

@@ -24,7 +24,7 @@ from imvad_jax.files import write_atomically
 
 COMMAND = "python -m experiments.document"
 # The programs whose flags are documented.
-PROGRAMS = ("run", "table", "predict", "benchmark")
+PROGRAMS = ("run", "table", "predict", "export", "benchmark")
 NOTICE = f"<!-- Written by `{COMMAND}`; do not edit. -->"
 
 _OUT = flags.DEFINE_string("out", "docs", "Directory to write to.")

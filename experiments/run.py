@@ -160,7 +160,7 @@ def main() -> int:
         timings = Timings()
         data = cell.open_data(
             plan, DATASET.value, DATA_DIR.value, category,
-            shared_flags.decoded_dir(), timings, say,
+            devices.decoded_dir(), timings, say,
         )  # fmt: skip
         if _DRY_RUN.value:
             cell.check_images(data)

@@ -42,13 +42,8 @@ def find_categories(wanted: list[str]) -> list[str]:
     layout = layouts.get(DATASET.value)
     if DATA_DIR.value:
         return layouts.select_categories(layout, DATA_DIR.value, wanted)
-    found = cached_categories(decoded_dir(), DATASET.value)
+    found = cached_categories(devices.decoded_dir(), DATASET.value)
     if not found:
         layouts.base.require_directory("")  # says what is missing
     chosen = found if wanted in ([], ["all"]) else wanted
     return [choose("--category (in the cache)", name, found) for name in chosen]
-
-
-def decoded_dir() -> str | None:
-    """Where decoded images are kept, or None."""
-    return str(devices.cache_dir() / "decoded") if devices.cache_dir() else None

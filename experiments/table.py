@@ -82,7 +82,7 @@ def plan() -> list[Task]:
         cells = [
             Task(
                 name, preset, overrides[name], category, seed, DATASET.value, DATA_DIR.value,
-                None, WORKDIR.value, shared_flags.decoded_dir(), RESULTS_DIR.value, options,
+                None, WORKDIR.value, devices.decoded_dir(), RESULTS_DIR.value, options,
             )
             for seed in range(_SEEDS.value)
             for category in categories

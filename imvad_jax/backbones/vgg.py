@@ -71,7 +71,7 @@ class VGG(nn.Module):
                 index += 2
                 if wanted <= found.keys():
                     return {name: found[ALIASES.get(name, name)] for name in outputs}
-            found[f"pool{index}"] = x = nn.max_pool(x, (2, 2), (2, 2))
+            found[f"pool{index}"] = x = nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
             index += 1
         return {name: found[ALIASES.get(name, name)] for name in outputs}
 

@@ -11,6 +11,8 @@ from imvad_jax.data.batches import Batch, padded_order
 from imvad_jax.data.decode import Geometry, load_image
 from imvad_jax.errors import UserError
 
+CACHE = "or bring a decoded cache and name it by --cache_dir"
+
 
 @contextlib.contextmanager
 def _quiet():
@@ -29,7 +31,12 @@ def _quiet():
         os.close(nowhere)
 
 
-def _tensorflow():
+def load_tensorflow(use: str = "decoding image files", otherwise: str = CACHE):
+    """The module `tensorflow`, imported quietly and kept off accelerators.
+
+    Raises:
+      UserError: it is not installed; the message says what the `use` was, and what `otherwise`.
+    """
     try:
         with _quiet():
             import tensorflow as tf
@@ -38,8 +45,8 @@ def _tensorflow():
             tf.constant(0)  # starts the runtime, which speaks once more
     except ImportError as error:
         raise UserError(
-            "decoding image files needs TensorFlow's tf.data (pip install tensorflow-cpu), which "
-            f"is not installed here ({error}); or bring a decoded cache and name it by --cache_dir"
+            f"{use} needs TensorFlow (pip install tensorflow-cpu), which is not installed here "
+            f"({error}); {otherwise}"
         ) from None
     return tf
 
@@ -64,7 +71,7 @@ class FileImages:
         Raises:
           UserError: an image cannot be read; it is named.
         """
-        tf = _tensorflow()
+        tf = load_tensorflow()
         side = self.geometry.crop
 
         def decode(index):

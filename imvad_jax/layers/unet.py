@@ -63,7 +63,7 @@ def _encode(x: Array, widths: Sequence[int], dtype: Any, train: bool) -> list[Ar
     maps = []
     for level, width in enumerate(widths):
         if level:
-            x = nn.max_pool(x, (2, 2), (2, 2))
+            x = nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
         x = Convolutions((width, width), dtype, name=f"encoder{level}")(x, train)
         maps.append(x)
     return maps

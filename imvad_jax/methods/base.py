@@ -131,6 +131,14 @@ class Detector(nn.Module):
         """
         return variables
 
+    def without_padding(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Fitted variables less the rows of the memory that only pad it; not called by `apply`.
+
+        They give the same scores. Exports take them: padding lets categories share programs, and
+        an export is of one.
+        """
+        return variables
+
     def frozen(self, images: Array) -> Any:
         """What the loss is computed from and no training changes: arrays `[B, ...]`.
 

@@ -152,6 +152,11 @@ class PatchCore(base.Detector):
         wanted = int(images * self.positions * self.config.coreset_ratio)
         return max(min(wanted, images * self.kept), 1)
 
+    def without_padding(self, variables):
+        memory = variables["memory"]
+        bank = memory["bank"][: int(memory["bank_count"])]
+        return variables | {"memory": memory | {"bank": bank}}
+
     def __call__(self, images):
         bank = self.memory("bank")
         embedding = self.embed(images) - self.memory("center")

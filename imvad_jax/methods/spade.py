@@ -75,6 +75,12 @@ class SPADE(base.Detector):
             memory[f"{name}_center"] = center
         return memory
 
+    def without_padding(self, variables):
+        memory = dict(variables["memory"])
+        for name in (*self.config.layers, "pooled"):
+            memory[name] = memory[name][: int(memory["count"])]
+        return variables | {"memory": memory}
+
     def __call__(self, images):
         maps = self.features(images)
         memory = {name: self.memory(name) for name in (*self.config.layers, "pooled")}

@@ -48,6 +48,17 @@ def test_scores_are_the_same_in_batches_of_1_and_32(method):
         np.testing.assert_allclose(one.maps, many.maps, rtol=1e-5, atol=1e-5 * largest)
 
 
+@pytest.mark.parametrize(("method", "array"), [("patchcore", "bank"), ("spade", "pooled")])
+def test_without_its_padding_the_memory_gives_the_same_scores(method, array):
+    detector, variables, _ = fitted_once(method)
+    less = detector.without_padding(variables)
+    count = variables["memory"]["bank_count" if array == "bank" else "count"]
+    assert len(variables["memory"][array]) > len(less["memory"][array]) == count
+    whole, trimmed = (scores_of(detector, v, images(5, 1)) for v in (variables, less))
+    np.testing.assert_allclose(trimmed.image, whole.image, rtol=1e-5)
+    np.testing.assert_allclose(trimmed.maps, whole.maps, atol=1e-5 * whole.maps.max())
+
+
 @pytest.mark.parametrize("method", ALL)
 def test_a_rerun_is_bit_identical(method):
     _, first, _ = fitted_once(method)

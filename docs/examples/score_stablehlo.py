@@ -1,0 +1,56 @@
+"""Scores images with a detector exported as StableHLO. Needs jax, numpy and Pillow.
+
+    python score_stablehlo.py DETECTOR IMAGE_OR_FOLDER ...
+
+Only load files whose origin you trust: a program runs that comes from the file.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax import export
+from PIL import Image, ImageOps
+
+
+def load(path):
+    """The detector, uint8 images [B, S, S, 3] -> arrays by name, and its metadata."""
+    archive = np.load(path, allow_pickle=False)  # a zip of a program, arrays and JSON
+    metadata = json.loads(archive["metadata.json"])
+    program = export.deserialize(bytearray(archive["detector.jax_export"]))
+    arrays = jax.device_put([archive[name] for name in metadata["arrays"]])
+    call = jax.jit(program.call)
+    return lambda images: call(arrays, images), metadata
+
+
+def read(path, metadata):
+    """An image as the detector takes it: uint8 [S, S, 3]."""
+    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    image = image.resize(metadata["input"]["resize"], Image.Resampling.BILINEAR)
+    return np.asarray(image.crop(metadata["input"]["crop"]))
+
+
+def main(model, *inputs):
+    """Prints the score of each image, and the largest value of its map."""
+    detect, metadata = load(model)
+    batch = metadata["input"]["shape"][0]
+    size = batch if isinstance(batch, int) else 1
+    for path in (file for name in inputs for file in files(Path(name))):
+        found = detect(np.stack([read(path, metadata)] * size))
+        print(path, *(f"{name} {np.max(found[name][0]):.4f}" for name in sorted(found)))
+
+
+def files(path):
+    """The file itself, or the images in a folder."""
+    if not path.is_dir():
+        return [path]
+    known = Image.registered_extensions()
+    return sorted(p for p in path.iterdir() if p.suffix.lower() in known)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])

@@ -1,0 +1,51 @@
+"""ONNX, by jax2onnx. It wants an older orbax than this project: an environment of its own."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from experiments.exports.whole import Whole
+from imvad_jax.errors import UserError
+
+LIMIT = 2**31  # bytes of a protobuf message
+ENVIRONMENT = (
+    "python -m venv .venv-onnx; .venv-onnx/bin/pip install jax2onnx onnxruntime absl-py pillow "
+    "scipy scikit-learn matplotlib contourpy jinja2 tqdm safetensors threadpoolctl; "
+    ".venv-onnx/bin/pip install --no-deps --editable ."
+)
+
+
+def check(whole: Whole) -> None:
+    """Raises UserError if jax2onnx is not there, or the arrays are more than an ONNX file holds."""
+    if importlib.util.find_spec("jax2onnx") is None:
+        raise UserError(
+            "--format=onnx: jax2onnx is not installed here. It needs an environment of its own: "
+            f"{ENVIRONMENT}; then call this program with .venv-onnx/bin/python"
+        )
+    if whole.nbytes >= LIMIT:
+        raise UserError(
+            f"--format=onnx: the arrays take {whole.nbytes / 2**30:.2f} GiB; an ONNX file holds "
+            f"less than {LIMIT / 2**30:.0f} (protobuf's limit); take stablehlo or savedmodel"
+        )
+
+
+def write(whole: Whole, path: Path, batch_size: int, platforms: tuple[str, ...]) -> None:
+    """Writes the file; a `batch_size` of 0 takes any. ONNX knows no platforms."""
+    del platforms
+    import jax2onnx
+
+    arrays = [jnp.asarray(array) for array in whole.arrays.values()]
+    names = sorted(whole.output_shapes())
+    model = jax2onnx.to_onnx(
+        lambda images: tuple(whole(arrays, images)[name] for name in names),
+        [jax.ShapeDtypeStruct((batch_size or "batch", *whole.image_shape(1).shape[1:]), jnp.uint8)],
+        model_name=whole.record["method"],
+        input_names=["images"],
+        output_names=names,
+    )
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "metadata", json.dumps(whole.metadata(batch_size))
+    path.write_bytes(model.SerializeToString())
