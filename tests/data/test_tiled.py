@@ -52,7 +52,7 @@ def test_tiles_are_the_files_own_pixels_and_a_file_is_decoded_once(paths, reads)
     images, expected = TiledImages.of_files(paths, TILING, GEOMETRY), pixels_of(paths)
     assert len(images) == len(expected) == 6 + 5 + 4
     np.testing.assert_array_equal(all_tiles(images), expected)
-    assert reads == paths
+    assert sorted(reads) == sorted(paths)
     (*_, last) = images.batches(4)
     assert last.valid.tolist() == [True] * 3 + [False] and not last.images[3].any()
     files, numbers = images.locate(np.array([0, 5, 6, 14]))
@@ -67,14 +67,14 @@ def test_kept_tiles_are_the_same_in_any_order(paths, reads, tmp_path, kept):
     np.testing.assert_array_equal(all_tiles(images, order=order), expected[order])
     del reads[:]
     stored = images.keep(place, lambda batches, total: batches)
-    assert reads == paths
+    assert sorted(reads) == sorted(paths)
     if place:
         stored = images.keep(place, lambda batches, total: batches)
     np.testing.assert_array_equal(all_tiles(stored, order=order), expected[order])
     part = stored.take([2, 0])
     np.testing.assert_array_equal(all_tiles(part), np.concatenate([expected[11:], expected[:6]]))
     np.testing.assert_array_equal(all_tiles(part), all_tiles(images.take([2, 0])))
-    assert reads == paths + [paths[2], paths[0]]
+    assert sorted(reads) == sorted([*paths, paths[2], paths[0]])
 
 
 def test_tiles_are_resized_as_whole_images_are(paths):
