@@ -16,8 +16,8 @@ its first 20 steps, which is left out).
 
 `patches` is the paper's localisation: the same network on patches of 64 pixels, and a map.
 
-`cpu` starts from ImageNet weights, too, embeds at layer 3 of ResNet-18, and sees patches of 64 of the
-256 pixels: of images as a whole, so short a training learns nothing about small defects.
+`cpu` starts from ImageNet weights, too, embeds at layer 3 of ResNet-18, and sees patches of 64 of
+the 256 pixels: of images as a whole, so short a training learns nothing about small defects.
 
     python -m experiments.run --method=cutpaste --preset=cpu --dataset=mvtec_ad \\
         --data_dir=DIR --category=screw --weights=hub:timm/resnet18.tv_in1k@main --workdir=RUN
