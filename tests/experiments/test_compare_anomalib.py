@@ -197,6 +197,7 @@ def compare(monkeypatch, asked):
     return compare_anomalib.compare(subject, asked, said.append), said, order
 
 
+@pytest.mark.slow
 def test_both_run_in_turn_and_theirs_are_processes(fake, tmp_path, parts, monkeypatch):
     found, said, order = compare(monkeypatch, request(fake, tmp_path / "work", parts))
     assert order == [True] + 3 * [True, False]
@@ -211,6 +212,7 @@ def test_both_run_in_turn_and_theirs_are_processes(fake, tmp_path, parts, monkey
     assert not list((tmp_path / "work").iterdir())
 
 
+@pytest.mark.slow
 def test_a_later_failure_keeps_the_repeats_before(fake, tmp_path, parts, monkeypatch):
     found, said, _ = compare(monkeypatch, request(fake, tmp_path / "work", parts, seed=13))
     assert "status 1: ValueError: no luck" in found["error"] and found["error"] in said[-1]

@@ -17,7 +17,8 @@ def parts_for(tmp_path_factory):
     return lambda method: drawn(category_of(method))
 
 
-@pytest.mark.parametrize("method", ["padim", pytest.param("patchcore", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["padim", "patchcore"])
 def test_pretrained_features_find_what_colours_do_not(parts_for, method):
     found = metrics(parts_for(method), method, "demo", devices=2)
     baseline = metrics(parts_for("raw_color"), "raw_color", "official", devices=2)

@@ -65,6 +65,7 @@ def raw_color(tmp_path_factory) -> whole.Whole:
     return whole.restore(save_run("raw_color", tmp_path_factory.mktemp("run"), calibrated=True))
 
 
+@pytest.mark.slow
 def test_files_compute_what_the_detectors_do_without_imvad_jax(tmp_path):
     functions = {}
     for method, overrides in FILES.items():

@@ -184,6 +184,7 @@ def test_prediction_uses_the_tiles_of_the_run(tiled, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_tiny_defect_on_a_large_part_is_found_in_tiles_only(tmp_path):
     """12 pixels on 1500 x 1100 in blotches of 20 pixels: a grid of 64 over all of it averages more
     than two blotches, one over a tile of 256 pixels a fifth of one.

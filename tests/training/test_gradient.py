@@ -142,6 +142,7 @@ np.savez(out, *[np.asarray(leaf) for leaf in leaves], allow_pickle=False)
 """
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_an_epoch_it_resumes_bit_identically(tmp_path):
     def run(directory, kill_at):
         return subprocess.run(

@@ -82,6 +82,7 @@ def test_training_and_scores_of_two_processes_are_those_of_one(tmp_path):
             assert a.dtype == b.dtype and np.abs(a - b).max() < tolerance, name
 
 
+@pytest.mark.slow
 def test_the_program_on_two_hosts_writes_what_it_writes_on_one(tmp_path):
     data = mvtec_tree(tmp_path / "data", train=7)
     address = free_address()
