@@ -13,8 +13,8 @@ training (once while scoring).
 `cpu` has an eighth of the reconstructive width, a quarter of the discriminative, and half the
 pixels. It trains on a twelfth of the official number of images.
 
-`demo` is enough for the drawn fabric; on the drawn hexnut, which lies at any angle, its image score
-says little.
+`demo` shows that the program runs: it is too small and too short a training for its image scores to
+be trusted.
 """
 
 from imvad_jax.methods.draem import DRAEMConfig
