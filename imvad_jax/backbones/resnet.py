@@ -111,8 +111,7 @@ class ResNet(nn.Module):
         x = (images - jnp.asarray(MEAN, jnp.float32)) / jnp.asarray(STD, jnp.float32)
         x = conv(64, (7, 7), (2, 2), padding=3, name="conv1")(x.astype(self.dtype))
         x = nn.relu(norm(name="bn1")(x))
-        # A step of its own, which XLA takes back into the pooling: jax2onnx 0.17 ignores the padding
-        # of max_pool.
+        # Padded first, which XLA folds into the pooling: jax2onnx 0.17 ignores max_pool's padding.
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
         x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="VALID")
         for stage, size in zip(STAGES, self.stage_sizes, strict=True):
