@@ -73,7 +73,7 @@ def export(
             raise
         except Exception as error:  # whatever a converter raises
             fixed = "" if batch_size else "; a fixed --batch_size=1 may do"
-            reason = " ".join(str(error).split())[:600]
+            reason = " ".join(str(error).split())[:400]
             raise UserError(
                 f"--format={kind}: {function.record['title']} cannot be converted "
                 f"({type(error).__name__}: {reason}){fixed}"

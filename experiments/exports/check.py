@@ -124,6 +124,6 @@ def differences(expected: dict, found: dict) -> dict[str, float]:
     if wrong:
         raise UserError(
             f"the export differs from the detector: {', '.join(wrong)} of the largest value; "
-            f"allowed {TOLERANCE:g}. Nothing was kept"
+            f"allowed {TOLERANCE:g}. It was not kept"
         )
     return parity

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import traceback
 from pathlib import Path
 
 import jax
@@ -32,6 +33,15 @@ def check(whole: Whole) -> None:
         )
 
 
+def failed_operation(error: Exception) -> str | None:
+    """Name of the operation that jax2onnx was converting when it failed; it has a file for each."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if "jax2onnx" in path.parts and "plugins" in path.parts and path.stem[0] != "_":
+            return path.stem
+    return None
+
+
 def write(whole: Whole, path: Path, batch_size: int, platforms: tuple[str, ...]) -> None:
     """Writes the file; a `batch_size` of 0 takes any. ONNX knows no platforms."""
     del platforms
@@ -39,13 +49,22 @@ def write(whole: Whole, path: Path, batch_size: int, platforms: tuple[str, ...])
 
     arrays = [jnp.asarray(array) for array in whole.arrays.values()]
     names = sorted(whole.output_shapes())
-    model = jax2onnx.to_onnx(
-        lambda images: tuple(whole(arrays, images)[name] for name in names),
-        [jax.ShapeDtypeStruct((batch_size or "batch", *whole.image_shape(1).shape[1:]), jnp.uint8)],
-        model_name=whole.record["method"],
-        input_names=["images"],
-        output_names=names,
-    )
+    shape = (batch_size or "batch", *whole.image_shape(1).shape[1:])
+    try:
+        model = jax2onnx.to_onnx(
+            lambda images: tuple(whole(arrays, images)[name] for name in names),
+            [jax.ShapeDtypeStruct(shape, jnp.uint8)],
+            model_name=whole.record["method"],
+            input_names=["images"],
+            output_names=names,
+        )
+    except Exception as error:  # of any kind
+        operation = failed_operation(error)
+        if not operation:
+            raise
+        raise NotImplementedError(
+            f"jax2onnx fails at {operation}, {type(error).__name__}: {error}"
+        ) from error
     entry = model.metadata_props.add()
     entry.key, entry.value = "metadata", json.dumps(whole.metadata(batch_size))
     path.write_bytes(model.SerializeToString())

@@ -137,6 +137,16 @@ def test_onnx_says_what_is_missing_and_what_is_too_big(raw_color, monkeypatch):
         to_onnx.check(whole.Whole(raw_color.model, {"bank": large}, None, {}))
 
 
+def test_onnx_names_the_operation_that_is_not_converted(tmp_path):
+    path = tmp_path / "jax2onnx" / "plugins" / "lax" / "cholesky.py"
+    code = compile("def lower(): raise TypeError('of no use')", str(path), "exec")
+    exec(code, found := {})
+    with pytest.raises(TypeError) as raised:
+        found["lower"]()
+    assert to_onnx.failed_operation(raised.value) == "cholesky"
+    assert to_onnx.failed_operation(ValueError("elsewhere")) is None
+
+
 def test_outputs_are_replaced_only_where_it_is_wanted(tmp_path):
     old, folder = tmp_path / "old.zip", tmp_path / "folder"
     old.write_bytes(b"")
