@@ -88,7 +88,8 @@ def difference(old: dict, new: dict, keys: tuple[str, ...] = IDENTITY) -> str:
             kept["holdout"] = kept["holdout"] or 0.0  # records from before there was any
         weights = kept.get("weights") or {}
         kept["weights"] = weights.get("sha256") or weights.get("source")
-        return kept | {f"config.{k}": v for k, v in (kept.pop("config") or {}).items()}
+        config = methods.decisive_fields(kept.pop("config") or {})
+        return kept | {f"config.{name}": value for name, value in config.items()}
 
     old, new = flat(old), flat(new)
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]

@@ -102,7 +102,7 @@ def benchmark(
         "config": dataclasses.asdict(config),
         "seed": plan.seed,
         "weights": weights,
-        "notes": notes + sources,
+        "notes": [*notes, *sources, *config.notes],
         **environment(parallel),
         "platform": parallel.local[0].platform,
         "command": plan.command,

@@ -213,7 +213,7 @@ def save(model: Model, directory: str | Path) -> None:
         "title": methods.get(model.method).title,
         "config": dataclasses.asdict(model.config),
         "weights": model.weights,
-        "notes": [],
+        "notes": list(model.config.notes),
         "tile": model.tiling.tile if model.tiling else 0,
         "overlap": model.tiling.overlap if model.tiling else 0,
         "versions": {"imvad_jax": __version__},

@@ -1,7 +1,8 @@
 """The methods. A new one is one new file and one line in METHODS."""
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from imvad_jax.errors import choose
 from imvad_jax.methods import (
@@ -70,12 +71,22 @@ def with_newer_fields(record: dict) -> dict:
     return record | {"config": dataclasses.asdict(method.config()) | record["config"]}
 
 
+# Fields of a configuration that change where something is computed or kept, and no result.
+WITHOUT_EFFECT = ("cache_features", "shard_bank")
+
+
+def decisive_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a stored `config` that results depend on."""
+    return {name: value for name, value in config.items() if name not in WITHOUT_EFFECT}
+
+
 __all__ = [
     "METHODS",
     "Detector",
     "DetectorConfig",
     "Method",
     "Prediction",
+    "decisive_fields",
     "get",
     "make",
     "with_newer_fields",

@@ -46,7 +46,6 @@ class PatchCoreConfig(base.DetectorConfig):
                 "--reweight_neighbors=0), whose minima the devices can put together"
             )
 
-
     @property
     def notes(self):
         if not self.patches_per_image:

@@ -87,9 +87,7 @@ def _pick(features: Array, distances: Array, chosen: Array, start: Array, stop: 
             near, _, _, done = carry
             in_round = done - first
             # The first is certain even where all distances are equal.
-            return (
-                ((near.max() > others) | (in_round == 0)) & (in_round < ROUND) & (done < stop)
-            )
+            return ((near.max() > others) | (in_round == 0)) & (in_round < ROUND) & (done < stop)
 
         def pick(carry):
             near, picked, chosen, done = carry

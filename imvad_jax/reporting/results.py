@@ -110,16 +110,11 @@ def _tiles(result: Mapping) -> list[str]:
     return [f"{name}={result[name]}" for name in names]
 
 
-# Fields of a configuration that change where something is computed or kept, and no result.
-WITHOUT_EFFECT = ("cache_features", "shard_bank")
-
-
 def identity_key(result: Mapping, fields: Sequence[str]) -> str:
     """Text that is equal where two records agree in `fields`, and sortable."""
     values = {field: result.get(field) for field in fields}
     if "config" in values:
-        config = values["config"].items()
-        values["config"] = {k: v for k, v in config if k not in WITHOUT_EFFECT}
+        values["config"] = methods.decisive_fields(values["config"])
     weights = values.get("weights")
     if weights:  # the same file under another name is the same
         values["weights"] = weights.get("sha256") or weights.get("source")
