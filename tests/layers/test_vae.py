@@ -123,6 +123,7 @@ def run(table, variables, x, operation):
     return found
 
 
+@pytest.mark.slow
 def test_encoder_layer_by_layer():
     images = np.random.default_rng(1).uniform(size=(2, 32, 48, 3))
     encoder = vae.Encoder(width=4, latent_size=5)

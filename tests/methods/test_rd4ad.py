@@ -201,6 +201,7 @@ def test_sizes_that_do_not_halve_are_refused(size):
         detector.memory_estimate(10, 1)
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_distances_in_float32(small):
     detector = RD4AD(RD4ADConfig(**SMALL, dtype="bfloat16"))
     variables, loss, _ = created(detector, drawn())

@@ -10,7 +10,8 @@ from imvad_jax.training.parallel import Parallel
 from tests.methods.small import images, make
 
 
-@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
 def test_kept_and_recomputed_features_train_alike(devices):
     parallel = Parallel(jax.local_devices()[:devices])
 

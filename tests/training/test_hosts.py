@@ -70,6 +70,7 @@ def run_all(commands):
     return outputs
 
 
+@pytest.mark.slow
 def test_training_and_scores_of_two_processes_are_those_of_one(tmp_path):
     address = free_address()
     run_all(["-c", TRAIN, str(number), address, str(tmp_path / "two.npz")] for number in range(2))
