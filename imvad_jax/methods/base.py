@@ -110,6 +110,10 @@ class Detector(nn.Module):
         """Takes in a batch; `index` `[B]` is the image's number in the training set, -1 padding."""
         raise TypeError(f"{type(self).__name__} has no statistics phase")
 
+    def close(self, accumulator: Any) -> Any:
+        """What `finalize` gets of one device, whose last batch is in. Compiled where overridden."""
+        return accumulator
+
     def finalize(
         self, accumulators: Sequence[Any], count: int, key: Array, progress: "Progress"
     ) -> dict[str, Any]:

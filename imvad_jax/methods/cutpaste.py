@@ -248,18 +248,18 @@ class CutPaste(base.Detector):
     def finalize(self, accumulators, count, key, progress):
         embeddings = buffers.collect(accumulators, "embeddings", count)
         embeddings = embeddings.reshape(-1, self.embedding_dim)
-        mean, whitener = gaussian.shrunk_gaussian(embeddings)
-        return {"mean": jnp.asarray(mean[None]), "whitener": jnp.asarray(whitener[None])}
+        mean, whitening = gaussian.shrunk_gaussian(embeddings)
+        return {"mean": jnp.asarray(mean[None]), "whitening": jnp.asarray(whitening[None])}
 
     def __call__(self, images):
         config = self.config
-        mean, whitener = (self.memory(name) for name in ("mean", "whitener"))
+        mean, whitening = (self.memory(name) for name in ("mean", "whitening"))
         if not config.patch_size:
             embeddings = self.represent(images)[:, None]
-            return base.Prediction(gaussian.mahalanobis(embeddings, mean, whitener)[:, 0], None)
+            return base.Prediction(gaussian.mahalanobis(embeddings, mean, whitening)[:, 0], None)
         patches = self.represent_patches(images, config.patch_stride)
         rows = patches.reshape(-1, 1, self.embedding_dim)  # they share one Gaussian
-        distances = gaussian.mahalanobis(rows, mean, whitener).reshape(patches.shape[:3])
+        distances = gaussian.mahalanobis(rows, mean, whitening).reshape(patches.shape[:3])
         anomaly_map = windows.spread_windows(
             distances, images.shape[1:3], config.patch_size, config.patch_stride,
             config.patch_size / SPREAD,

@@ -55,33 +55,42 @@ class PaDiM(base.Detector):
     def embed(self, images: Array) -> Array:
         """The chosen channels `[B, P, d]` of all layers, on the grid of the first."""
         grid = self.grid
+        chosen = self.memory("channels")
         maps = self.features(images)
-        stacked = jnp.concatenate(
-            [resample.resize_nearest(maps[name], grid) for name in self.config.layers], -1
-        )
-        chosen = jnp.take(stacked, self.memory("channels"), axis=-1)
-        return chosen.reshape(images.shape[0], grid[0] * grid[1], self.dim)
+        start, embedding = 0, 0.0
+        # Chosen before they are enlarged: all channels at the size of the first layer are four
+        # times as many numbers.
+        for features in (maps[name] for name in self.config.layers):
+            channel, count = chosen - start, features.shape[-1]
+            here = (channel >= 0) & (channel < count)
+            own = jnp.take(features, jnp.clip(channel, 0, count - 1), axis=-1)
+            embedding += resample.resize_nearest(jnp.where(here, own, 0), grid)
+            start += count
+        return embedding.reshape(images.shape[0], grid[0] * grid[1], self.dim)
 
     def init_accumulator(self, capacity):
-        return gaussian.empty_moments(self.grid[0] * self.grid[1], self.dim)
+        return gaussian.empty_gathered(self.grid[0] * self.grid[1], self.dim, capacity)
 
     def accumulate(self, accumulator, images, index):
-        return gaussian.update_moments(accumulator, self.embed(images), index >= 0)
+        return gaussian.gather(accumulator, self.embed(images), index >= 0)
+
+    def close(self, accumulator):
+        return gaussian.emptied(accumulator)
 
     def finalize(self, accumulators, count, key, progress):
-        moments = gaussian.merge_all(accumulators)
+        moments = gaussian.merge_all([part.moments for part in accumulators])
         done = progress(1, "covariances")
-        whitener = gaussian.whitening(moments.scatter, moments.count, self.config.regularization)
+        whitening = gaussian.whitening(moments.scatter, moments.count, self.config.regularization)
         done(1)
         return {
             "channels": self.memory("channels"),
             "mean": moments.mean,
-            "whitener": whitener,
+            "whitening": whitening,
         }
 
     def __call__(self, images):
         embedding = self.embed(images)
-        distances = gaussian.mahalanobis(embedding, self.memory("mean"), self.memory("whitener"))
+        distances = gaussian.mahalanobis(embedding, self.memory("mean"), self.memory("whitening"))
         grid = distances.reshape(images.shape[0], *self.grid)
         anomaly_map = resample.upsample_and_smooth(grid, images.shape[1:3], self.config.sigma)
         return base.Prediction(anomaly_map.max((1, 2)), anomaly_map)
@@ -92,6 +101,7 @@ class PaDiM(base.Detector):
         features = positions * self.total_channels * base.FLOAT
         return {
             "backbone": self.backbone_bytes() * devices,
-            "covariances, one set a device and the step's product": square * (devices + 1),
+            "covariances, one set a device": square * devices,
+            "samples gathered": positions * gaussian.GATHERED * self.dim * base.FLOAT * devices,
             "features of a batch": 3 * features * self.config.batch_size,
         }

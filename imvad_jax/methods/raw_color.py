@@ -42,12 +42,12 @@ class RawColor(base.Detector):
 
     def finalize(self, accumulators, count, key, progress):
         moments = gaussian.merge_all(accumulators)
-        whitener = gaussian.whitening(moments.scatter, moments.count, self.config.regularization)
-        return {"mean": moments.mean, "whitener": whitener}
+        whitening = gaussian.whitening(moments.scatter, moments.count, self.config.regularization)
+        return {"mean": moments.mean, "whitening": whitening}
 
     def __call__(self, images):
-        mean, whitener = (self.memory(name) for name in ("mean", "whitener"))
-        distances = gaussian.mahalanobis(self.embed(images), mean, whitener)
+        mean, whitening = (self.memory(name) for name in ("mean", "whitening"))
+        distances = gaussian.mahalanobis(self.embed(images), mean, whitening)
         size = self.config.grid_size
         grid = distances.reshape(images.shape[0], size, size)
         anomaly_map = resample.resize_bilinear(grid[..., None], images.shape[1:3])[..., 0]

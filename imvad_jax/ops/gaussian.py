@@ -1,8 +1,8 @@
 """One multivariate Gaussian per position: streaming moments, whitening, Mahalanobis distance."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,8 @@ from threadpoolctl import threadpool_limits
 HIGHEST = lax.Precision.HIGHEST
 RIDGE = 1e-6  # of the mean variance, on the diagonal: two samples alone are not shrunk at all
 TINY = 1e-12  # the variance of what does not vary
-BLOCK = 256  # positions factorised at a time: bounds the workspace for large dimensions
+GATHERED = 64  # samples of a device that are added to its moments at a time
+BLOCK = 256  # positions worked on at a time: bounds the workspace, and keeps it in the cache
 
 
 class Moments(NamedTuple):
@@ -35,23 +36,98 @@ def empty_moments(positions: int, dim: int, dtype=jnp.float32) -> Moments:
 
 
 def update_moments(moments: Moments, features: Array, valid: Array) -> Moments:
-    """Adds a batch `[B, P, D]`; samples where `valid` `[B]` is False are left out.
+    """Adds a batch `[B, P, D]`; samples where `valid` `[B]` is False are left out."""
+    return _add_rows(moments, features.transpose(1, 0, 2), valid)
 
-    Centred on the batch mean, so nothing cancels in float32; the shift between the two means is
-    one more row of the same matrix product.
-    """
-    weight = valid.astype(features.dtype)
-    added = weight.sum()
-    features = jnp.where(valid[:, None, None], features, 0)
-    mean = features.sum(0) / jnp.maximum(added, 1)
+
+def _add_rows(moments: Moments, rows: Array, valid: Array) -> Moments:
+    """Adds rows `[P, K, D]`. Centred on their own mean, so nothing cancels in float32."""
+    added = valid.sum().astype(rows.dtype)
     total = moments.count + added
-    shift = mean - moments.mean
-    centred = (features - mean) * weight[:, None, None]
-    between = jnp.sqrt(moments.count * added / jnp.maximum(total, 1))
-    rows = jnp.concatenate([centred, (between * shift)[None]])
-    rows = rows.transpose(1, 2, 0)
-    scatter = moments.scatter + jnp.einsum("pdb,peb->pde", rows, rows, precision=HIGHEST)
-    return Moments(total, moments.mean + shift * (added / jnp.maximum(total, 1)), scatter)
+    share, between = added / jnp.maximum(total, 1), moments.count * added / jnp.maximum(total, 1)
+    chosen = valid[None, :, None]
+
+    def add(old: tuple[Array, Array], rows: Array) -> tuple[Array, Array]:
+        mean, scatter = old
+        centre = jnp.where(chosen, rows, 0).sum(1) / jnp.maximum(added, 1)
+        centred = jnp.where(chosen, rows - centre[:, None], 0)
+        shift = centre - mean
+        product = jnp.einsum("pkd,pke->pde", centred, centred, precision=HIGHEST)
+        return (
+            mean + shift * share,
+            scatter + product + between * shift[:, :, None] * shift[:, None],
+        )
+
+    return Moments(total, *_replace_blocks(add, (moments.mean, moments.scatter), rows))
+
+
+def _replace_blocks(replace: Callable, old: Any, *inputs: Any) -> Any:
+    """`replace(old, *inputs)` for `BLOCK` rows of all arrays at a time, in the place of `old`."""
+    count = len(jax.tree.leaves(old)[0])
+    block = min(BLOCK, count)
+
+    def cut(tree, start, size):
+        return jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, size), tree)
+
+    def work(start, size, old):
+        new = replace(cut(old, start, size), *cut(inputs, start, size))
+        return jax.tree.map(lambda a, b: lax.dynamic_update_slice_in_dim(a, b, start, 0), old, new)
+
+    whole = count // block
+    old = lax.fori_loop(0, whole, lambda i, old: work(i * block, block, old), old)
+    # Not a sliding last block: what is replaced in place must be read only once.
+    return work(whole * block, count % block, old) if count % block else old
+
+
+class Gathered(NamedTuple):
+    """Moments, and the samples that are still to be added to them, many at a time.
+
+    The scatter is read and written once for all of them: a product of a few rows takes longer to
+    add than to compute.
+    """
+
+    moments: Moments
+    rows: Array  # [P, K, D]
+    valid: Array  # [K] bool
+    filled: Array  # [] int32, slots taken
+
+
+def empty_gathered(positions: int, dim: int, capacity: int) -> Gathered:
+    """No sample at all, with room for at most `capacity` (of this device) or `GATHERED`."""
+    slots = min(capacity, GATHERED)
+    return Gathered(
+        empty_moments(positions, dim),
+        jnp.zeros((positions, slots, dim)),
+        jnp.zeros(slots, bool),
+        jnp.zeros((), jnp.int32),
+    )
+
+
+def gather(gathered: Gathered, features: Array, valid: Array) -> Gathered:
+    """Adds a batch `[B, P, D]` as `update_moments` does (in place when donated)."""
+    slots, count = len(gathered.valid), len(valid)
+    if count > slots:
+        return gathered._replace(moments=update_moments(gathered.moments, features, valid))
+    full = gathered.filled + count > slots
+    # A loop of one round or none works in place; `lax.cond` would copy the moments.
+    gathered = lax.fori_loop(0, full.astype(jnp.int32), lambda _, g: emptied(g), gathered)
+    start, new = gathered.filled, features.astype(gathered.rows.dtype)
+    return Gathered(
+        gathered.moments,
+        lax.dynamic_update_slice(gathered.rows, new.transpose(1, 0, 2), (0, start, 0)),
+        lax.dynamic_update_slice(gathered.valid, valid, (start,)),
+        start + count,
+    )
+
+
+def emptied(gathered: Gathered) -> Gathered:
+    """The same with all samples in the moments."""
+    return Gathered(
+        _add_rows(gathered.moments, gathered.rows, gathered.valid),
+        gathered.rows,
+        jnp.zeros_like(gathered.valid),
+        jnp.zeros_like(gathered.filled),
+    )
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -73,11 +149,11 @@ def merge_all(parts: Sequence[Moments]) -> Moments:
 
 
 def whitening(scatter: Array, count: Array, regularization: float) -> Array:
-    """Inverse Cholesky factor `W` `[P, D, D]` of `scatter / (count - 1) + regularization * I`.
+    """`W` `[P, D, D]`, transposed inverse Cholesky factor of `scatter / (count - 1) + reg * I`.
 
-    `W W^T`-whitening: `|W (x - mean)|` is the Mahalanobis distance, so scoring is a matrix product
-    and holds no LAPACK call. With one sample the covariance is undefined; the regularisation
-    alone stands then. Positions are worked off in blocks, in place of the donated scatter. Waits.
+    `|(x - mean) W|` is the Mahalanobis distance, so scoring is a matrix product and holds no
+    LAPACK call. With one sample the covariance is undefined; the regularisation alone stands then.
+    Positions are worked off in blocks, in place of the donated scatter. Waits.
     """
     # One BLAS thread: on small matrices OpenBLAS's threads wait for each other, and on a busy
     # machine thousands of such waits took 60 s instead of 0.3.
@@ -87,33 +163,20 @@ def whitening(scatter: Array, count: Array, regularization: float) -> Array:
 
 @partial(jax.jit, donate_argnums=0)
 def _whitening(scatter: Array, count: Array, regularization: float) -> Array:
-    positions, dim, _ = scatter.shape
-    block = min(BLOCK, positions)
-    eye = jnp.eye(dim, dtype=scatter.dtype)
+    eye = jnp.eye(scatter.shape[-1], dtype=scatter.dtype)
 
-    def invert(block_scatter: Array) -> Array:
-        covariance = block_scatter / jnp.maximum(count - 1, 1) + regularization * eye
+    def invert(scatter: Array) -> Array:
+        covariance = scatter / jnp.maximum(count - 1, 1) + regularization * eye
         factor = jnp.linalg.cholesky(covariance)
         return jax.scipy.linalg.solve_triangular(
-            factor, jnp.broadcast_to(eye, factor.shape), lower=True
+            factor, jnp.broadcast_to(eye, factor.shape), trans=1, lower=True
         )
 
-    def step(i, buffer):
-        return lax.dynamic_update_slice_in_dim(
-            buffer, invert(lax.dynamic_slice_in_dim(buffer, i * block, block)), i * block, 0
-        )
-
-    whole = positions // block
-    scatter = lax.fori_loop(0, whole, step, scatter)
-    if positions % block:
-        # Not a sliding last block: the buffer is replaced in place and must be read only once.
-        rest = invert(scatter[whole * block :])
-        scatter = lax.dynamic_update_slice_in_dim(scatter, rest, whole * block, 0)
-    return scatter
+    return _replace_blocks(invert, scatter)
 
 
 def shrunk_gaussian(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean `[D]` and inverse Cholesky factor `[D, D]` of the shrunk covariance of samples `[N, D]`.
+    """Mean `[D]`, transposed inverse Cholesky factor of the shrunk covariance `[D, D]` of `[N, D]`.
 
     For fewer samples than dimensions. The shrinkage towards a multiple of the identity is that of
     Ledoit and Wolf (Journal of Multivariate Analysis 88, 2004), lemma 3.3, with the covariance
@@ -133,12 +196,13 @@ def shrunk_gaussian(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     floor = shrinkage * variance + RIDGE * variance + TINY
     covariance = (1 - shrinkage) * covariance + floor * np.eye(dim)
     factor = np.linalg.cholesky(covariance)
-    whitener = scipy.linalg.solve_triangular(factor, np.eye(dim), lower=True)
-    return mean.astype(np.float32), whitener.astype(np.float32)
+    whitening = scipy.linalg.solve_triangular(factor, np.eye(dim), trans=1, lower=True)
+    return mean.astype(np.float32), whitening.astype(np.float32)
 
 
-def mahalanobis(features: Array, mean: Array, whitener: Array) -> Array:
+def mahalanobis(features: Array, mean: Array, whitening: Array) -> Array:
     """Mahalanobis distances `[B, P]` of features `[B, P, D]` (mean `[P, D]`, `[P, D, D]`)."""
-    centred = (features - mean).transpose(1, 2, 0)
-    white = jnp.einsum("pde,peb->pdb", whitener, centred, precision=HIGHEST)
-    return jnp.sqrt(jnp.sum(white * white, 1)).T
+    centred = (features - mean).transpose(1, 0, 2)
+    # Both factors lie in memory as the product reads them; the other way it takes thrice the time.
+    white = jnp.einsum("pbd,pde->pbe", centred, whitening, precision=HIGHEST)
+    return jnp.sqrt(jnp.sum(white * white, 2)).T

@@ -35,6 +35,14 @@ def _empty_accumulator(detector: Detector, devices: tuple, capacity: int):
     )
 
 
+@functools.lru_cache(maxsize=64)
+def _closing(detector: Detector, devices: tuple):
+    def close(accumulator):
+        return detector.apply({}, accumulator, method="close")
+
+    return Parallel(devices).compile(close, split=(True,), donate=(0,))
+
+
 def statistics_phase(detector: Detector, variables: dict, job: Job) -> dict:
     """Streams the good images through `accumulate` and returns the variables with their memory.
 
@@ -66,6 +74,8 @@ def statistics_phase(detector: Detector, variables: dict, job: Job) -> dict:
         token.block_until_ready()
         done(count)
     del replicated
+    if type(detector).close is not Detector.close:
+        accumulator = _closing(detector.without_epochs(), devices)(accumulator)
     key = jax.random.fold_in(jax.random.key(job.seed), 1)
     # The method may release parts as it goes: hand over the only reference.
     parts = parallel.parts(accumulator)

@@ -47,7 +47,7 @@ def test_the_baseline_is_fitted_and_scored(record):
     assert record["fit"]["first_s"] > 0 and record["fit"]["seconds"]["repeats"] == 1
     assert record["product"]["flops_per_s"] > 0 and record["memory"]["bytes"] > 2**20
     assert "training" not in record and record["fit"]["epochs"] is None
-    assert record["compare"]["another"] == {"seen": ["mean", "whitener"]}
+    assert record["compare"]["another"] == {"seen": ["mean", "whitening"]}
     assert record["compare"]["none"] == {"error": "not built", "parts": {}}  # nothing is lost
 
 

@@ -46,14 +46,14 @@ class GlobalGaussian(base.Detector):
 
     def finalize(self, accumulators, count, key, progress):
         moments = gaussian.merge_all(accumulators)
-        whitener = gaussian.whitening(moments.scatter, moments.count, self.config.regularization)
-        return {"mean": moments.mean, "whitener": whitener}
+        whitening = gaussian.whitening(moments.scatter, moments.count, self.config.regularization)
+        return {"mean": moments.mean, "whitening": whitening}
 
     def __call__(self, images):
         features = self.embed(images)
         batch, rows, columns, channels = features.shape
         distances = gaussian.mahalanobis(
-            features.reshape(-1, 1, channels), self.memory("mean"), self.memory("whitener")
+            features.reshape(-1, 1, channels), self.memory("mean"), self.memory("whitening")
         )
         grid = distances.reshape(batch, rows, columns)
         anomaly_map = resample.upsample_and_smooth(grid, images.shape[1:3], self.config.sigma)

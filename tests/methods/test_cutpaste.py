@@ -169,7 +169,7 @@ def test_the_map_is_the_distance_of_each_patch_spread(patched):
     distances = np.zeros((4, 5, 5))
     for i, j in np.ndindex(5, 5):
         patch = batch()[:, 8 * i : 8 * i + 32, 8 * j : 8 * j + 32]
-        white = (np.asarray(embed(patch)) - memory["mean"]) @ np.asarray(memory["whitener"][0]).T
+        white = (np.asarray(embed(patch)) - memory["mean"]) @ np.asarray(memory["whitening"][0])
         distances[:, i, j] = np.linalg.norm(white, axis=1)
     weights = spread_matrix(64, 32, 8, 8.0)
     expected = np.einsum("Hh,bhw,Ww->bHW", weights, distances, weights)

@@ -1,7 +1,9 @@
 """Streaming Gaussians against numpy in float64 and scipy's Mahalanobis distance."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import LedoitWolf
 
@@ -48,13 +50,28 @@ def test_merging_parts_equals_one_stream():
     np.testing.assert_allclose(merged.scatter, whole.scatter, rtol=1e-3, atol=1e-2)
 
 
+@pytest.mark.parametrize("batch, images", [(16, 50), (20, 150), (80, 90)])
+def test_gathered_samples_give_the_same_moments(batch, images):
+    features = samples(images, positions=3)
+    gathered = gaussian.empty_gathered(3, 5, images)
+    add = jax.jit(gaussian.gather, donate_argnums=0)
+    for start in range(0, images, batch):
+        part = features[start : start + batch]
+        padding = np.full((batch - len(part), *part.shape[1:]), np.nan, np.float32)
+        gathered = add(gathered, np.concatenate([part, padding]), np.arange(batch) < len(part))
+    found, expected = gaussian.emptied(gathered).moments, stream(features, images)
+    assert float(found.count) == images
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-6)
+    np.testing.assert_allclose(found.scatter, expected.scatter, rtol=1e-4, atol=1e-2)
+
+
 def test_distance_equals_scipy_also_for_more_positions_than_a_block():
     features = samples(n=40, positions=gaussian.BLOCK + 3, dim=4, offset=0.0)
     moments = stream(features, 20)
     scatter = np.array(moments.scatter)
-    whitener = gaussian.whitening(moments.scatter, moments.count, 0.01)
+    whitening = gaussian.whitening(moments.scatter, moments.count, 0.01)
     test = samples(n=3, positions=gaussian.BLOCK + 3, dim=4, offset=0.5)
-    distances = gaussian.mahalanobis(jnp.asarray(test), moments.mean, whitener)
+    distances = gaussian.mahalanobis(jnp.asarray(test), moments.mean, whitening)
     for position in (0, gaussian.BLOCK - 1, gaussian.BLOCK + 2):
         inverse = np.linalg.inv(scatter[position].astype(np.float64) / 39 + 0.01 * np.eye(4))
         expected = [mahalanobis(x[position], moments.mean[position], inverse) for x in test]
@@ -63,12 +80,12 @@ def test_distance_equals_scipy_also_for_more_positions_than_a_block():
 
 def test_one_sample_leaves_the_regularisation():
     moments = stream(samples(n=1), 1)
-    whitener = gaussian.whitening(moments.scatter, moments.count, 0.01)
-    np.testing.assert_allclose(whitener[0], np.eye(5) * 10, rtol=1e-5)
+    whitening = gaussian.whitening(moments.scatter, moments.count, 0.01)
+    np.testing.assert_allclose(whitening[0], np.eye(5) * 10, rtol=1e-5)
 
 
-def distances_of(test, mean, whitener):
-    return gaussian.mahalanobis(jnp.asarray(test)[:, None], mean[None], whitener[None])[:, 0]
+def distances_of(test, mean, whitening):
+    return gaussian.mahalanobis(jnp.asarray(test)[:, None], mean[None], whitening[None])[:, 0]
 
 
 def test_shrunk_gaussian_is_scikit_learns_with_fewer_and_more_samples_than_dims():
@@ -77,14 +94,14 @@ def test_shrunk_gaussian_is_scikit_learns_with_fewer_and_more_samples_than_dims(
         mixing = rng.normal(size=(dim, dim))
         rows = (rng.normal(size=(count + 5, dim)) @ mixing + 3).astype(np.float32)
         model = LedoitWolf().fit(rows[:count].astype(np.float64))
-        mean, whitener = gaussian.shrunk_gaussian(rows[:count])
-        assert mean.dtype == whitener.dtype == np.float32
+        mean, whitening = gaussian.shrunk_gaussian(rows[:count])
+        assert mean.dtype == whitening.dtype == np.float32
         expected = np.sqrt(model.mahalanobis(rows.astype(np.float64)))
-        np.testing.assert_allclose(distances_of(rows, mean, whitener), expected, rtol=1e-4)
+        np.testing.assert_allclose(distances_of(rows, mean, whitening), expected, rtol=1e-4)
 
 
 def test_shrunk_gaussian_of_samples_that_do_not_vary_measures_the_plain_distance():
     for rows in (np.ones((1, 4)), np.ones((7, 4))):
-        mean, whitener = gaussian.shrunk_gaussian(rows)
-        found = distances_of(np.array([[1, 1, 1, 1], [2, 1, 1, 1]], np.float32), mean, whitener)
+        mean, whitening = gaussian.shrunk_gaussian(rows)
+        found = distances_of(np.array([[1, 1, 1, 1], [2, 1, 1, 1]], np.float32), mean, whitening)
         np.testing.assert_allclose(found, [0, gaussian.TINY**-0.5], rtol=1e-5)
