@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from imvad_jax.backbones.spec import BackboneSpec, Tap, check_call
+from imvad_jax.ops import pooling
 from imvad_jax.ops.collectives import mapped_axis
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB in [0, 1]
@@ -111,9 +112,7 @@ class ResNet(nn.Module):
         x = (images - jnp.asarray(MEAN, jnp.float32)) / jnp.asarray(STD, jnp.float32)
         x = conv(64, (7, 7), (2, 2), padding=3, name="conv1")(x.astype(self.dtype))
         x = nn.relu(norm(name="bn1")(x))
-        # Padded first, which XLA folds into the pooling: jax2onnx 0.17 ignores max_pool's padding.
-        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
-        x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="VALID")
+        x = pooling.max_pool_3x3_of_positive(x)
         for stage, size in zip(STAGES, self.stage_sizes, strict=True):
             for index in range(size):
                 pre = self.block(

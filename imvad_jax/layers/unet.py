@@ -13,6 +13,7 @@ from jax import Array
 
 from imvad_jax.layers.norm import batch_norm
 from imvad_jax.layers.start import normal, torch_uniform
+from imvad_jax.ops.pooling import max_pool_2x2
 from imvad_jax.ops.resample import double_size
 
 STD = 0.02  # of the weights at the start
@@ -63,7 +64,7 @@ def _encode(x: Array, widths: Sequence[int], dtype: Any, train: bool) -> list[Ar
     maps = []
     for level, width in enumerate(widths):
         if level:
-            x = nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
+            x = max_pool_2x2(x)
         x = Convolutions((width, width), dtype, name=f"encoder{level}")(x, train)
         maps.append(x)
     return maps

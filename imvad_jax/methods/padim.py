@@ -7,7 +7,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from imvad_jax.methods import base
 from imvad_jax.ops import gaussian, resample
@@ -58,13 +58,13 @@ class PaDiM(base.Detector):
         chosen = self.memory("channels")
         maps = self.features(images)
         start, embedding = 0, 0.0
-        # Chosen before they are enlarged: all channels at the size of the first layer are four
-        # times as many numbers.
+        # Chosen before they are enlarged, by a product with ones and zeros, which is exact: taking
+        # them by their numbers costs more than a convolution.
         for features in (maps[name] for name in self.config.layers):
-            channel, count = chosen - start, features.shape[-1]
-            here = (channel >= 0) & (channel < count)
-            own = jnp.take(features, jnp.clip(channel, 0, count - 1), axis=-1)
-            embedding += resample.resize_nearest(jnp.where(here, own, 0), grid)
+            count = features.shape[-1]
+            choice = (jnp.arange(start, start + count)[:, None] == chosen).astype(features.dtype)
+            own = jnp.einsum("bhwc,cd->bhwd", features, choice, precision=lax.Precision.HIGHEST)
+            embedding += resample.resize_nearest(own, grid)
             start += count
         return embedding.reshape(images.shape[0], grid[0] * grid[1], self.dim)
 
