@@ -66,7 +66,11 @@ def _grains(noise, white, numbers):
     return _mix(share * noise[..., 0] + (1 - share) * white, numbers[:6])
 
 
-KINDS = (_clouds, _stripes, _checks, _blobs, _grains)
+def _even(noise, white, numbers):
+    return _mix(0.1 * noise[..., 0], numbers[:6])
+
+
+KINDS = (_clouds, _stripes, _checks, _blobs, _grains, _even)
 
 
 def _octaves(uniform: Array, resolution: Array, size: int) -> Array:
@@ -83,8 +87,9 @@ def _octaves(uniform: Array, resolution: Array, size: int) -> Array:
 def draw_texture(key: Array, size: int) -> Array:
     """A texture `[size, size, 3]` in [0, 1] of a kind drawn at random.
 
-    Colour clouds of Perlin noise in octaves, bent stripes, checks, blobs, or grains. A third of
-    them are grey, or else colour alone would tell an anomaly on grey parts.
+    Colour clouds of Perlin noise in octaves, bent stripes, checks, blobs, grains, or nearly one
+    colour, as of holes and stains. A third of them are grey, or else colour alone would tell an
+    anomaly on grey parts.
     """
     lattices = (CHANNELS, OCTAVES, *LATTICE)
     # One draw of all numbers: each call of the generator is compiled anew.
