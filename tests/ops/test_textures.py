@@ -26,7 +26,7 @@ def drawn():
 
 def test_textures_are_images_with_structure_and_all_different(drawn):
     assert drawn.shape == (60, SIZE, SIZE, 3) and drawn.min() >= 0 and drawn.max() <= 1
-    assert (drawn.std((1, 2)).max(-1) > 0.005).mean() > 0.9  # its colours may nearly be equal
+    assert (drawn.std((1, 2)).max(-1) > 0.005).mean() > 0.8  # some have one colour, nearly
     flat = drawn.reshape(60, -1)
     distances = np.abs(flat[:, None] - flat[None]).mean(-1) + np.eye(60)
     assert distances.min() > 0.01
@@ -55,7 +55,7 @@ def test_all_kinds_are_drawn_and_a_key_gives_one_texture(drawn, monkeypatch):
     monkeypatch.setattr(textures, "KINDS", kinds)
     draw = jax.jit(lambda k: jax.lax.map(lambda one: textures.draw_texture(one, SIZE), k))
     found, counts = np.unique(np.rint(10 * draw(keys(60))[:, 0, 0, 0]), return_counts=True)
-    assert found.tolist() == [0, 1, 2, 3, 4] and counts.min() >= 4
+    assert found.tolist() == list(range(len(kinds))) and counts.min() >= 4
     monkeypatch.undo()
     draw = jax.jit(lambda k: jax.lax.map(lambda one: textures.draw_texture(one, SIZE), k))
     np.testing.assert_array_equal(draw(keys(60)[7:9]), drawn[7:9])
