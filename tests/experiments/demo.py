@@ -18,6 +18,7 @@ from imvad_jax.training.score import score
 # The drawn hexnut, or where its free turning is more than a test's few images and epochs teach,
 # another drawn part.
 CATEGORIES = {"csflow": "fabric", "draem": "fabric", "favae": "tablet"}
+WHOLE = ("fabric",)  # drawn with as many images as `make demo` draws, the others with fewer
 
 
 def category_of(method: str) -> str:
@@ -25,11 +26,10 @@ def category_of(method: str) -> str:
     return CATEGORIES.get(method, "hexnut")
 
 
-def draw(root, category: str, train: int = 40) -> str:
+def draw(root, category: str) -> str:
     """Draws the category below `root`, a path that is made."""
-    write_demo_dataset(
-        root, [category], train=train, test_good=12, test_per_defect=4, progress=False
-    )
+    sizes = {} if category in WHOLE else {"train": 40, "test_good": 12, "test_per_defect": 4}
+    write_demo_dataset(root, [category], progress=False, **sizes)
     return str(root)
 
 
