@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jax import Array, lax
 
+from imvad_jax.ops import loops
+
 BLOCK = 4096  # bank rows a matrix product: 1024 queries x 4096 rows stay in the cache
 
 
@@ -20,7 +22,7 @@ def _scan_bank(bank: Array, valid: Array | None, block: int, initial, merge):
             usable &= lax.dynamic_slice_in_dim(valid, start, block)
         return merge(carry, rows, start, usable)
 
-    return lax.fori_loop(0, -(-count // block), step, initial)
+    return loops.fold(-(-count // block), step, initial)
 
 
 def _squared_distances(queries: Array, rows: Array, usable: Array) -> Array:
