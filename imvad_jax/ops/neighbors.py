@@ -68,8 +68,8 @@ def nearest(
         return -best, jnp.take_along_axis(numbers, place, 1)
 
     initial = (
-        jnp.full((queries.shape[0], k), jnp.inf, queries.dtype),
-        jnp.full((queries.shape[0], k), -1, jnp.int32),
+        jnp.broadcast_to(jnp.asarray(jnp.inf, queries.dtype), (queries.shape[0], k)),
+        jnp.broadcast_to(jnp.int32(-1), (queries.shape[0], k)),
     )
     distances, numbers = _scan_bank(bank, valid, block, initial, merge)
     found = jnp.isfinite(distances)
