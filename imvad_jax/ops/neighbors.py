@@ -8,6 +8,12 @@ from imvad_jax.ops import loops
 BLOCK = 4096  # bank rows a matrix product: 1024 queries x 4096 rows stay in the cache
 
 
+def _rows(array: Array, start: int | Array, count: int) -> Array:
+    if isinstance(start, int):  # in programs without loops; converters fail at batched dynamic ones
+        return array[start : start + count]
+    return lax.dynamic_slice_in_dim(array, start, count)
+
+
 def _scan_bank(bank: Array, valid: Array | None, block: int, initial, merge):
     """Folds `merge(carry, rows [block, D], start, usable [block])` over the blocks of the bank."""
     count = bank.shape[0]
@@ -15,11 +21,12 @@ def _scan_bank(bank: Array, valid: Array | None, block: int, initial, merge):
 
     def step(i, carry):
         # The last block slides back to stay inside; its rows already seen are masked.
-        start = jnp.minimum(i * block, count - block)
-        rows = lax.dynamic_slice_in_dim(bank, start, block)
+        smaller = min if isinstance(i, int) else jnp.minimum
+        start = smaller(i * block, count - block)
+        rows = _rows(bank, start, block)
         usable = start + jnp.arange(block) >= i * block
         if valid is not None:
-            usable &= lax.dynamic_slice_in_dim(valid, start, block)
+            usable &= _rows(valid, start, block)
         return merge(carry, rows, start, usable)
 
     return loops.fold(-(-count // block), step, initial)

@@ -17,7 +17,11 @@ from imvad_jax.errors import UserError
 from tests.methods.small import fitted_once, images, make
 
 NEEDS = {"savedmodel": "tensorflow", "onnx": "jax2onnx"}
-REFUSED = {}  # the reason, by format and method
+REFUSED = {  # a part of the reason, by method and format
+    ("cfa", "savedmodel"): "lax.top_k",  # newer than TensorFlow 2.21
+    ("spade", "savedmodel"): "lax.top_k",
+    ("raw_color", "onnx"): "fails at resize",  # of a batch of any size
+}
 
 
 def function_of(method: str) -> whole.Whole:
@@ -50,4 +54,4 @@ def test_other_runtimes_compute_the_same_or_are_refused(method, kind, tmp_path):
     except UserError as error:
         outcome = str(error)
     print(f"\n{method:12}{kind:12}{outcome}")
-    assert outcome.startswith(tuple("0123456789")) or REFUSED[kind, method] in outcome
+    assert outcome.startswith(tuple("0123456789")) or REFUSED.get((method, kind), "nothing") in outcome
