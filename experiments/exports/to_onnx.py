@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from experiments.exports.whole import Whole
 from imvad_jax.errors import UserError
+from imvad_jax.ops import loops
 
 LIMIT = 2**31  # bytes of a protobuf message
 ENVIRONMENT = (
@@ -51,13 +52,14 @@ def write(whole: Whole, path: Path, batch_size: int, platforms: tuple[str, ...])
     names = sorted(whole.output_shapes())
     shape = (batch_size or "batch", *whole.image_shape(1).shape[1:])
     try:
-        model = jax2onnx.to_onnx(
-            lambda images: tuple(whole(arrays, images)[name] for name in names),
-            [jax.ShapeDtypeStruct(shape, jnp.uint8)],
-            model_name=whole.record["method"],
-            input_names=["images"],
-            output_names=names,
-        )
+        with loops.unrolled():  # jax2onnx fails at loops over traced arrays
+            model = jax2onnx.to_onnx(
+                lambda images: tuple(whole(arrays, images)[name] for name in names),
+                [jax.ShapeDtypeStruct(shape, jnp.uint8)],
+                model_name=whole.record["method"],
+                input_names=["images"],
+                output_names=names,
+            )
     except Exception as error:  # of any kind
         operation = failed_operation(error)
         if not operation:
@@ -65,6 +67,8 @@ def write(whole: Whole, path: Path, batch_size: int, platforms: tuple[str, ...])
         raise NotImplementedError(
             f"jax2onnx fails at {operation}, {type(error).__name__}: {error}"
         ) from error
+    # jax2onnx moves transposes and leaves the shapes of before; the runtime finds them by itself.
+    model.graph.ClearField("value_info")
     entry = model.metadata_props.add()
     entry.key, entry.value = "metadata", json.dumps(whole.metadata(batch_size))
     path.write_bytes(model.SerializeToString())

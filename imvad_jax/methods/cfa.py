@@ -18,7 +18,7 @@ from imvad_jax import backbones
 from imvad_jax.errors import UserError
 from imvad_jax.layers.coordconv import CoordConv
 from imvad_jax.methods import base
-from imvad_jax.ops import neighbors, resample
+from imvad_jax.ops import loops, neighbors, resample
 
 HIGHEST = lax.Precision.HIGHEST
 
@@ -240,13 +240,13 @@ def squared_distances(descriptors: Array, centers: Array, k: int) -> Array:
     def find(queries: Array) -> Array:
         return neighbors.nearest(queries - origin, centers - origin, k)[1]
 
-    chosen = lax.map(find, lax.stop_gradient(descriptors))
+    chosen = loops.each(find, lax.stop_gradient(descriptors))
 
     @jax.checkpoint  # keeps the row numbers for the gradient, not the rows
     def to_center(row: Array) -> Array:
         return jnp.sum((descriptors - centers[row]) ** 2, -1)
 
-    return jnp.moveaxis(lax.map(to_center, jnp.moveaxis(chosen, -1, 0)), 0, -1)
+    return jnp.moveaxis(loops.each(to_center, jnp.moveaxis(chosen, -1, 0)), 0, -1)
 
 
 def softmin_score(distances: Array) -> Array:

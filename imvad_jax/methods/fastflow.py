@@ -9,11 +9,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax import Array
 
 from imvad_jax.errors import UserError
-from imvad_jax.layers import coupling
+from imvad_jax.layers import coupling, norm
 from imvad_jax.methods import base
 from imvad_jax.ops import resample
 from imvad_jax.ops.precision import full_precision
@@ -61,15 +60,7 @@ class FastFlow(base.Detector):
 
     def setup(self):
         config = self.config
-        self.norms = {
-            layer: nn.LayerNorm(
-                epsilon=1e-5,
-                reduction_axes=(1, 2, 3),
-                feature_axes=(1, 2, 3),
-                use_fast_variance=False,
-            )
-            for layer in config.layers
-        }
+        self.norms = {layer: norm.MapNorm() for layer in config.layers}
         self.flows = {
             layer: coupling.Flow(
                 config.kernel_sizes, config.hidden_ratio, config.clamp, jnp.dtype(config.dtype)

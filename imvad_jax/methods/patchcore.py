@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from imvad_jax.errors import UserError
 from imvad_jax.methods import base, buffers
-from imvad_jax.ops import collectives, coreset, neighbors, patches, resample
+from imvad_jax.ops import collectives, coreset, loops, neighbors, patches, resample
 
 BANK_BUCKET = 1024  # bank rows are rounded up to this, so that categories share programs
 
@@ -176,7 +176,7 @@ class PatchCore(base.Detector):
             return distances, distances.max()
 
         # One image after the other: the distance block of one image fits the cache.
-        distances, scores = lax.map(score, embedding)
+        distances, scores = loops.each(score, embedding)
         return self._predict(distances, scores, images)
 
     def _predict(self, distances: Array, scores: Array, images: Array) -> base.Prediction:
@@ -191,7 +191,7 @@ class PatchCore(base.Detector):
         """
         first = collectives.device_number() * bank.shape[0]
         valid = first + jnp.arange(bank.shape[0]) < self.memory("bank_count")
-        distances = lax.map(
+        distances = loops.each(
             lambda query: neighbors.nearest_squared_distance(query, bank, valid),
             collectives.gather_batch(embedding),
         )

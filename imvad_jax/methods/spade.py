@@ -7,11 +7,11 @@ import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from imvad_jax.errors import UserError
 from imvad_jax.methods import base, buffers
-from imvad_jax.ops import neighbors, resample
+from imvad_jax.ops import loops, neighbors, resample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ class SPADE(base.Detector):
                 valid = jnp.repeat(images_found >= 0, memory[name].shape[1])
                 return jnp.sqrt(neighbors.nearest_squared_distance(query, gallery, valid))
 
-            grid = lax.map(one, (queries, nearest)).reshape(batch, height, width)
+            grid = loops.each(one, (queries, nearest)).reshape(batch, height, width)
             return resample.upsample_and_smooth(grid, images.shape[1:3], self.config.sigma)
 
         # Smoothing is linear, so it may stand inside the mean over the layers.

@@ -3,7 +3,15 @@
 import jax.numpy as jnp
 from jax import Array, lax
 
+from imvad_jax.ops import loops
+
 BLOCK = 4096  # bank rows a matrix product: 1024 queries x 4096 rows stay in the cache
+
+
+def _rows(array: Array, start: int | Array, count: int) -> Array:
+    if isinstance(start, int):  # in programs without loops; converters fail at batched dynamic ones
+        return array[start : start + count]
+    return lax.dynamic_slice_in_dim(array, start, count)
 
 
 def _scan_bank(bank: Array, valid: Array | None, block: int, initial, merge):
@@ -13,14 +21,15 @@ def _scan_bank(bank: Array, valid: Array | None, block: int, initial, merge):
 
     def step(i, carry):
         # The last block slides back to stay inside; its rows already seen are masked.
-        start = jnp.minimum(i * block, count - block)
-        rows = lax.dynamic_slice_in_dim(bank, start, block)
+        smaller = min if isinstance(i, int) else jnp.minimum
+        start = smaller(i * block, count - block)
+        rows = _rows(bank, start, block)
         usable = start + jnp.arange(block) >= i * block
         if valid is not None:
-            usable &= lax.dynamic_slice_in_dim(valid, start, block)
+            usable &= _rows(valid, start, block)
         return merge(carry, rows, start, usable)
 
-    return lax.fori_loop(0, -(-count // block), step, initial)
+    return loops.fold(-(-count // block), step, initial)
 
 
 def _squared_distances(queries: Array, rows: Array, usable: Array) -> Array:
@@ -66,8 +75,8 @@ def nearest(
         return -best, jnp.take_along_axis(numbers, place, 1)
 
     initial = (
-        jnp.full((queries.shape[0], k), jnp.inf, queries.dtype),
-        jnp.full((queries.shape[0], k), -1, jnp.int32),
+        jnp.broadcast_to(jnp.asarray(jnp.inf, queries.dtype), (queries.shape[0], k)),
+        jnp.broadcast_to(jnp.int32(-1), (queries.shape[0], k)),
     )
     distances, numbers = _scan_bank(bank, valid, block, initial, merge)
     found = jnp.isfinite(distances)

@@ -1,0 +1,57 @@
+"""Every method in the formats of other runtimes; `-s` prints the table of docs/export.md.
+
+ONNX needs the environment of docs/export.md, and pytest in it.
+"""
+
+import importlib.util
+
+import flax
+import jax
+import numpy as np
+import pytest
+
+from experiments import exporter
+from experiments.exports import whole
+from imvad_jax import api, methods
+from imvad_jax.errors import UserError
+from tests.methods.small import fitted_once, images, make
+
+NEEDS = {"savedmodel": "tensorflow", "onnx": "jax2onnx"}
+REFUSED = {  # a part of the reason, by method and format
+    ("cfa", "savedmodel"): "lax.top_k",  # newer than TensorFlow 2.21
+    ("spade", "savedmodel"): "lax.top_k",
+    ("raw_color", "onnx"): "fails at resize",  # of a batch of any size
+}
+
+
+def function_of(method: str) -> whole.Whole:
+    """Trained parameters stay as they start: that saves most of the time.
+
+    Not by way of a checkpoint: the environment of ONNX has another orbax.
+    """
+    detector, variables = make(method)
+    if "statistics" in detector.phases:
+        detector, variables, _ = fitted_once(method)
+    variables = detector.without_padding(jax.device_get(variables))
+    arrays = flax.traverse_util.flatten_dict(variables, sep="/")
+    arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    model = api.Model(method, detector, variables, fitted=True)
+    record = {"method": method, "title": methods.get(method).title, "preset": "smoke"}
+    return whole.Whole(model, arrays, None, record)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", NEEDS)
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_other_runtimes_compute_the_same_or_are_refused(method, kind, tmp_path):
+    if importlib.util.find_spec(NEEDS[kind]) is None:
+        pytest.skip(f"{NEEDS[kind]} is not installed")
+    function, batch = function_of(method), images(3, 1).images
+    exporter.FORMATS[kind].check(function)
+    try:
+        parity = exporter.export(function, kind, tmp_path / "d", ("cpu",), 0, batch)
+        outcome = f"{max(parity.values()):.0e}"
+    except UserError as error:
+        outcome = str(error)
+    print(f"\n{method:12}{kind:12}{outcome}")
+    assert outcome.startswith(tuple("0123456789")) or REFUSED.get((method, kind), "nothing") in outcome
