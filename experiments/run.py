@@ -26,7 +26,6 @@ from experiments.shared_flags import (
 )
 from imvad_jax import backbones, methods
 from imvad_jax.data import layouts
-from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation.calibration import check_quantile
 from imvad_jax.reporting import report
@@ -57,13 +56,6 @@ _THRESHOLD_QUANTILE = flags.DEFINE_float(
     "threshold_quantile", 0.95, "The threshold is this quantile of the scores of the good images "
     "held out: 1 minus the share of good parts that may be flagged.",
 )  # fmt: skip
-_TILE = flags.DEFINE_integer(
-    "tile", 0, "Look at images in square tiles of this many pixels, at the images' own resolution, "
-    "each resized to --image_size; for defects that vanish in the shrunken image. 0: no tiles.",
-)  # fmt: skip
-_OVERLAP = flags.DEFINE_integer(
-    "overlap", None, "Pixels by which neighbouring tiles overlap. Default: an eighth of --tile."
-)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be done and needed; write nothing.")
 _LIST = flags.DEFINE_bool("list", False, "List methods, backbones and datasets.")
 _FULL_RESOLUTION = flags.DEFINE_bool(
@@ -113,17 +105,6 @@ def _find_holdout() -> float:
     return share
 
 
-def _find_tiling() -> Tiling | None:
-    """The tiles of the flags, None without any. Raises UserError where they make no sense."""
-    if not _TILE.value:
-        if _OVERLAP.value is not None:
-            raise UserError("--overlap: it is tiles that overlap; give --tile, too")
-        return None
-    if flags.FLAGS.num_processes != 1:
-        raise UserError("--tile: with tiles a run is of one process; leave --num_processes out")
-    return Tiling.of(_TILE.value, _OVERLAP.value)
-
-
 def main() -> int:
     """The program."""
     if _LIST.value:
@@ -141,7 +122,7 @@ def main() -> int:
             "--results_dir: its tables hold figures at the size that the method sees; leave it "
             "out with --full_resolution_metrics"
         )
-    holdout, tiling = _find_holdout(), _find_tiling()
+    holdout, tiling = _find_holdout(), shared_flags.find_tiling()
     parallel = devices.start_jax()
     say = partial(print, flush=True) if hosts.is_first() else lambda text: None
     options = cell.Options(
