@@ -51,6 +51,12 @@ def find_categories(wanted: list[str]) -> list[str]:
     if DATA_DIR.value:
         return layouts.select_categories(layout, DATA_DIR.value, wanted)
     found = cached_categories(devices.decoded_dir(), DATASET.value)
+    if DATASET.value == "folder" and found and wanted in ([], ["all"]):
+        # Not whatever folder was fitted on last.
+        raise UserError(
+            "--data_dir is missing: name the folder of your images; or name by --category one that "
+            f"is in the decoded cache: {', '.join(found)}"
+        )
     if not found:
         layouts.base.require_directory("")  # says what is missing
     chosen = found if wanted in ([], ["all"]) else wanted

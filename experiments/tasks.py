@@ -192,22 +192,11 @@ def deal(tasks: Sequence[Task], shard: str) -> list[Task]:
 
 def check_same(task: Task) -> None:
     """Raises UserError where the run directory of a task holds another run than the task's."""
-    stored = settings.read_record(task.run_dir)
-    if stored is None:
-        return
-    wanted = task.record()
-    config = task.config
-    fallback = config.without_missing_layers()
-    if fallback is not None and settings.config_of(stored) == fallback:
-        wanted["config"] = dataclasses.asdict(fallback)
     keys = ("method", "config", "dataset", "category", "seed", "tile", "overlap")
-    different = settings.difference(stored, wanted, keys)
-    different = different or _other_weights(stored.get("weights") or {}, task.weights)
-    if different:
-        raise UserError(
-            f"--workdir: {task.run_dir} holds another run ({different}); choose another directory "
-            "or delete that one"
-        )
+    stored = settings.check_same(task.run_dir, task.record(), task.config, keys)
+    if stored:
+        different = _other_weights(stored.get("weights") or {}, task.weights)
+        settings.refuse_other(task.run_dir, different)
 
 
 def _other_weights(stored: Mapping, wanted: str | None) -> str:

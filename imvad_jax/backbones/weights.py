@@ -87,6 +87,14 @@ def load_weights(
     return LoadedWeights(variables, source, digest)
 
 
+def check_source(spec: BackboneSpec, weights: str | None) -> None:
+    """Raises UserError, before anything is read, where no weights or no such file are named."""
+    if not weights:
+        raise UserError(f"--weights is missing: backbone {spec.name} needs some; {_options(spec)}")
+    if weights != "random" and not weights.startswith(("hub:", "package:")):
+        _local(spec, weights)
+
+
 def _options(spec: BackboneSpec) -> str:
     return (
         f"recommended: --weights=hub:{spec.hub}@main; else a file ({', '.join(SUFFIXES)}), "
