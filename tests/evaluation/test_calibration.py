@@ -39,6 +39,17 @@ def test_as_many_good_images_are_flagged_as_the_quantile_says(quantile):
     assert f"flags {found.flagged} of them" in found.describe()
 
 
+@pytest.mark.parametrize("count", [16, 100])
+def test_the_share_of_flagged_good_images_lies_where_it_is_said(count):
+    rng, inside = np.random.default_rng(0), []
+    for _ in range(500):
+        found = calibrate(rng.random(count), [""] * count, 0.95)  # its share is 1 - threshold
+        low, high = found.rate_interval
+        inside.append(low <= 1 - found.image.threshold <= high)
+    assert np.mean(inside) == pytest.approx(0.9, abs=0.03)
+    assert f"({100 * low:.1g} to {100 * high:.2g} %" in found.describe()
+
+
 def test_pixel_threshold_flags_as_many_maps():
     maps = np.random.default_rng(1).gamma(2, size=(40, 6, 6))
     maxima, medians = maps.max((1, 2)), np.median(maps, (1, 2))
