@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation.threshold import quantile_threshold
@@ -74,7 +74,7 @@ class Calibration:
         """
         count = len(self.scores)
         rank = min((count + 1) * self.quantile, count)
-        low, high = stats.beta.ppf((0.05, 0.95), count + 1 - rank, rank)
+        low, high = special.betaincinv(count + 1 - rank, rank, (0.05, 0.95))
         return float(low), float(high)
 
     def describe(self) -> str:
