@@ -1,16 +1,19 @@
-# make demo: the main job on drawn parts; make test: the tests. Both set up .venv by themselves.
+# make install: .venv with all that is needed; make demo: the main job on drawn parts; make test: the
+# tests. Both set up .venv by themselves.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := demo
 
-.PHONY: demo test test-real clean
+.PHONY: install demo test test-real clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev]'
 	touch $@
+
+install: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	$(RUN) -m experiments.make_demo_data --out=$(DEMO)/parts

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import memory, settings
+from experiments import checks, memory, settings
 from experiments.calibrate import find_thresholds, verdicts
 from experiments.full_resolution import full_resolution
 from experiments.record import make_record, write_json, write_npz
@@ -16,7 +16,7 @@ from imvad_jax import backbones, methods
 from imvad_jax.backbones.weights import MissingTensorError, load_weights
 from imvad_jax.data.category import CategoryData, open_category
 from imvad_jax.data.decode import Geometry
-from imvad_jax.data.pictures import find_pictures, read_pictures
+from imvad_jax.data.pictures import read_pictures
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation import image_metrics, pixel_metrics
@@ -94,15 +94,6 @@ def open_data(
     return data
 
 
-def check_images(data: CategoryData) -> None:
-    """Raises UserError where the test images cannot give a metric."""
-    if len(data.test) and not (data.labels == 0).any():
-        raise UserError(
-            f"{data.dataset}/{data.name}: no good test images; image metrics need both kinds "
-            "(expected test/good/*)"
-        )
-
-
 def load_backbone(plan: Plan, expected_sha256: str | None) -> tuple[dict | None, dict | None, list]:
     """Pretrained variables, their record, and notes; may change `plan.config` and say so."""
     if not plan.detector.outputs:
@@ -132,12 +123,6 @@ def load_backbone(plan: Plan, expected_sha256: str | None) -> tuple[dict | None,
     if loaded.source == "random":
         notes.append("RANDOM BACKBONE WEIGHTS: these figures mean nothing.")
     return loaded.variables, {"source": loaded.source, "sha256": loaded.sha256}, notes
-
-
-def check_pictures(config: methods.DetectorConfig) -> None:
-    """Raises UserError where a folder of pictures that a fit would read is missing or empty."""
-    for directory in filter(None, config.picture_dirs.values()):
-        find_pictures(directory)
 
 
 def load_pictures(config: methods.DetectorConfig) -> tuple[dict, list[str]]:
@@ -170,7 +155,7 @@ def run_cell(
     Raises:
       UserError: bad input, or the directory holds another run. Nothing is overwritten then.
     """
-    check_images(data)
+    checks.check_images(data)
     stored = settings.read_record(run_dir)
     source = plan.checkpoint or run_dir
     origin = settings.read_record(source)
@@ -194,18 +179,15 @@ def run_cell(
         record = make_record(plan, data, parallel) | {"weights": weights, "notes": notes}
     if plan.checkpoint and (different := settings.difference(origin, record, settings.DETECTOR)):
         raise UserError(f"--checkpoint: {source} holds another detector ({different})")
-    if stored is not None and (different := settings.difference(stored, record)):
-        raise UserError(
-            f"--workdir: {run_dir} holds another run ({different}); choose another directory or "
-            "delete that one"
-        )
+    if stored is not None:
+        settings.refuse_other(run_dir, settings.difference(stored, record))
     if fitted and not plan.checkpoint:
         record = stored  # commit and hardware stay those of the fit
     for note in record["notes"]:
         say(f"note: {note}")
     say(memory.check(memory.estimate(plan.detector, data, parallel, pictures),
                      memory.available_bytes(parallel.local[0])))  # fmt: skip
-    run_dir.mkdir(parents=True, exist_ok=True)
+    checks.make_directory(run_dir)
     hosts.wait("records read")  # before the first host writes its own
     detector = plan.detector
     if fitted:

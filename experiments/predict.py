@@ -67,6 +67,11 @@ def main() -> int:
         )
     choose("--on_bad_image", _ON_BAD_IMAGE.value, ("skip", "error"))
     check_quantile(_QUANTILE.value)
+    if flags.FLAGS["threshold_quantile"].present and not _GOOD.value:
+        raise UserError(
+            "--threshold_quantile: it belongs to --good; for the images held out give it to the "
+            "command of the run again (nothing is fitted again), or move the verdict by --threshold"
+        )
     if not 0 < _THRESHOLD.value < 1:
         raise UserError(f"--threshold={_THRESHOLD.value}: expected a number between 0 and 1")
     run_dir, output = Path(_WORKDIR.value), Path(_OUTPUT.value)

@@ -20,7 +20,10 @@ def parse(argv: Sequence[str]) -> list[str]:
     except flags.Error as error:
         fail(str(error))
     if len(rest) > 1:
-        fail(f"unexpected argument '{rest[1]}'; flags are written --name=value")
+        fail(
+            f"unexpected argument '{rest[1]}'; flags are written --name=value, and patterns in "
+            "quotes: --input='parts/*.png'"
+        )
     return rest
 
 

@@ -2,8 +2,12 @@
 
     python -m experiments.run --method=padim --dataset=mvtec_ad --data_dir=DIR \\
         --category=screw --backbone=resnet18 --weights=FILE --workdir=RUN
+    python -m experiments.run --method=patchcore --preset=cpu --dataset=folder \\
+        --data_dir=GOOD_PARTS --weights=hub:timm/resnet18.tv_in1k@main --workdir=RUN
 
-Every field of the method's configuration is a flag, too. --list shows what there is.
+The second one is all that a detector of your own parts needs; experiments.predict then judges new
+images. Every field of the method's configuration is a flag, too: docs/flags.md lists what each
+means and what each preset sets. --list shows what there is.
 """
 
 import json
@@ -13,7 +17,7 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import cell, devices, memory, program, record, settings, shared_flags
+from experiments import cell, checks, devices, memory, program, record, settings, shared_flags
 from experiments.shared_flags import (
     CHECKPOINT_EVERY,
     DATA_DIR,
@@ -26,7 +30,6 @@ from experiments.shared_flags import (
 )
 from imvad_jax import backbones, methods
 from imvad_jax.data import layouts
-from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation.calibration import check_quantile
 from imvad_jax.reporting import report
@@ -37,8 +40,11 @@ from imvad_jax.training.timing import Timings
 
 HOLDOUT_OF_FOLDERS = 0.2
 
-_METHOD = flags.DEFINE_string("method", None, "Name of the method.")
-_PRESET = flags.DEFINE_string("preset", "official", "Named configuration: official, benchmark, ...")
+_METHOD = flags.DEFINE_string("method", None, f"One of {', '.join(methods.METHODS)}.")
+_PRESET = flags.DEFINE_string(
+    "preset", "official", "Named configuration: official (of the paper), benchmark, cpu (fits two "
+    "cores), demo, smoke (tests).",
+)  # fmt: skip
 _CATEGORY = flags.DEFINE_list(
     "category", "all", "Categories, separated by commas, or all; of several, each gets a folder in "
     "--workdir.",
@@ -57,13 +63,6 @@ _THRESHOLD_QUANTILE = flags.DEFINE_float(
     "threshold_quantile", 0.95, "The threshold is this quantile of the scores of the good images "
     "held out: 1 minus the share of good parts that may be flagged.",
 )  # fmt: skip
-_TILE = flags.DEFINE_integer(
-    "tile", 0, "Look at images in square tiles of this many pixels, at the images' own resolution, "
-    "each resized to --image_size; for defects that vanish in the shrunken image. 0: no tiles.",
-)  # fmt: skip
-_OVERLAP = flags.DEFINE_integer(
-    "overlap", None, "Pixels by which neighbouring tiles overlap. Default: an eighth of --tile."
-)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be done and needed; write nothing.")
 _LIST = flags.DEFINE_bool("list", False, "List methods, backbones and datasets.")
 _FULL_RESOLUTION = flags.DEFINE_bool(
@@ -113,17 +112,6 @@ def _find_holdout() -> float:
     return share
 
 
-def _find_tiling() -> Tiling | None:
-    """The tiles of the flags, None without any. Raises UserError where they make no sense."""
-    if not _TILE.value:
-        if _OVERLAP.value is not None:
-            raise UserError("--overlap: it is tiles that overlap; give --tile, too")
-        return None
-    if flags.FLAGS.num_processes != 1:
-        raise UserError("--tile: with tiles a run is of one process; leave --num_processes out")
-    return Tiling.of(_TILE.value, _OVERLAP.value)
-
-
 def main() -> int:
     """The program."""
     if _LIST.value:
@@ -141,7 +129,7 @@ def main() -> int:
             "--results_dir: its tables hold figures at the size that the method sees; leave it "
             "out with --full_resolution_metrics"
         )
-    holdout, tiling = _find_holdout(), _find_tiling()
+    holdout, tiling = _find_holdout(), shared_flags.find_tiling()
     parallel = devices.start_jax()
     say = partial(print, flush=True) if hosts.is_first() else lambda text: None
     options = cell.Options(
@@ -157,21 +145,22 @@ def main() -> int:
             Path(_CHECKPOINT.value) if _CHECKPOINT.value else None, holdout, tiling,
         )  # fmt: skip
         say(f"== {methods.get(plan.method).title}, {DATASET.value}/{category}")
+        run_dir = None
+        if not _DRY_RUN.value:
+            run_dir = Path(WORKDIR.value) / (category if len(categories) > 1 else "")
+            checks.check_before(plan, DATASET.value, category, run_dir)
         timings = Timings()
         data = cell.open_data(
             plan, DATASET.value, DATA_DIR.value, category,
             devices.decoded_dir(), timings, say,
         )  # fmt: skip
         if _DRY_RUN.value:
-            cell.check_images(data)
-            cell.check_pictures(plan.config)
+            checks.check_images(data)
+            checks.check_pictures(plan.config)
             parts = memory.estimate(plan.detector, data, parallel)
             say(json.dumps(record.make_record(plan, data, parallel)["config"], indent=1))
             say(memory.check(parts, memory.available_bytes(parallel.local[0])))
             continue
-        run_dir = Path(WORKDIR.value)
-        if len(categories) > 1:
-            run_dir /= category
         result = cell.run_cell(plan, data, run_dir, parallel, options, timings, say)
         if result is None or not result["metrics"]:  # another host's, or there was no test image
             continue

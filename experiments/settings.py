@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+from pathlib import Path
 
 from absl import flags
 
@@ -94,3 +95,32 @@ def difference(old: dict, new: dict, keys: tuple[str, ...] = IDENTITY) -> str:
     old, new = flat(old), flat(new)
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return "; ".join(f"{key} {old.get(key)} there, {new.get(key)} now" for key in changed)
+
+
+def check_same(
+    run_dir: Path, wanted: dict, config: methods.DetectorConfig, keys: tuple[str, ...]
+) -> dict | None:
+    """The record in a run directory, None without any.
+
+    Raises:
+      UserError: it is a file, or holds another run than `wanted`, whose configuration is `config`.
+    """
+    if run_dir.exists() and not run_dir.is_dir():
+        raise UserError(f"--workdir: {run_dir} is a file; expected a directory, or none yet")
+    stored = read_record(run_dir)
+    if stored is None:
+        return None
+    fallback = config.without_missing_layers()
+    if fallback is not None and config_of(stored) == fallback:
+        wanted = wanted | {"config": dataclasses.asdict(fallback)}
+    refuse_other(run_dir, difference(stored, wanted, keys))
+    return stored
+
+
+def refuse_other(run_dir: Path, different: str) -> None:
+    """Raises UserError if there is a difference between the run in a directory and this one."""
+    if different:
+        raise UserError(
+            f"--workdir: {run_dir} holds another run ({different}); choose another directory or "
+            "delete that one"
+        )

@@ -5,7 +5,8 @@ from absl import flags
 from experiments import devices, settings
 from imvad_jax.data import layouts
 from imvad_jax.data.category import cached_categories
-from imvad_jax.errors import choose
+from imvad_jax.data.tiles import Tiling
+from imvad_jax.errors import UserError, choose
 
 DATASET = flags.DEFINE_string(
     "dataset", "mvtec_ad", f"Which dataset --data_dir holds: {', '.join(layouts.LAYOUTS)}."
@@ -29,6 +30,13 @@ CHECKPOINT_EVERY = flags.DEFINE_integer(
     "checkpoint_every", 0, "Epochs between two checkpoints of a training; 0: about twenty in all.",
     lower_bound=0,
 )  # fmt: skip
+_TILE = flags.DEFINE_integer(
+    "tile", 0, "Look at images in square tiles of this many pixels, at the images' own resolution, "
+    "each resized to --image_size; for defects that vanish in the shrunken image. 0: no tiles.",
+)  # fmt: skip
+_OVERLAP = flags.DEFINE_integer(
+    "overlap", None, "Pixels by which neighbouring tiles overlap. Default: an eighth of --tile."
+)
 settings.define_config_flags()
 
 
@@ -43,7 +51,24 @@ def find_categories(wanted: list[str]) -> list[str]:
     if DATA_DIR.value:
         return layouts.select_categories(layout, DATA_DIR.value, wanted)
     found = cached_categories(devices.decoded_dir(), DATASET.value)
+    if DATASET.value == "folder" and found and wanted in ([], ["all"]):
+        # Not whatever folder was fitted on last.
+        raise UserError(
+            "--data_dir is missing: name the folder of your images; or name by --category one that "
+            f"is in the decoded cache: {', '.join(found)}"
+        )
     if not found:
         layouts.base.require_directory("")  # says what is missing
     chosen = found if wanted in ([], ["all"]) else wanted
     return [choose("--category (in the cache)", name, found) for name in chosen]
+
+
+def find_tiling() -> Tiling | None:
+    """The tiles of the flags, None without any. Raises UserError where they make no sense."""
+    if not _TILE.value:
+        if _OVERLAP.value is not None:
+            raise UserError("--overlap: it is tiles that overlap; give --tile, too")
+        return None
+    if flags.FLAGS.num_processes != 1:
+        raise UserError("--tile: with tiles a run is of one process; leave --num_processes out")
+    return Tiling.of(_TILE.value, _OVERLAP.value)

@@ -24,6 +24,8 @@ from experiments import devices, program, settings, shared_flags, supervise, tas
 from experiments.shared_flags import DATA_DIR, DATASET, RESULTS_DIR, WEIGHTS, WORKDIR
 from experiments.tasks import Task
 from experiments.time_left import TimeLeft, format_seconds
+from imvad_jax.data.category import check_tiled
+from imvad_jax.data.decode import Geometry
 from imvad_jax.errors import UserError
 from imvad_jax.files import write_atomically
 from imvad_jax.reporting.grid import Grid, load_grid, read_cell
@@ -71,6 +73,8 @@ def plan() -> list[Task]:
     if unused := set(given) - {field for fields in overrides.values() for field in fields}:
         raise UserError(f"--{min(unused)}: none of the methods {', '.join(names)} has it")
     categories = shared_flags.find_categories(_CATEGORIES.value)
+    tiling = shared_flags.find_tiling()
+    tiles = dataclasses.asdict(tiling) if tiling else {}
     options = {
         "save_predictions": shared_flags.SAVE_PREDICTIONS.value,
         "save_heatmaps": shared_flags.SAVE_HEATMAPS.value,
@@ -79,10 +83,16 @@ def plan() -> list[Task]:
     planned = []
     for name in names:
         config = settings.resolve(name, preset, overrides[name])
+        if tiling:
+            try:
+                check_tiled(DATA_DIR.value, Geometry(config.image_size, config.input_size))
+            except UserError as error:
+                raise UserError(f"{name}: {error}") from None
         cells = [
             Task(
                 name, preset, overrides[name], category, seed, DATASET.value, DATA_DIR.value,
                 None, WORKDIR.value, devices.decoded_dir(), RESULTS_DIR.value, options,
+                **tiles,
             )
             for seed in range(_SEEDS.value)
             for category in categories

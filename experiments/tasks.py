@@ -12,6 +12,7 @@ from experiments import settings
 from experiments.record import write_json
 from imvad_jax import methods
 from imvad_jax.backbones import BACKBONES
+from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError, choose
 from imvad_jax.reporting.grid import ERROR, cell_dir
 from imvad_jax.reporting.results import BASELINE
@@ -42,6 +43,8 @@ class Task:
     decoded_dir: str | None
     results_dir: str
     options: dict  # fields of cell.Options
+    tile: int = 0  # pixels; 0: images are looked at whole
+    overlap: int = 0
 
     @property
     def path(self) -> str:
@@ -69,6 +72,11 @@ class Task:
         return settings.resolve(self.method, self.preset, self.overrides)
 
     @property
+    def tiling(self) -> Tiling | None:
+        """Its tiles; None where images are looked at whole."""
+        return Tiling(self.tile, self.overlap) if self.tile else None
+
+    @property
     def command(self) -> str:
         """The command that makes this cell alone."""
         given = {
@@ -76,6 +84,7 @@ class Task:
             "dataset": self.dataset, "data_dir": self.data_dir, "category": self.category,
             "seed": self.seed, "weights": self.weights, "workdir": self.run_dir,
             "holdout": 0 if self.dataset == "folder" else None,
+            "tile": self.tile or None, "overlap": self.overlap if self.tile else None,
         }  # fmt: skip
         parts = [f"--{name}={value}" for name, value in given.items() if value is not None]
         return "python -m experiments.run " + " ".join(map(shlex.quote, parts))
@@ -93,6 +102,8 @@ class Task:
             "dataset": self.dataset,
             "category": self.category,
             "seed": self.seed,
+            "tile": self.tile,
+            "overlap": self.overlap,
             "weights": {"source": "random"} if self.weights == "random" else None,
             "command": self.command,
         }
@@ -181,22 +192,11 @@ def deal(tasks: Sequence[Task], shard: str) -> list[Task]:
 
 def check_same(task: Task) -> None:
     """Raises UserError where the run directory of a task holds another run than the task's."""
-    stored = settings.read_record(task.run_dir)
-    if stored is None:
-        return
-    wanted = task.record()
-    config = task.config
-    fallback = config.without_missing_layers()
-    if fallback is not None and settings.config_of(stored) == fallback:
-        wanted["config"] = dataclasses.asdict(fallback)
-    keys = ("method", "config", "dataset", "category", "seed")
-    different = settings.difference(stored, wanted, keys)
-    different = different or _other_weights(stored.get("weights") or {}, task.weights)
-    if different:
-        raise UserError(
-            f"--workdir: {task.run_dir} holds another run ({different}); choose another directory "
-            "or delete that one"
-        )
+    keys = ("method", "config", "dataset", "category", "seed", "tile", "overlap")
+    stored = settings.check_same(task.run_dir, task.record(), task.config, keys)
+    if stored:
+        different = _other_weights(stored.get("weights") or {}, task.weights)
+        settings.refuse_other(task.run_dir, different)
 
 
 def _other_weights(stored: Mapping, wanted: str | None) -> str:

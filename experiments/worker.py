@@ -32,7 +32,7 @@ def make_cell(task: Task, parallel, say=print) -> str | None:
     say(f"== {methods.get(task.method).title}, {task.dataset}/{task.category}, seed {task.seed}")
     try:
         plan = cell.Plan(task.method, task.preset, task.overrides, task.config, task.seed,
-                         task.weights, task.command)  # fmt: skip
+                         task.weights, task.command, tiling=task.tiling)  # fmt: skip
         timings = Timings()
         data = cell.open_data(plan, task.dataset, task.data_dir, task.category, task.decoded_dir,
                               timings, say)  # fmt: skip

@@ -63,7 +63,8 @@ def variables_from_timm(
         if name not in keys:
             raise MissingTensorError(
                 f"{source}: tensor '{name}' is missing ({len(keys)} others are there); take a "
-                "file of the whole network of this architecture, or outputs that need less of it"
+                "file of the whole network, the --backbone that this file is of, or --layers that "
+                "need less of it"
             )
         found = tensors[keys[name]]
         expected = torch_shape(path, leaf.shape)

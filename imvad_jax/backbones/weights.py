@@ -59,9 +59,9 @@ def load_weights(
     Raises:
       UserError: nothing said, nothing found, nothing readable, or not what was expected.
     """
-    if not weights:
-        raise UserError(f"backbone {spec.name}: no weights given; {_options(spec)}")
-    weights = os.fspath(weights)
+    if weights:
+        weights = os.fspath(weights)
+    check_source(spec, weights)
     if weights == "random":
         if expected_sha256:
             raise UserError(f"weights 'random' have no sha256, expected {expected_sha256}")
@@ -85,6 +85,14 @@ def load_weights(
     with open_tensors(path) as tensors:
         variables = spec.from_timm(tensors, outputs, source=str(path))
     return LoadedWeights(variables, source, digest)
+
+
+def check_source(spec: BackboneSpec, weights: str | None) -> None:
+    """Raises UserError, before anything is read, where no weights or no such file are named."""
+    if not weights:
+        raise UserError(f"--weights: no weights given for backbone {spec.name}; {_options(spec)}")
+    if weights != "random" and not weights.startswith(("hub:", "package:")):
+        _local(spec, weights)
 
 
 def _options(spec: BackboneSpec) -> str:

@@ -142,9 +142,8 @@ def open_category(
     return data
 
 
-def _open_tiled(
-    dataset, data_dir, name, geometry, cache_dir, seed, progress, tiling, keep_tiles
-) -> CategoryData:
+def check_tiled(data_dir: str | None, geometry: Geometry) -> None:
+    """Raises UserError where images cannot be looked at in tiles: a crop, or no files."""
     if not data_dir:
         raise UserError("--tile: whole images are not in the decoded cache; give --data_dir")
     if geometry.crop != geometry.size:
@@ -152,6 +151,12 @@ def _open_tiled(
             f"--crop_size={geometry.crop}: of tiles nothing may be cropped, or what lies between "
             "them is never looked at; add --crop_size=0"
         )
+
+
+def _open_tiled(
+    dataset, data_dir, name, geometry, cache_dir, seed, progress, tiling, keep_tiles
+) -> CategoryData:
+    check_tiled(data_dir, geometry)
     files = layouts.get(dataset).category(data_dir, name, seed)
     train = TiledImages.of_files([s.path for s in files.train], tiling, geometry)
     test = TiledImages.of_files([s.path for s in files.test], tiling, geometry)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy import special
 
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation.threshold import quantile_threshold
@@ -65,13 +66,25 @@ class Calibration:
         """Share of new good images that will be flagged, at best known: 1 / (n + 1) at least."""
         return max(1 - self.quantile, 1 / (len(self.scores) + 1))
 
+    @property
+    def rate_interval(self) -> tuple[float, float]:
+        """Between which shares of new good images the true one lies, nine times in ten.
+
+        The share that reaches the r-th smallest of n scores is distributed as Beta(n + 1 - r, r).
+        """
+        count = len(self.scores)
+        rank = min((count + 1) * self.quantile, count)
+        low, high = special.betaincinv(count + 1 - rank, rank, (0.05, 0.95))
+        return float(low), float(high)
+
     def describe(self) -> str:
         """One sentence for a person."""
-        count = len(self.scores)
+        count, (low, high) = len(self.scores), self.rate_interval
         return (
             f"threshold {self.image.threshold:.6g}: quantile {self.quantile:g} of the scores of "
             f"{count} good images that were not fitted on; it flags {self.flagged} of them, and "
-            f"about {100 * self.expected_rate:.2g} % of new good images are to be expected"
+            f"about {100 * self.expected_rate:.2g} % of new good images are to be expected "
+            f"({100 * low:.1g} to {100 * high:.2g} %, nine times in ten)"
         )
 
     def as_dict(self) -> dict:

@@ -21,7 +21,7 @@ from imvad_jax.reporting.results import BASELINE, backbone_of, identity_key, set
 AVERAGE = "average"  # the last column
 ERROR = "error.json"  # of a cell that failed, beside what its run directory holds
 # What the cells of one row have in common.
-_ROW = ("dataset", "method", "preset", "overrides", "config", "weights")
+_ROW = ("dataset", "method", "preset", "overrides", "config", "weights", "tile", "overlap")
 # As the published table calls the figures.
 LABELS = dict(
     zip(
@@ -251,7 +251,7 @@ def _grouped(cells: Sequence[Cell]) -> list[list[Cell]]:
     for cell in sorted(cells, key=lambda cell: cell.state != "finished"):
         record = methods.with_newer_fields(dict(cell.record))
         overrides = sorted((record.get("overrides") or {}).items())
-        home = record["method"], record["preset"], str(overrides)
+        home = record["method"], record["preset"], str(overrides), record["tile"], record["overlap"]
         if cell.state == "finished":
             group = groups.setdefault(identity_key(record, _ROW), [])
             homes.setdefault(home, group)

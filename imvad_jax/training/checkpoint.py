@@ -20,8 +20,11 @@ def save_variables(run_dir: str | Path, variables: dict) -> None:
     They are saved as host arrays, so that they restore on any number of devices.
     """
     path = Path(run_dir).resolve() / NAME
-    if hosts.is_first() and path.exists():
-        shutil.rmtree(path)
+    if hosts.is_first():
+        # Also what a killed run left, of which orbax would warn.
+        for pattern in (NAME, f"{NAME}.orbax-checkpoint-tmp*"):
+            for left in path.parent.glob(pattern):
+                shutil.rmtree(left)
     hosts.wait("incomplete checkpoint removed")
     checkpointer = ocp.StandardCheckpointer()
     checkpointer.save(path, jax.tree.map(np.asarray, jax.device_get(variables)))

@@ -33,11 +33,21 @@ def test_order_is_kept_and_ends_are_not_reached(scale):
 @pytest.mark.parametrize("quantile", [0.5, 0.9, 0.95, 1.0])
 def test_as_many_good_images_are_flagged_as_the_quantile_says(quantile):
     scores, found = made(quantile)
-    assert found.flagged == (scores >= np.quantile(scores.astype(float), quantile)).sum()
     assert found.flagged == max(round((1 - quantile) * 40), 1)
     assert found.image.typical == pytest.approx(np.median(scores))
     assert found.expected_rate == pytest.approx(max(1 - quantile, 1 / 41))
     assert f"flags {found.flagged} of them" in found.describe()
+
+
+@pytest.mark.parametrize("count", [16, 100])
+def test_the_share_of_flagged_good_images_lies_where_it_is_said(count):
+    rng, inside = np.random.default_rng(0), []
+    for _ in range(500):
+        found = calibrate(rng.random(count), [""] * count, 0.95)  # its share is 1 - threshold
+        low, high = found.rate_interval
+        inside.append(low <= 1 - found.image.threshold <= high)
+    assert np.mean(inside) == pytest.approx(0.9, abs=0.03)
+    assert f"({100 * low:.1g} to {100 * high:.2g} %" in found.describe()
 
 
 def test_pixel_threshold_flags_as_many_maps():

@@ -34,10 +34,18 @@ def test_f1_max_edges():
         f1_max([1.0, math.nan], [0, 1])
 
 
+@pytest.mark.parametrize("count", [4, 16, 40, 200])
+@pytest.mark.parametrize("quantile", [0.9, 0.95])
+def test_as_many_new_good_images_are_flagged_as_promised(count, quantile):
+    rng = np.random.default_rng(0)
+    shares = [1 - quantile_threshold(rng.random(count), quantile) for _ in range(3000)]
+    assert np.mean(shares) == pytest.approx(max(1 - quantile, 1 / (count + 1)), rel=0.05)
+
+
 def test_quantile_threshold():
     good = np.arange(11, dtype=np.float32)
-    assert quantile_threshold(good, 1) == 10.0
-    assert quantile_threshold(good, 0.95) == pytest.approx(9.5)
+    assert quantile_threshold(good, 1) == quantile_threshold(good, 0.95) == 10.0
+    assert quantile_threshold(good, 0.875) == pytest.approx(9.5)
     assert quantile_threshold(good[::-1], 0) == 0.0
     with pytest.raises(UserError, match="quantile"):
         quantile_threshold(good, 1.5)

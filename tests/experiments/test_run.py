@@ -267,6 +267,8 @@ BAD_FLAGS = {
     "--image_size=4": "--image_size=4",
     "--coreset_ratio=0.1": "PaDiMConfig has no such field",
     "--data_dir=nowhere": "nowhere: no such directory",
+    f"--data_dir={__file__}": "is a file; expected the folder",
+    f"--workdir={__file__}": "is a file; expected a directory",
     "--weights=nowhere.safetensors": "nowhere.safetensors",
     "--weights=": "--weights=hub:timm/resnet18.tv_in1k",
     "--num_devices=99": "--num_devices=99",
@@ -287,6 +289,14 @@ def test_bad_flags_are_one_clear_line(call, tmp_path, flag):
     assert status == 2 and len(errors) == 1
     assert BAD_FLAGS[flag] in errors[0]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_is_never_guessed_from_the_cache(call, data):
+    assert call("--dataset=folder", data_dir=data / "bottle/train/good", method="raw_color")[0] == 0
+    for given in ({"workdir": "other"}, {}):
+        status, _, (error,) = call("--dataset=folder", data_dir=None, method="raw_color", **given)
+        assert status == 2 and "--data_dir is missing" in error and "cache: good" in error
+    assert call("--dataset=folder", "--category=good", data_dir=None, method="raw_color")[0] == 0
 
 
 def cut(path):
@@ -326,8 +336,9 @@ def test_a_workdir_of_another_run_is_left_alone(call, tmp_path):
     call()
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
     for flag, method in (("--seed=0", "patchcore"), ("--seed=1", "padim"), ("--sigma=1", "padim")):
-        status, _, (error,) = call(flag, method=method)
+        status, out, (error,) = call(flag, method=method)
         assert status == 2 and "holds another run" in error and " there, " in error
+        assert "images to fit on" not in out  # said before images are read
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
 
 

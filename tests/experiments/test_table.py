@@ -110,6 +110,24 @@ def test_two_shards_make_every_cell_exactly_once(call, tmp_path):
     assert made(call("--seeds=2", methods="raw_color")[1]) == 0
 
 
+def test_cells_in_tiles(call, tmp_path):
+    tiles = ("--tile=24", "--overlap=8", "--categories=bottle")
+    status, out, _ = call(*tiles, methods="raw_color")
+    top = tmp_path / "table"
+    assert status == 0 and "in tiles of 24 px that overlap by 8: 24 to fit on, 20 to test" in out
+    record = json.loads((top / "raw_color/bottle/smoke-seed0/config.json").read_text())
+    assert (record["tile"], record["overlap"]) == (24, 8)
+    assert record["command"].endswith("--tile=24 --overlap=8")
+    assert "tile=24, overlap=8" in (top / "table.md").read_text()
+    assert made(call(*tiles, methods="raw_color")[1]) == 0
+    status, _, (error, *_) = call("--categories=bottle", methods="raw_color")
+    assert status == 2 and "tile 24 there, 0 now; overlap 8 there, 0 now" in error
+    before = sorted(top.rglob("*"))
+    status, _, (error, *_) = call(*tiles, "--crop_size=32")
+    assert status == 2 and "padim: --crop_size=32: of tiles nothing may be cropped" in error
+    assert sorted(top.rglob("*")) == before
+
+
 BAD_FLAGS = {
     "--methods=padm": "did you mean 'padim'",
     "--categories=bottel": "did you mean 'bottle'",
@@ -122,6 +140,7 @@ BAD_FLAGS = {
     "--coreset_ratio=0.1": "none of the methods padim, raw_color has it",
     "--sigma=big": "--sigma=big",
     "--num_processes=2": "--shard=i/n",
+    "--overlap=8": "give --tile, too",
     "--data_dir=nowhere": "no such directory",
 }
 

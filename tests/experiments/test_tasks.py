@@ -40,6 +40,7 @@ def test_a_task_travels_as_json_and_names_its_command(tmp_path):
     assert one.path == "padim/metal nut/smoke-seed0"
     assert one.command.startswith("python -m experiments.run --method=padim --preset=smoke")
     assert "--sigma=2.0" in one.command and "'--category=metal nut'" in one.command
+    assert "--tile" not in one.command and one.tiling is None
 
 
 def test_methods_stand_in_order_with_the_baseline_last():
@@ -93,6 +94,7 @@ def test_another_run_in_a_cells_place_is_refused(tmp_path):
         (task(tmp_path, overrides={"sigma": "7"}), "config.sigma 4.0 there, 7.0 now"),
         (task(tmp_path, weights="hub:a/b@main"), "weights random there"),
         (task(tmp_path, dataset="folder"), "dataset mvtec_ad there"),
+        (task(tmp_path, tile=64, overlap=8), "tile 0 there, 64 now; overlap 0 there, 8 now"),
     ):
         with pytest.raises(UserError, match=words):
             tasks.check_same(other)

@@ -1,6 +1,7 @@
 """Where the files of each dataset lie. A new dataset is one new file and one line in LAYOUTS."""
 
 from imvad_jax.data.layouts import (
+    base,
     btad,
     folder,
     kolektorsdd,
@@ -38,13 +39,28 @@ def select_categories(layout: Layout, data_dir: str, wanted: list[str]) -> list[
     """
     found = layout.categories(data_dir)
     if not found:
+        hint = "; --dataset=folder takes folders of your own" if _is_own(layout, data_dir) else ""
         raise UserError(
-            f"--data_dir={data_dir}: no category of dataset '{layout.name}' found there; "
-            f"expected {layout.expected}"
+            f"--data_dir={data_dir}: no category of dataset '{layout.name}' found there, but "
+            f"{_contents(data_dir)}; expected {layout.expected}{hint}"
         )
     if not wanted or wanted == ["all"]:
         return found
     return [choose(f"--category (in {data_dir})", name, found) for name in dict.fromkeys(wanted)]
+
+
+def _is_own(layout: Layout, data_dir: str) -> bool:
+    """Whether it is a folder of good images, looked at as another dataset."""
+    own = LAYOUTS["folder"]
+    return layout is not own and bool(own.categories(data_dir))
+
+
+def _contents(data_dir: str) -> str:
+    """What lies directly in a directory, in words."""
+    path = base.require_directory(data_dir)
+    names = base.subdirectories(path)
+    listed = f" ({', '.join(names[:5])}{', ...' if names[5:] else ''})" if names else ""
+    return f"{len(base.image_files(path))} image files and {len(names)} folders{listed}"
 
 
 __all__ = ["LAYOUTS", "Category", "Layout", "Sample", "get", "select_categories"]

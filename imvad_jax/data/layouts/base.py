@@ -63,6 +63,10 @@ def require_directory(data_dir: str) -> Path:
     if not data_dir:
         raise UserError("--data_dir is missing: name the directory that holds the dataset")
     path = Path(data_dir).expanduser()
+    if path.is_file():
+        raise UserError(
+            f"--data_dir={data_dir}: is a file; expected the folder that holds the images"
+        )
     if not path.is_dir():
         raise UserError(f"--data_dir={data_dir}: no such directory")
     return path

@@ -1,0 +1,54 @@
+"""What a run refuses before it computes anything."""
+
+import dataclasses
+from pathlib import Path
+
+from experiments import settings
+from imvad_jax import backbones
+from imvad_jax.backbones.weights import check_source
+from imvad_jax.data.category import CategoryData
+from imvad_jax.data.pictures import find_pictures
+from imvad_jax.errors import UserError
+from imvad_jax.methods import DetectorConfig
+from imvad_jax.training import checkpoint
+
+
+def check_before(plan, dataset: str, category: str, run_dir: Path) -> None:
+    """What can be said of a cell's `Plan` (experiments/cell.py) before any image is read.
+
+    Raises:
+      UserError: the directory holds another run, or weights are needed and not there.
+    """
+    wanted = {
+        "method": plan.method, "config": dataclasses.asdict(plan.config), "dataset": dataset,
+        "category": category, "seed": plan.seed, "holdout": plan.holdout,
+        "tile": plan.tiling.tile if plan.tiling else 0,
+        "overlap": plan.tiling.overlap if plan.tiling else 0,
+    }  # fmt: skip
+    settings.check_same(run_dir, wanted, plan.config, tuple(wanted))
+    fitted = plan.checkpoint or checkpoint.has_checkpoint(run_dir)
+    if plan.detector.outputs and not (fitted and not plan.weights):
+        check_source(backbones.get(plan.config.backbone), plan.weights)
+
+
+def make_directory(run_dir: Path) -> None:
+    """Makes a run directory. Raises UserError where it cannot be written."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--workdir: {run_dir} cannot be made ({error.strerror})") from None
+
+
+def check_images(data: CategoryData) -> None:
+    """Raises UserError where the test images cannot give a metric."""
+    if len(data.test) and not (data.labels == 0).any():
+        raise UserError(
+            f"{data.dataset}/{data.name}: no good test images; image metrics need both kinds "
+            "(expected test/good/*)"
+        )
+
+
+def check_pictures(config: DetectorConfig) -> None:
+    """Raises UserError where a folder of pictures that a fit would read is missing or empty."""
+    for directory in filter(None, config.picture_dirs.values()):
+        find_pictures(directory)
