@@ -9,7 +9,7 @@ some, weights are random unless --weights does. Every field of a method's config
 import importlib.util
 import subprocess
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from absl import flags
@@ -18,7 +18,7 @@ from experiments import cell, compare_anomalib, devices, program, settings, work
 from experiments.record import write_json
 from imvad_jax import methods
 from imvad_jax.data import layouts
-from imvad_jax.data.category import open_category
+from imvad_jax.data.category import CategoryData, open_category
 from imvad_jax.data.decode import Geometry
 from imvad_jax.errors import UserError, choose
 from imvad_jax.files import write_atomically
@@ -57,7 +57,9 @@ _KEPT = flags.DEFINE_bool(
 _COMPARE = flags.DEFINE_list(
     "compare", [], "torch: measure the same backbone and, for padim and patchcore, the same work "
     "in plain PyTorch, in turn; PyTorch must be installed. anomalib: padim and patchcore as whole "
-    "processes on --category, fit to metrics, in turn with anomalib; see --anomalib_python.",
+    "processes on --category, fit to metrics, in turn with anomalib; see --anomalib_python. "
+    "metrics: our five metrics of the test images of --category, or of drawn maps, in turn with "
+    "scikit-learn and a plain PRO.",
 )  # fmt: skip
 _ANOMALIB_PYTHON = flags.DEFINE_string(
     "anomalib_python", None, "With --compare=anomalib: the python of an environment that has it. "
@@ -112,19 +114,24 @@ def chosen_methods() -> list[str]:
     return list(dict.fromkeys(choose("--method", m, methods.METHODS) for m in _METHOD.value))
 
 
-def load_images(config: methods.DetectorConfig):
-    """The images to fit on and to score."""
-    if not _DATA_DIR.value:
-        return workloads.random_images(_NUM_IMAGES.value, config.input_size, _SEED.value)
+@cache
+def load_category(geometry: Geometry) -> CategoryData:
+    """The category of --data_dir and --category, decoded once. Raises UserError without these."""
     if not _CATEGORY.value:
         raise UserError("--category is missing: name the category of --data_dir to take")
     layout = layouts.get(_DATASET.value)
     (category,) = layouts.select_categories(layout, _DATA_DIR.value, [_CATEGORY.value])
-    geometry = Geometry(config.image_size, config.input_size)
-    data = open_category(_DATASET.value, _DATA_DIR.value, category, geometry, None, _SEED.value)
+    return open_category(_DATASET.value, _DATA_DIR.value, category, geometry, None, _SEED.value)
+
+
+def load_images(config: methods.DetectorConfig):
+    """The images to fit on and to score."""
+    if not _DATA_DIR.value:
+        return workloads.random_images(_NUM_IMAGES.value, config.input_size, _SEED.value)
+    data = load_category(Geometry(config.image_size, config.input_size))
     if len(data.train) < _NUM_IMAGES.value:
         raise UserError(
-            f"--num_images={_NUM_IMAGES.value}: {category} has {len(data.train)} good images"
+            f"--num_images={_NUM_IMAGES.value}: {data.name} has {len(data.train)} good images"
         )
     return data.train.take(range(_NUM_IMAGES.value))
 
@@ -132,10 +139,14 @@ def load_images(config: methods.DetectorConfig):
 def comparisons(plan: cell.Plan | None = None) -> dict:
     """What measures the same work, by name. Raises UserError where it is not installed, or lacks
     what it needs; without a plan that is all."""
-    check = {"torch": check_torch, "anomalib": check_anomalib}
+    check = {"torch": check_torch, "anomalib": check_anomalib, "metrics": lambda: None}
     for name in _COMPARE.value:
         check[choose("--compare", name, check)]()
-    call = {"torch": compare_with_torch, "anomalib": partial(compare_with_anomalib, plan)}
+    call = {
+        "torch": compare_with_torch,
+        "anomalib": partial(compare_with_anomalib, plan),
+        "metrics": compare_with_metrics,
+    }
     return {name: call[name] for name in _COMPARE.value}
 
 
@@ -165,6 +176,17 @@ def compare_with_torch(subject: workloads.Subject) -> dict:
     from experiments import compare_torch
 
     return compare_torch.compare(subject)
+
+
+def compare_with_metrics(subject: workloads.Subject) -> dict:
+    """As `compare_metrics.compare`; scikit-learn is imported only now, as PyTorch is."""
+    from experiments import compare_metrics
+
+    if not _DATA_DIR.value:
+        return compare_metrics.compare(subject, None)
+    config = subject.detector.config
+    data = load_category(Geometry(config.image_size, config.input_size))
+    return compare_metrics.compare(subject, data)
 
 
 def compare_with_anomalib(plan: cell.Plan, subject: workloads.Subject) -> dict:

@@ -125,7 +125,7 @@ def benchmark(
     record["memory"] = peak_memory(parallel.local)
     record["compare"] = {}
     for name, compare in (comparisons or {}).items():
-        say(f"measuring the same in {name}, in turn ...")
+        say(f"comparing, in turn: {name} ...")
         try:
             record["compare"][name] = compare(subject)
         except UserError as error:  # what was measured before stays
