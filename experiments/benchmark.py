@@ -4,6 +4,7 @@
 
 Writes benchmark.json and benchmark.png below --workdir. Images are random unless --data_dir names
 some, weights are random unless --weights does. Every field of a method's configuration is a flag.
+With --scaling it writes scaling.json and scaling.png instead: cost against size.
 """
 
 import importlib.util
@@ -14,7 +15,16 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import cell, compare_anomalib, devices, program, settings, workloads
+from experiments import (
+    cell,
+    compare_anomalib,
+    devices,
+    measure_method,
+    program,
+    scaling,
+    settings,
+    workloads,
+)
 from experiments.record import write_json
 from imvad_jax import methods
 from imvad_jax.data import layouts
@@ -68,6 +78,10 @@ _ANOMALIB_PYTHON = flags.DEFINE_string(
 _PROCESS_REPEATS = flags.DEFINE_integer(
     "process_repeats", 3, "With --compare=anomalib: repeats of the whole processes.", lower_bound=1
 )
+_SCALING = flags.DEFINE_bool(
+    "scaling", False, "Measure instead how cost grows with the number of images, the size of the "
+    "bank and the number of devices, on drawn images; see --scaling_images and the like.",
+)  # fmt: skip
 _COMPILED = flags.DEFINE_bool(
     "compiled_cache", False, "Take compiled programs from --cache_dir; compile seconds are then "
     "those of reading them.",
@@ -83,6 +97,7 @@ _CHECK = flags.DEFINE_bool(
 settings.define_config_flags()
 flags.adopt_module_key_flags(settings)  # --help shows them, too
 flags.adopt_module_key_flags(devices)
+flags.adopt_module_key_flags(scaling)
 
 
 def render() -> int:
@@ -216,11 +231,30 @@ def measure_one(name: str, config, overrides: dict[str, str]) -> dict:
     )
     options = workloads.Options(_REPEATS.value, _SECONDS.value, _FIT_REPEATS.value, _KEPT.value)
     source = f"{_DATASET.value}/{_CATEGORY.value}" if _DATA_DIR.value else "random"
-    record = workloads.benchmark(
+    record = measure_method.benchmark(
         plan, load_images(config), parallel, options, comparisons(plan),
         partial(print, flush=True), tqdm_progress,
     )  # fmt: skip
     return record | {"images_from": source, "compiled_cache": _COMPILED.value}
+
+
+def scale(configs: dict[str, tuple[methods.DetectorConfig, dict[str, str]]]) -> int:
+    """Measures how cost grows; returns the exit status."""
+    for name in ("data_dir", "compare", "kept_features"):
+        if flags.FLAGS[name].value:
+            raise UserError(f"--{name}: has no meaning with --scaling; leave one of them out")
+    scales = [
+        scaling.Scale(
+            scaling.Request(
+                "", 0, name, _PRESET.value, overrides, _WEIGHTS.value, _SEED.value, _REPEATS.value,
+                _SECONDS.value, _FIT_REPEATS.value,
+            ),
+            config, flags.FLAGS.num_devices,
+        )
+        for name, (config, overrides) in configs.items()
+    ]  # fmt: skip
+    say = partial(print, flush=True)
+    return scaling.run(scales, Path(_WORKDIR.value), command_line(), say, tqdm_progress)
 
 
 def measure_apart(name: str, workdir: Path) -> dict:
@@ -267,6 +301,8 @@ def main() -> int:
     configs = settings.resolve_all(names, _PRESET.value, settings.config_overrides())
     if not _WORKDIR.value:
         raise UserError("--workdir is missing: name the directory to write to")
+    if _SCALING.value:
+        return scale(configs)
     comparisons()  # says now what is missing
     workdir, records = Path(_WORKDIR.value), []
     for number, name in enumerate(names, 1):

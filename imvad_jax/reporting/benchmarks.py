@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from imvad_jax.errors import UserError
-from imvad_jax.reporting.columns import grid, number
+from imvad_jax.reporting import scaling
+from imvad_jax.reporting.columns import grid, label_of, number
 from imvad_jax.reporting.metric_names import METRICS, format_value
 from imvad_jax.reporting.plots import GOOD, INK, soften
 
@@ -49,7 +50,7 @@ Generated from the files in `benchmarks/` by `{COMMAND}`; do not edit.
   thresholds, **PRO (100)**, as **PRO** itself is exact.
 - Kept against recomputed: what training does not change (a teacher's features) is kept in host
   memory or computed in every step; ratio of the seconds of a step, below 1 where keeping pays.
-"""
+{scaling.HEADER}"""
 
 SCORING = (
     "method", "pixels", "batch", "compile s", "ms at 1", "ms a batch", "images/s", "end to end",
@@ -72,15 +73,6 @@ PROCESSES = (
 
 def _ms(summary: dict) -> str:
     return number(1e3 * summary["median"])
-
-
-def label_of(record: dict) -> str:
-    """A method with the preset, the backbone and the overrides that were measured."""
-    backbone = record["config"].get("backbone", "none")
-    names = [record["preset"], *([backbone] if backbone != "none" else [])]
-    overrides = record["overrides"].items()
-    names += [f"{key}={value}" for key, value in overrides if key != "backbone"]
-    return f"{record['method']} ({', '.join(names)})"
 
 
 def _rate(part: dict, record: dict) -> list[str]:
@@ -253,6 +245,9 @@ def read_benchmark(path: str | Path) -> dict:
             if "error" not in record:
                 format_tables([record])
                 device_line(record)
+        for record in found.get("scaling", ()):
+            scaling.format_tables([record])
+            scaling.machine_line(record)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise UserError(f"{path}: not a file of experiments.benchmark ({reason})") from None
@@ -279,13 +274,18 @@ def render_benchmarks(directory: str | Path) -> str:
     parts = [HEADER]
     for path in paths:
         found = read_benchmark(path)
-        check_quiet(path, found["records"])
+        scales = found.get("scaling", [])
+        check_quiet(path, [*found["records"], *scales])
         done = [record for record in found["records"] if "error" not in record]
+        machines = [*map(device_line, done), *map(scaling.machine_line, scales)]
         parts.append(f"## {path.stem}\n")
-        parts += [f"- {line}" for line in dict.fromkeys(device_line(record) for record in done)]
-        commits = ", ".join(dict.fromkeys(str(record["commit"]) for record in done))
+        parts += [f"- {line}" for line in dict.fromkeys(machines)]
+        commits = ", ".join(dict.fromkeys(str(r.get("commit")) for r in [*done, *scales]))
         parts.append(f"- commit {commits}: `{found['command']}`\n")
-        parts.append(format_tables(found["records"], markdown=True) + "\n")
+        tables = format_tables(found["records"], True), scaling.format_tables(scales, True)
+        parts += [table + "\n" for table in tables if table]
+        if path.with_suffix(".png").is_file():
+            parts.append(f"![{path.stem}]({path.parent.name}/{path.stem}.png)\n")
     if not paths:
         parts.append("No figures yet.\n")
     return "\n".join(parts)

@@ -18,6 +18,15 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{places}f}"
 
 
+def label_of(record: dict) -> str:
+    """A method with the preset, the backbone and the overrides that were measured."""
+    backbone = record["config"].get("backbone", "none")
+    names = [record["preset"], *([backbone] if backbone != "none" else [])]
+    overrides = record["overrides"].items()
+    names += [f"{key}={value}" for key, value in overrides if key != "backbone"]
+    return f"{record['method']} ({', '.join(names)})"
+
+
 def grid(head: Sequence[str], rows: list[list[str]], markdown: bool, left: int = 1) -> str:
     """A table; the first `left` columns are set to the left, the others to the right."""
     lines = [list(head), *rows]
