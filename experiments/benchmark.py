@@ -78,6 +78,10 @@ _ANOMALIB_PYTHON = flags.DEFINE_string(
 _PROCESS_REPEATS = flags.DEFINE_integer(
     "process_repeats", 3, "With --compare=anomalib: repeats of the whole processes.", lower_bound=1
 )
+_PROFILE = flags.DEFINE_string(
+    "profile", None, "Directory below which jax.profiler writes a trace of some training steps, of "
+    "the fit and of some scored batches; the operations that took longest are printed.",
+)  # fmt: skip
 _SCALING = flags.DEFINE_bool(
     "scaling", False, "Measure instead how cost grows with the number of images, the size of the "
     "bank and the number of devices, on drawn images; see --scaling_images and the like.",
@@ -229,7 +233,10 @@ def measure_one(name: str, config, overrides: dict[str, str]) -> dict:
     plan = cell.Plan(
         name, _PRESET.value, overrides, config, _SEED.value, _WEIGHTS.value, command_line()
     )
-    options = workloads.Options(_REPEATS.value, _SECONDS.value, _FIT_REPEATS.value, _KEPT.value)
+    options = workloads.Options(
+        _REPEATS.value, _SECONDS.value, _FIT_REPEATS.value, _KEPT.value,
+        Path(_PROFILE.value) if _PROFILE.value else None,
+    )  # fmt: skip
     source = f"{_DATASET.value}/{_CATEGORY.value}" if _DATA_DIR.value else "random"
     record = measure_method.benchmark(
         plan, load_images(config), parallel, options, comparisons(plan),
@@ -240,7 +247,7 @@ def measure_one(name: str, config, overrides: dict[str, str]) -> dict:
 
 def scale(configs: dict[str, tuple[methods.DetectorConfig, dict[str, str]]]) -> int:
     """Measures how cost grows; returns the exit status."""
-    for name in ("data_dir", "compare", "kept_features"):
+    for name in ("data_dir", "compare", "kept_features", "profile"):
         if flags.FLAGS[name].value:
             raise UserError(f"--{name}: has no meaning with --scaling; leave one of them out")
     scales = [

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import jax
 
-from experiments import cell, memory, workloads
+from experiments import cell, memory, profiling, workloads
 from experiments.measure import OtherLoad, peak_memory
 from experiments.record import environment
 from imvad_jax import methods
@@ -62,6 +62,7 @@ def benchmark(
         "images": len(images),
         "product": workloads.product_rate(parallel, getattr(config, "dtype", "float32"), options),
     }
+    traces = profiling.Traces(options.profile and options.profile / plan.method, say)
     if "gradient" in detector.phases:
         started = dataclasses.replace(subject, variables=workloads.before_training(subject))
         say("measuring the training step ...")
@@ -69,7 +70,9 @@ def benchmark(
         if options.kept_features:
             say("measuring the training step with kept and with recomputed features ...")
             record["kept_features"] = workloads.kept_features(started)
+        traces.add("training", profiling.training_call, started)
         del started
+    traces.add("fit", profiling.fit_call, subject)
     say("measuring the fit ...")
     record["fit"], subject.variables = workloads.fit_times(subject, progress)
     say("measuring the scoring ...")
@@ -78,6 +81,8 @@ def benchmark(
     ]
     record["end_to_end"] = workloads.end_to_end(subject)
     record["memory"] = peak_memory(parallel.local)
+    traces.add("scoring", profiling.scoring_call, subject)
+    record["profile"] = traces.found
     record["compare"] = {}
     for name, compare in (comparisons or {}).items():
         say(f"comparing, in turn: {name} ...")

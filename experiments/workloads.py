@@ -5,6 +5,7 @@ import itertools
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -35,6 +36,7 @@ class Options:
     least_seconds: float = 0.5  # of a repeat
     fit_repeats: int = 1  # after the first fit, which compiles
     kept_features: bool = False
+    profile: Path | None = None  # traces are written below; None: there are none
 
 
 @dataclasses.dataclass
