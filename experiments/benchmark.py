@@ -4,21 +4,31 @@
 
 Writes benchmark.json and benchmark.png below --workdir. Images are random unless --data_dir names
 some, weights are random unless --weights does. Every field of a method's configuration is a flag.
+With --scaling it writes scaling.json and scaling.png instead: cost against size.
 """
 
 import importlib.util
 import subprocess
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from absl import flags
 
-from experiments import cell, compare_anomalib, devices, program, settings, workloads
+from experiments import (
+    cell,
+    compare_anomalib,
+    devices,
+    measure_method,
+    program,
+    scaling,
+    settings,
+    workloads,
+)
 from experiments.record import write_json
 from imvad_jax import methods
 from imvad_jax.data import layouts
-from imvad_jax.data.category import open_category
+from imvad_jax.data.category import CategoryData, open_category
 from imvad_jax.data.decode import Geometry
 from imvad_jax.errors import UserError, choose
 from imvad_jax.files import write_atomically
@@ -57,7 +67,9 @@ _KEPT = flags.DEFINE_bool(
 _COMPARE = flags.DEFINE_list(
     "compare", [], "torch: measure the same backbone and, for padim and patchcore, the same work "
     "in plain PyTorch, in turn; PyTorch must be installed. anomalib: padim and patchcore as whole "
-    "processes on --category, fit to metrics, in turn with anomalib; see --anomalib_python.",
+    "processes on --category, fit to metrics, in turn with anomalib; see --anomalib_python. "
+    "metrics: our five metrics of the test images of --category, or of drawn maps, in turn with "
+    "scikit-learn and a plain PRO.",
 )  # fmt: skip
 _ANOMALIB_PYTHON = flags.DEFINE_string(
     "anomalib_python", None, "With --compare=anomalib: the python of an environment that has it. "
@@ -66,6 +78,14 @@ _ANOMALIB_PYTHON = flags.DEFINE_string(
 _PROCESS_REPEATS = flags.DEFINE_integer(
     "process_repeats", 3, "With --compare=anomalib: repeats of the whole processes.", lower_bound=1
 )
+_PROFILE = flags.DEFINE_string(
+    "profile", None, "Directory below which jax.profiler writes a trace of some training steps, of "
+    "the fit and of some scored batches; the operations that took longest are printed.",
+)  # fmt: skip
+_SCALING = flags.DEFINE_bool(
+    "scaling", False, "Measure instead how cost grows with the number of images, the size of the "
+    "bank and the number of devices, on drawn images; see --scaling_images and the like.",
+)  # fmt: skip
 _COMPILED = flags.DEFINE_bool(
     "compiled_cache", False, "Take compiled programs from --cache_dir; compile seconds are then "
     "those of reading them.",
@@ -81,6 +101,7 @@ _CHECK = flags.DEFINE_bool(
 settings.define_config_flags()
 flags.adopt_module_key_flags(settings)  # --help shows them, too
 flags.adopt_module_key_flags(devices)
+flags.adopt_module_key_flags(scaling)
 
 
 def render() -> int:
@@ -112,19 +133,24 @@ def chosen_methods() -> list[str]:
     return list(dict.fromkeys(choose("--method", m, methods.METHODS) for m in _METHOD.value))
 
 
-def load_images(config: methods.DetectorConfig):
-    """The images to fit on and to score."""
-    if not _DATA_DIR.value:
-        return workloads.random_images(_NUM_IMAGES.value, config.input_size, _SEED.value)
+@cache
+def load_category(geometry: Geometry) -> CategoryData:
+    """The category of --data_dir and --category, decoded once. Raises UserError without these."""
     if not _CATEGORY.value:
         raise UserError("--category is missing: name the category of --data_dir to take")
     layout = layouts.get(_DATASET.value)
     (category,) = layouts.select_categories(layout, _DATA_DIR.value, [_CATEGORY.value])
-    geometry = Geometry(config.image_size, config.input_size)
-    data = open_category(_DATASET.value, _DATA_DIR.value, category, geometry, None, _SEED.value)
+    return open_category(_DATASET.value, _DATA_DIR.value, category, geometry, None, _SEED.value)
+
+
+def load_images(config: methods.DetectorConfig):
+    """The images to fit on and to score."""
+    if not _DATA_DIR.value:
+        return workloads.random_images(_NUM_IMAGES.value, config.input_size, _SEED.value)
+    data = load_category(Geometry(config.image_size, config.input_size))
     if len(data.train) < _NUM_IMAGES.value:
         raise UserError(
-            f"--num_images={_NUM_IMAGES.value}: {category} has {len(data.train)} good images"
+            f"--num_images={_NUM_IMAGES.value}: {data.name} has {len(data.train)} good images"
         )
     return data.train.take(range(_NUM_IMAGES.value))
 
@@ -132,10 +158,14 @@ def load_images(config: methods.DetectorConfig):
 def comparisons(plan: cell.Plan | None = None) -> dict:
     """What measures the same work, by name. Raises UserError where it is not installed, or lacks
     what it needs; without a plan that is all."""
-    check = {"torch": check_torch, "anomalib": check_anomalib}
+    check = {"torch": check_torch, "anomalib": check_anomalib, "metrics": lambda: None}
     for name in _COMPARE.value:
         check[choose("--compare", name, check)]()
-    call = {"torch": compare_with_torch, "anomalib": partial(compare_with_anomalib, plan)}
+    call = {
+        "torch": compare_with_torch,
+        "anomalib": partial(compare_with_anomalib, plan),
+        "metrics": compare_with_metrics,
+    }
     return {name: call[name] for name in _COMPARE.value}
 
 
@@ -167,6 +197,17 @@ def compare_with_torch(subject: workloads.Subject) -> dict:
     return compare_torch.compare(subject)
 
 
+def compare_with_metrics(subject: workloads.Subject) -> dict:
+    """As `compare_metrics.compare`; scikit-learn is imported only now, as PyTorch is."""
+    from experiments import compare_metrics
+
+    if not _DATA_DIR.value:
+        return compare_metrics.compare(subject, None)
+    config = subject.detector.config
+    data = load_category(Geometry(config.image_size, config.input_size))
+    return compare_metrics.compare(subject, data)
+
+
 def compare_with_anomalib(plan: cell.Plan, subject: workloads.Subject) -> dict:
     """As `compare_anomalib.compare`, of what the flags name."""
     given = flags.FLAGS.get_key_flags_for_module(devices)
@@ -192,13 +233,35 @@ def measure_one(name: str, config, overrides: dict[str, str]) -> dict:
     plan = cell.Plan(
         name, _PRESET.value, overrides, config, _SEED.value, _WEIGHTS.value, command_line()
     )
-    options = workloads.Options(_REPEATS.value, _SECONDS.value, _FIT_REPEATS.value, _KEPT.value)
+    options = workloads.Options(
+        _REPEATS.value, _SECONDS.value, _FIT_REPEATS.value, _KEPT.value,
+        Path(_PROFILE.value) if _PROFILE.value else None,
+    )  # fmt: skip
     source = f"{_DATASET.value}/{_CATEGORY.value}" if _DATA_DIR.value else "random"
-    record = workloads.benchmark(
+    record = measure_method.benchmark(
         plan, load_images(config), parallel, options, comparisons(plan),
         partial(print, flush=True), tqdm_progress,
     )  # fmt: skip
     return record | {"images_from": source, "compiled_cache": _COMPILED.value}
+
+
+def scale(configs: dict[str, tuple[methods.DetectorConfig, dict[str, str]]]) -> int:
+    """Measures how cost grows; returns the exit status."""
+    for name in ("data_dir", "compare", "kept_features", "profile"):
+        if flags.FLAGS[name].value:
+            raise UserError(f"--{name}: has no meaning with --scaling; leave one of them out")
+    scales = [
+        scaling.Scale(
+            scaling.Request(
+                "", 0, name, _PRESET.value, overrides, _WEIGHTS.value, _SEED.value, _REPEATS.value,
+                _SECONDS.value, _FIT_REPEATS.value,
+            ),
+            config, flags.FLAGS.num_devices,
+        )
+        for name, (config, overrides) in configs.items()
+    ]  # fmt: skip
+    say = partial(print, flush=True)
+    return scaling.run(scales, Path(_WORKDIR.value), command_line(), say, tqdm_progress)
 
 
 def measure_apart(name: str, workdir: Path) -> dict:
@@ -245,6 +308,8 @@ def main() -> int:
     configs = settings.resolve_all(names, _PRESET.value, settings.config_overrides())
     if not _WORKDIR.value:
         raise UserError("--workdir is missing: name the directory to write to")
+    if _SCALING.value:
+        return scale(configs)
     comparisons()  # says now what is missing
     workdir, records = Path(_WORKDIR.value), []
     for number, name in enumerate(names, 1):

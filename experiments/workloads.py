@@ -5,23 +5,19 @@ import itertools
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import cell, memory
-from experiments.measure import OtherLoad, Samples, measure, peak_memory, ratio, summary
-from experiments.record import environment
+from experiments.measure import Samples, measure, ratio, summary
 from imvad_jax import methods
 from imvad_jax.data.batches import ArrayImages, Images
-from imvad_jax.errors import UserError
-from imvad_jax.methods.base import TrainedConfig
-from imvad_jax.reporting.benchmarks import BUSY
 from imvad_jax.training import gradient
 from imvad_jax.training.features import compute_features
-from imvad_jax.training.fit import fit, init_variables
+from imvad_jax.training.fit import fit
 from imvad_jax.training.flops import count_flops
 from imvad_jax.training.job import Job, in_flight, silent_progress
 from imvad_jax.training.parallel import Parallel
@@ -40,6 +36,7 @@ class Options:
     least_seconds: float = 0.5  # of a repeat
     fit_repeats: int = 1  # after the first fit, which compiles
     kept_features: bool = False
+    profile: Path | None = None  # traces are written below; None: there are none
 
 
 @dataclasses.dataclass
@@ -63,93 +60,6 @@ def random_images(count: int, size: int, seed: int) -> ArrayImages:
     """uint8 noise `[count, size, size, 3]`, for timings that need no dataset."""
     shape = (count, size, size, 3)
     return ArrayImages(np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
-
-
-def benchmark(
-    plan: cell.Plan,
-    images: Images,
-    parallel: Parallel,
-    options: Options,
-    comparisons: dict[str, Callable[[Subject], dict]] | None = None,
-    say=print,
-    progress=silent_progress,
-) -> dict:
-    """Measures the method of a plan; returns its record. Trained methods are fitted for one epoch
-    unless `plan.overrides` names `epochs`.
-
-    `comparisons`: what else measures the same work, by name.
-
-    Raises:
-      UserError: bad input, or more memory is needed than there is.
-    """
-    others = OtherLoad()
-    if isinstance(plan.config, TrainedConfig) and "epochs" not in plan.overrides:
-        plan.config = dataclasses.replace(plan.config, epochs=1)
-    backbone, weights, notes = cell.load_backbone(plan, None)
-    notes = [note for note in notes if "RANDOM" not in note]  # times do not depend on them
-    pictures, sources = cell.load_pictures(plan.config)
-    detector, config = plan.detector, plan.config
-    say(_check_memory(detector, images, parallel, pictures))
-    subject = Subject(
-        detector, init_variables(detector, backbone, plan.seed) | pictures, images, parallel,
-        plan.seed, options,
-    )  # fmt: skip
-    record = {
-        "method": plan.method,
-        "title": methods.get(plan.method).title,
-        "preset": plan.preset,
-        "overrides": plan.overrides,
-        "config": dataclasses.asdict(config),
-        "seed": plan.seed,
-        "weights": weights,
-        "notes": [*notes, *sources, *config.notes],
-        **environment(parallel),
-        "platform": parallel.local[0].platform,
-        "command": plan.command,
-        "images": len(images),
-        "product": product_rate(parallel, getattr(config, "dtype", "float32"), options),
-    }
-    if "gradient" in detector.phases:
-        started = dataclasses.replace(subject, variables=before_training(subject))
-        say("measuring the training step ...")
-        record["training"] = training(started)
-        if options.kept_features:
-            say("measuring the training step with kept and with recomputed features ...")
-            record["kept_features"] = kept_features(started)
-        del started
-    say("measuring the fit ...")
-    record["fit"], subject.variables = fit_times(subject, progress)
-    say("measuring the scoring ...")
-    record["scoring"] = [scoring(subject, size) for size in dict.fromkeys((1, subject.batch_size))]
-    record["end_to_end"] = end_to_end(subject)
-    record["memory"] = peak_memory(parallel.local)
-    record["compare"] = {}
-    for name, compare in (comparisons or {}).items():
-        say(f"measuring the same in {name}, in turn ...")
-        try:
-            record["compare"][name] = compare(subject)
-        except UserError as error:  # what was measured before stays
-            say(f"note: {error}")
-            record["compare"][name] = {"error": str(error), "parts": {}}
-    share = others.share()
-    record["others_share"] = share
-    if share is not None and share > BUSY:
-        say(f"note: other processes used {share:.0%} of the machine meanwhile; these figures are "
-            "not for publication")  # fmt: skip
-    return record
-
-
-def _check_memory(detector, images: Images, parallel: Parallel, pictures: dict) -> str:
-    size = detector.config.input_size
-    parts = {
-        "program": memory.PROGRAM_BYTES,
-        "decoded images": len(images) * size**2 * 3,
-        "anomaly maps": len(images) * size**2 * 4,
-        "pictures": sum(x.nbytes for x in jax.tree.leaves(pictures)) * (1 + parallel.count),
-        "kept features": memory.kept_features_bytes(detector, len(images)),
-        **detector.memory_estimate(len(images), parallel.count),
-    }
-    return memory.check(parts, memory.available_bytes(parallel.local[0]))
 
 
 def build(step: Callable, *arguments: Any) -> dict:

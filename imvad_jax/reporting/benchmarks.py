@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from imvad_jax.errors import UserError
+from imvad_jax.reporting import scaling
+from imvad_jax.reporting.columns import grid, label_of, number
 from imvad_jax.reporting.metric_names import METRICS, format_value
 from imvad_jax.reporting.plots import GOOD, INK, soften
 
@@ -41,9 +43,14 @@ Generated from the files in `benchmarks/` by `{COMMAND}`; do not edit.
   anomalib finds its thresholds; what runs from **fit to metrics** leaves these out. **peak** is
   that of a program's largest process; the workers that read anomalib's files are apart. Metrics are
   each program's own.
+- **Five metrics**: ours (`imvad_jax/evaluation`) against scikit-learn's AUROC and AP and a plain
+  PRO of 100 thresholds, as the benchmark's code computes it; in turn, on the same scores and maps
+  in host memory. Our three pixel metrics come from one call, which stands beside each part of
+  theirs. **difference** is the largest one of the figures; PRO is compared with ours of 100
+  thresholds, **PRO (100)**, as **PRO** itself is exact.
 - Kept against recomputed: what training does not change (a teacher's features) is kept in host
   memory or computed in every step; ratio of the seconds of a step, below 1 where keeping pays.
-"""
+{scaling.HEADER}"""
 
 SCORING = (
     "method", "pixels", "batch", "compile s", "ms at 1", "ms a batch", "images/s", "end to end",
@@ -55,38 +62,17 @@ FITTING = (
 )  # fmt: skip
 KEPT = ("method", "kept ms", "recomputed ms", "wall ratio", "CPU ratio", "MB an image")
 COMPARED = ("method", "work", "against", "ours s", "theirs s", "theirs / ours", "difference")
+EVALUATED = (
+    "method", "metrics of", "by", *(metric.label for metric in METRICS), "PRO (100)"
+)  # fmt: skip
 PROCESSES = (
     "method", "program", "decode s", "fit s", "score and metrics s", "process s", "peak GiB",
     *(metric.label for metric in METRICS),
 )  # fmt: skip
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A figure with at least so many significant digits, never in powers of ten; `-` for None."""
-    if value is None:
-        return "-"
-    if value == 0:
-        return "0"
-    places = digits - 1
-    size = abs(value)
-    while size >= 10 and places > 0:
-        size, places = size / 10, places - 1
-    while size < 1 and places < 9:
-        size, places = size * 10, places + 1
-    return f"{value:.{places}f}"
-
-
 def _ms(summary: dict) -> str:
     return number(1e3 * summary["median"])
-
-
-def label_of(record: dict) -> str:
-    """A method with the preset, the backbone and the overrides that were measured."""
-    backbone = record["config"].get("backbone", "none")
-    names = [record["preset"], *([backbone] if backbone != "none" else [])]
-    overrides = record["overrides"].items()
-    names += [f"{key}={value}" for key, value in overrides if key != "backbone"]
-    return f"{record['method']} ({', '.join(names)})"
 
 
 def _rate(part: dict, record: dict) -> list[str]:
@@ -148,6 +134,20 @@ def _compared_rows(records: Sequence[dict]) -> list[list[str]]:
     ]  # fmt: skip
 
 
+def _evaluated_rows(records: Sequence[dict]) -> list[list[str]]:
+    keys = [*(metric.key for metric in METRICS), "pixel_pro_100"]
+    rows = []
+    for record in records:
+        for found in record.get("compare", {}).values():
+            if not (figures := found.get("figures")):
+                continue
+            of = f"{found['images']} images, {found['images_from']}"
+            for side, by in (("ours", "ours"), ("theirs", "scikit-learn, PRO code")):
+                values = [figures.get(key, {}).get(side) for key in keys]
+                rows.append([label_of(record), of, by, *map(format_value, values)])
+    return rows
+
+
 def _process_rows(records: Sequence[dict]) -> list[list[str]]:
     rows = []
     for record in records:
@@ -166,21 +166,6 @@ def _process_rows(records: Sequence[dict]) -> list[list[str]]:
     return rows
 
 
-def _grid(head: Sequence[str], rows: list[list[str]], markdown: bool, left: int = 1) -> str:
-    """A table; the first `left` columns are set to the left, the others to the right."""
-    lines = [list(head), *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    padded = [
-        [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths))]
-        for line in lines
-    ]
-    if markdown:
-        rule = ["-" * w if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-        return "\n".join(f"| {' | '.join(line)} |" for line in [padded[0], rule, *padded[1:]])
-    text = ["  ".join(line).rstrip() for line in padded]
-    return "\n".join([text[0], "-" * len("  ".join(padded[0])), *text[1:]])
-
-
 def format_tables(records: Sequence[dict], markdown: bool = False) -> str:
     """The tables of what was measured together; a method that failed is named below them."""
     done = [record for record in records if "error" not in record]
@@ -190,11 +175,12 @@ def format_tables(records: Sequence[dict], markdown: bool = False) -> str:
         ("Fitting", FITTING, [fitting_row(record) for record in done], 1),
         ("Kept against recomputed features", KEPT, _kept_rows(done), 1),
         ("Compared", COMPARED, _compared_rows(done), 3),
+        ("Metrics of both", EVALUATED, _evaluated_rows(done), 3),
         ("Whole processes", PROCESSES, _process_rows(done), 2),
     ):
         if rows:
             heading = f"**{title}**\n\n" if markdown else f"{title}\n"
-            tables.append(heading + _grid(head, rows, markdown, left))
+            tables.append(heading + grid(head, rows, markdown, left))
     failed = [f"{r['method']}: FAILED ({r['error']})" for r in records if "error" in r]
     if failed:
         tables.append("\n".join(f"- {line}" if markdown else line for line in failed))
@@ -259,6 +245,9 @@ def read_benchmark(path: str | Path) -> dict:
             if "error" not in record:
                 format_tables([record])
                 device_line(record)
+        for record in found.get("scaling", ()):
+            scaling.format_tables([record])
+            scaling.machine_line(record)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise UserError(f"{path}: not a file of experiments.benchmark ({reason})") from None
@@ -285,13 +274,18 @@ def render_benchmarks(directory: str | Path) -> str:
     parts = [HEADER]
     for path in paths:
         found = read_benchmark(path)
-        check_quiet(path, found["records"])
+        scales = found.get("scaling", [])
+        check_quiet(path, [*found["records"], *scales])
         done = [record for record in found["records"] if "error" not in record]
+        machines = [*map(device_line, done), *map(scaling.machine_line, scales)]
         parts.append(f"## {path.stem}\n")
-        parts += [f"- {line}" for line in dict.fromkeys(device_line(record) for record in done)]
-        commits = ", ".join(dict.fromkeys(str(record["commit"]) for record in done))
+        parts += [f"- {line}" for line in dict.fromkeys(machines)]
+        commits = ", ".join(dict.fromkeys(str(r.get("commit")) for r in [*done, *scales]))
         parts.append(f"- commit {commits}: `{found['command']}`\n")
-        parts.append(format_tables(found["records"], markdown=True) + "\n")
+        tables = format_tables(found["records"], True), scaling.format_tables(scales, True)
+        parts += [table + "\n" for table in tables if table]
+        if path.with_suffix(".png").is_file():
+            parts.append(f"![{path.stem}]({path.parent.name}/{path.stem}.png)\n")
     if not paths:
         parts.append("No figures yet.\n")
     return "\n".join(parts)

@@ -8,7 +8,12 @@ from tqdm import tqdm
 from imvad_jax.data.batches import Batch
 
 # By label, always.
-_UNITS = {"coreset": "picks", "covariances": "steps", "whole processes": "runs"}
+_UNITS = {
+    "coreset": "picks",
+    "covariances": "steps",
+    "scaling": "points",
+    "whole processes": "runs",
+}
 _LOG_INTERVAL = 10.0  # seconds between the lines of a log
 
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import cell, settings, workloads
+from experiments import cell, measure_method, settings, workloads
 from imvad_jax.errors import UserError
 from imvad_jax.reporting import benchmarks
 from imvad_jax.training.parallel import Parallel
@@ -24,7 +24,7 @@ def record():
     config = settings.resolve("raw_color", "smoke", overrides)
     plan = cell.Plan("raw_color", "smoke", overrides, config, 0, "random", "benchmark ...")
     images = workloads.random_images(10, config.input_size, 0)
-    return workloads.benchmark(
+    return measure_method.benchmark(
         plan, images, Parallel(jax.devices()[:2]), FEW,
         {"another": lambda subject: {"seen": sorted(subject.variables["memory"])}, "none": refuse},
         lambda _: None,

@@ -1,0 +1,112 @@
+"""The benchmark of one method: what is measured, in which order, and its record."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+
+from experiments import cell, memory, profiling, workloads
+from experiments.measure import OtherLoad, peak_memory
+from experiments.record import environment
+from imvad_jax import methods
+from imvad_jax.data.batches import Images
+from imvad_jax.errors import UserError
+from imvad_jax.methods.base import TrainedConfig
+from imvad_jax.reporting.benchmarks import BUSY
+from imvad_jax.training.fit import init_variables
+from imvad_jax.training.job import silent_progress
+from imvad_jax.training.parallel import Parallel
+
+
+def benchmark(
+    plan: cell.Plan,
+    images: Images,
+    parallel: Parallel,
+    options: workloads.Options,
+    comparisons: dict[str, Callable[[workloads.Subject], dict]] | None = None,
+    say=print,
+    progress=silent_progress,
+) -> dict:
+    """Measures the method of a plan; returns its record. Trained methods are fitted for one epoch
+    unless `plan.overrides` names `epochs`.
+
+    `comparisons`: what else measures the same work, by name.
+
+    Raises:
+      UserError: bad input, or more memory is needed than there is.
+    """
+    others = OtherLoad()
+    if isinstance(plan.config, TrainedConfig) and "epochs" not in plan.overrides:
+        plan.config = dataclasses.replace(plan.config, epochs=1)
+    backbone, weights, notes = cell.load_backbone(plan, None)
+    notes = [note for note in notes if "RANDOM" not in note]  # times do not depend on them
+    pictures, sources = cell.load_pictures(plan.config)
+    detector, config = plan.detector, plan.config
+    say(_check_memory(detector, images, parallel, pictures))
+    subject = workloads.Subject(
+        detector, init_variables(detector, backbone, plan.seed) | pictures, images, parallel,
+        plan.seed, options,
+    )  # fmt: skip
+    record = {
+        "method": plan.method,
+        "title": methods.get(plan.method).title,
+        "preset": plan.preset,
+        "overrides": plan.overrides,
+        "config": dataclasses.asdict(config),
+        "seed": plan.seed,
+        "weights": weights,
+        "notes": [*notes, *sources, *config.notes],
+        **environment(parallel),
+        "platform": parallel.local[0].platform,
+        "command": plan.command,
+        "images": len(images),
+        "product": workloads.product_rate(parallel, getattr(config, "dtype", "float32"), options),
+    }
+    traces = profiling.Traces(options.profile and options.profile / plan.method, say)
+    if "gradient" in detector.phases:
+        started = dataclasses.replace(subject, variables=workloads.before_training(subject))
+        say("measuring the training step ...")
+        record["training"] = workloads.training(started)
+        if options.kept_features:
+            say("measuring the training step with kept and with recomputed features ...")
+            record["kept_features"] = workloads.kept_features(started)
+        traces.add("training", profiling.training_call, started)
+        del started
+    traces.add("fit", profiling.fit_call, subject)
+    say("measuring the fit ...")
+    record["fit"], subject.variables = workloads.fit_times(subject, progress)
+    say("measuring the scoring ...")
+    record["scoring"] = [
+        workloads.scoring(subject, size) for size in dict.fromkeys((1, subject.batch_size))
+    ]
+    record["end_to_end"] = workloads.end_to_end(subject)
+    record["memory"] = peak_memory(parallel.local)
+    traces.add("scoring", profiling.scoring_call, subject)
+    record["profile"] = traces.found
+    record["compare"] = {}
+    for name, compare in (comparisons or {}).items():
+        say(f"comparing, in turn: {name} ...")
+        try:
+            record["compare"][name] = compare(subject)
+        except UserError as error:  # what was measured before stays
+            say(f"note: {error}")
+            record["compare"][name] = {"error": str(error), "parts": {}}
+    share = others.share()
+    record["others_share"] = share
+    if share is not None and share > BUSY:
+        say(f"note: other processes used {share:.0%} of the machine meanwhile; these figures are "
+            "not for publication")  # fmt: skip
+    return record
+
+
+def _check_memory(detector, images: Images, parallel: Parallel, pictures: dict) -> str:
+    size = detector.config.input_size
+    parts = {
+        "program": memory.PROGRAM_BYTES,
+        "decoded images": len(images) * size**2 * 3,
+        "anomaly maps": len(images) * size**2 * 4,
+        "pictures": sum(x.nbytes for x in jax.tree.leaves(pictures)) * (1 + parallel.count),
+        "kept features": memory.kept_features_bytes(detector, len(images)),
+        **detector.memory_estimate(len(images), parallel.count),
+    }
+    return memory.check(parts, memory.available_bytes(parallel.local[0]))

@@ -1,0 +1,60 @@
+"""The largest operations: of made-up events, and of a real trace."""
+
+import jax
+import pytest
+
+from experiments import profiling, workloads
+from experiments.profiling import Event
+from imvad_jax.training.parallel import Parallel
+from tests.training import toy
+
+
+def test_an_operation_is_counted_without_what_runs_within_it():
+    second = 10**9
+    thread = [
+        Event(0, 10 * second, "while.1", "step", "1"),
+        Event(0, 4 * second, "dot.2", "step", "1"),
+        Event(1 * second, 2 * second, "add.3", "step", "1"),
+        Event(5 * second, 6 * second, "dot.2", "step", "1"),
+        Event(12 * second, 13 * second, "dot.2", "step", "2"),
+    ]
+    programs = [
+        ("step", {"while.1": "", "dot.2": "layer/dot", "add.3": "layer/add"}),
+        ("step", {"dot.2": "other/dot"}),  # may be the second; so may the first
+        ("init", {"while.1": "", "dot.2": "", "add.3": ""}),
+    ]
+    other = [Event(0, 3.5 * second, "add.3", "step", "1")]
+    found = profiling.own_times([thread, other], programs)
+    assert [tuple(operation) for operation in found] == [
+        ("add.3", "step", 2, 4.5, "layer/add"),
+        ("dot.2", "step", 2, 4.0, "layer/dot"),  # 4 - 1 and 1
+        ("dot.2", "step", 1, 1.0, ""),
+    ]
+
+
+def test_a_trace_of_training_steps_names_its_operations(tmp_path):
+    detector, variables = toy.make(batch_size=2)
+    subject = workloads.Subject(
+        detector, variables, workloads.random_images(2, 64, 0), Parallel(jax.devices()[:1]), 0,
+        workloads.Options(),
+    )  # fmt: skip
+    said = []
+    traces = profiling.Traces(tmp_path, said.append)
+    traces.add("training", profiling.training_call, subject)
+    found = traces.found["training"]
+    operations = found["operations"]
+    assert 0 < len(operations) <= profiling.LARGEST
+    assert operations[0]["seconds"] == max(o["seconds"] for o in operations) > 0
+    assert sum(o["share"] for o in operations) == pytest.approx(
+        sum(o["seconds"] for o in operations) / found["seconds"]
+    )
+    assert max(o["count"] for o in operations) >= profiling.BATCHES
+    assert list((tmp_path / "training").rglob("*.trace.json.gz"))
+    assert any("Toy" in o["source"] or "conv" in o["source"] for o in operations), operations
+    assert operations[0]["name"] in said[-1] and str(tmp_path / "training") in said[-1]
+
+
+def test_nothing_is_traced_without_a_directory():
+    traces = profiling.Traces(None)
+    traces.add("fit", profiling.fit_call, None)
+    assert traces.found == {}
