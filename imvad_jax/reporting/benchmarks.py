@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from imvad_jax.errors import UserError
-from imvad_jax.reporting import scaling
+from imvad_jax.reporting import earlier, scaling
 from imvad_jax.reporting.columns import grid, label_of, number
 from imvad_jax.reporting.metric_names import METRICS, format_value
 from imvad_jax.reporting.plots import GOOD, INK, soften
@@ -284,6 +284,11 @@ def render_benchmarks(directory: str | Path) -> str:
         parts.append(f"- commit {commits}: `{found['command']}`\n")
         tables = format_tables(found["records"], True), scaling.format_tables(scales, True)
         parts += [table + "\n" for table in tables if table]
+        before = path.parent / earlier.DIRECTORY / path.name
+        if before.is_file():
+            parts.append(
+                earlier.render_earlier(before.parent, read_benchmark(before), found) + "\n"
+            )
         if path.with_suffix(".png").is_file():
             parts.append(f"![{path.stem}]({path.parent.name}/{path.stem}.png)\n")
     if not paths:

@@ -152,3 +152,25 @@ def test_other_files_and_busy_machines_are_refused(tmp_path, text, message):
     with pytest.raises(UserError, match=message) as error:
         benchmarks.render_benchmarks(tmp_path)
     assert "a.json" in str(error.value)
+
+
+def test_an_earlier_file_of_the_same_name_stands_beside(tmp_path):
+    def part(median):
+        return {"ours_s": seconds(median), "theirs_s": seconds(40.0), "ratio": 4.0,
+                "difference": None}  # fmt: skip
+
+    def stored(commit, fit, **parts):
+        parts = {"fit, warm": part(fit), **parts}
+        record = made_up(commit=commit, compare={"anomalib": {"parts": parts}})
+        return json.dumps({"command": "c", "records": [record, {"method": "padim", "error": "e"}]})
+
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "a.json").write_text(stored("new", 5.0, score=part(1.0)))
+    assert "Before" not in benchmarks.render_benchmarks(tmp_path)
+    (tmp_path / "earlier/a.json").write_text(stored("old", 10.0))
+    (tmp_path / "earlier/stpm.md").write_text("It got faster.\n")
+    text = benchmarks.render_benchmarks(tmp_path)
+    assert "Commit old against new. It got faster." in text
+    row = cells(text, "before / now")
+    assert list(row.values()) == ["stpm", "fit, warm", "10.0", "5.00", "2.00"]
+    assert "| stpm   | score" not in text
