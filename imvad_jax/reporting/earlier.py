@@ -1,4 +1,4 @@
-"""What changes of the code were worth: seconds of an earlier commit beside those of a stored file."""
+"""What changes of the code were worth: seconds of an earlier commit beside those of a file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,12 +32,11 @@ def render_earlier(directory: Path, before: Mapping, now: Mapping) -> str:
 
 def _ours(record: Mapping) -> dict[str, float]:
     """Our medians in s, by work."""
-    found = {
+    return {
         part.get("work", work): part["ours_s"]["median"]
         for compared in record.get("compare", {}).values()
         for work, part in compared.get("parts", {}).items()
     }
-    return {**found, "scoring, a batch": record["scoring"][-1]["step_s"]["median"]}
 
 
 def _rows(method: str, before: Mapping, now: Mapping) -> list[list[str]]:
