@@ -31,7 +31,7 @@ class MapNorm(nn.Module):
 
     The same as flax's with all axes but the batch, `use_fast_variance=False`, and its parameters;
     but the means are taken one axis after the other. A single sum of hundreds of thousands of
-    float32 is exact in no runtime but JAX's: each runtime adds in an order of its own.
+    float32 is inaccurate in runtimes other than JAX's: each adds in an order of its own.
     """
 
     epsilon: float = 1e-5
