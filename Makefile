@@ -23,7 +23,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(RUN) -m ruff check .
-	$(RUN) -m pytest -m 'not real and not slow' --durations=20
+	$(RUN) -m pytest -m 'not real and not slow and not formats' --durations=20
 
 test-real: $(VENV)/.installed
 	$(RUN) -m pytest -m 'real or slow' --durations=20

@@ -40,7 +40,7 @@ def function_of(method: str) -> whole.Whole:
     return whole.Whole(model, arrays, None, record)
 
 
-@pytest.mark.slow
+@pytest.mark.formats
 @pytest.mark.parametrize("kind", NEEDS)
 @pytest.mark.parametrize("method", methods.METHODS)
 def test_other_runtimes_compute_the_same_or_are_refused(method, kind, tmp_path):
