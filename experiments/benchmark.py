@@ -190,6 +190,15 @@ def check_anomalib() -> None:
     compare_anomalib.find_anomalib(_ANOMALIB_PYTHON.value)
 
 
+def check_profile() -> None:
+    """Raises UserError where --profile names no directory that can be written to."""
+    try:
+        if _PROFILE.value:
+            Path(_PROFILE.value).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--profile={_PROFILE.value}: {error.strerror}") from None
+
+
 def compare_with_torch(subject: workloads.Subject) -> dict:
     """As `compare_torch.compare`; PyTorch is imported only now, after the peak memory is read."""
     from experiments import compare_torch
@@ -250,6 +259,8 @@ def scale(configs: dict[str, tuple[methods.DetectorConfig, dict[str, str]]]) -> 
     for name in ("data_dir", "compare", "kept_features", "profile"):
         if flags.FLAGS[name].value:
             raise UserError(f"--{name}: has no meaning with --scaling; leave one of them out")
+    if flags.FLAGS.num_processes > 1:
+        raise UserError("--num_processes: the benchmark runs on one host")
     scales = [
         scaling.Scale(
             scaling.Request(
@@ -311,6 +322,7 @@ def main() -> int:
     if _SCALING.value:
         return scale(configs)
     comparisons()  # says now what is missing
+    check_profile()
     workdir, records = Path(_WORKDIR.value), []
     for number, name in enumerate(names, 1):
         if len(names) == 1:

@@ -62,7 +62,7 @@ def benchmark(
         "images": len(images),
         "product": workloads.product_rate(parallel, getattr(config, "dtype", "float32"), options),
     }
-    traces = profiling.Traces(options.profile and options.profile / plan.method, say)
+    unfitted = dataclasses.replace(subject)
     if "gradient" in detector.phases:
         started = dataclasses.replace(subject, variables=workloads.before_training(subject))
         say("measuring the training step ...")
@@ -70,9 +70,7 @@ def benchmark(
         if options.kept_features:
             say("measuring the training step with kept and with recomputed features ...")
             record["kept_features"] = workloads.kept_features(started)
-        traces.add("training", profiling.training_call, started)
         del started
-    traces.add("fit", profiling.fit_call, subject)
     say("measuring the fit ...")
     record["fit"], subject.variables = workloads.fit_times(subject, progress)
     say("measuring the scoring ...")
@@ -81,8 +79,9 @@ def benchmark(
     ]
     record["end_to_end"] = workloads.end_to_end(subject)
     record["memory"] = peak_memory(parallel.local)
-    traces.add("scoring", profiling.scoring_call, subject)
-    record["profile"] = traces.found
+    if options.profile:
+        directory = options.profile / plan.method
+        record["profile"] = profiling.profile(unfitted, subject, directory, say)
     record["compare"] = {}
     for name, compare in (comparisons or {}).items():
         say(f"comparing, in turn: {name} ...")

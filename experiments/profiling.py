@@ -4,9 +4,10 @@ A trace is a folder that `xprof --logdir=DIR` shows; its `*.trace.json.gz` opens
 ui.perfetto.dev.
 """
 
+import dataclasses
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,7 +73,8 @@ def own_times(
 ) -> list[Operation]:
     """The time of each operation without that of those within it, the longest first.
 
-    Control flow is left out: it only waits for what it runs. `programs` are those of `sources`.
+    Control flow is left out: it only waits for what it runs. What joins devices counts with their
+    waiting for each other. `programs` are those of `sources`.
     """
     seconds, counts = defaultdict(float), defaultdict(int)
     for events in lines:
@@ -158,36 +160,28 @@ def format_trace(name: str, found: dict) -> str:
     return heading + found["directory"] + "\n" + grid(head, rows, markdown=False, left=3)
 
 
-def training_call(subject: Subject) -> Callable[[], object]:
-    """Some training steps."""
-    _, steps = workloads.training_call(subject, subject.detector.config.cache_features)
-    return lambda: steps(BATCHES)
+def calls(unfitted: Subject, fitted: Subject) -> Iterator[tuple[str, Callable[[], object]]]:
+    """What is traced: some training steps where there are any, the whole fit, some scored batches
+    from images to maps in host memory."""
+    detector, parallel = fitted.detector, fitted.parallel
+    if "gradient" in detector.phases:
+        started = dataclasses.replace(unfitted, variables=workloads.before_training(unfitted))
+        _, steps = workloads.training_call(started, detector.config.cache_features)
+        yield "training", lambda: steps(BATCHES)
+    start, images = unfitted.variables, unfitted.images
+    yield "fit", lambda: fit(detector, start, images, parallel, unfitted.seed)
+    size = fitted.batch_size
+    some = images.take(range(min(BATCHES * size, len(images))))
+    yield "scoring", lambda: score(detector, fitted.variables, some, parallel, size)
 
 
-def fit_call(subject: Subject) -> Callable[[], object]:
-    """The whole fit of a subject that is not fitted."""
-    detector, start = subject.detector, subject.variables
-    return lambda: fit(detector, start, subject.images, subject.parallel, subject.seed)
-
-
-def scoring_call(subject: Subject) -> Callable[[], object]:
-    """Some batches, from images to maps in host memory."""
-    detector, fitted, size = subject.detector, subject.variables, subject.batch_size
-    images = subject.images.take(range(min(BATCHES * size, len(subject.images))))
-    return lambda: score(detector, fitted, images, subject.parallel, size)
-
-
-class Traces:
-    """What is traced below a directory, and what was found; nothing where there is none."""
-
-    def __init__(self, directory: Path | None, say: Callable[[str], object] = print):
-        self.directory, self.say = directory, say
-        self.found: dict[str, dict] = {}
-
-    def add(self, name: str, make: Callable[[Subject], Callable], subject: Subject) -> None:
-        """Traces the call that `make` gives and says which operations took longest."""
-        if self.directory is None:
-            return
-        self.say(f"tracing the {name} ...")
-        self.found[name] = trace(make(subject), self.directory / name)
-        self.say(format_trace(name, self.found[name]))
+def profile(
+    unfitted: Subject, fitted: Subject, directory: Path, say: Callable[[str], object] = print
+) -> dict[str, dict]:
+    """Traces below `directory` what `calls` names and says which operations took longest."""
+    found = {}
+    for name, call in calls(unfitted, fitted):
+        say(f"tracing the {name} ...")
+        found[name] = trace(call, directory / name)
+        say(format_trace(name, found[name]))
+    return found

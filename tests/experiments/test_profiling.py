@@ -32,29 +32,24 @@ def test_an_operation_is_counted_without_what_runs_within_it():
     ]
 
 
-def test_a_trace_of_training_steps_names_its_operations(tmp_path):
-    detector, variables = toy.make(batch_size=2)
+def test_traces_name_the_operations_of_training_fit_and_scoring(tmp_path):
+    detector, variables = toy.make(batch_size=2, epochs=1)
     subject = workloads.Subject(
         detector, variables, workloads.random_images(2, 64, 0), Parallel(jax.devices()[:1]), 0,
         workloads.Options(),
     )  # fmt: skip
     said = []
-    traces = profiling.Traces(tmp_path, said.append)
-    traces.add("training", profiling.training_call, subject)
-    found = traces.found["training"]
-    operations = found["operations"]
-    assert 0 < len(operations) <= profiling.LARGEST
-    assert operations[0]["seconds"] == max(o["seconds"] for o in operations) > 0
-    assert sum(o["share"] for o in operations) == pytest.approx(
-        sum(o["seconds"] for o in operations) / found["seconds"]
-    )
-    assert max(o["count"] for o in operations) >= profiling.BATCHES
-    assert list((tmp_path / "training").rglob("*.trace.json.gz"))
-    assert any("Toy" in o["source"] or "conv" in o["source"] for o in operations), operations
-    assert operations[0]["name"] in said[-1] and str(tmp_path / "training") in said[-1]
-
-
-def test_nothing_is_traced_without_a_directory():
-    traces = profiling.Traces(None)
-    traces.add("fit", profiling.fit_call, None)
-    assert traces.found == {}
+    found = profiling.profile(subject, subject, tmp_path, said.append)
+    assert list(found) == ["training", "fit", "scoring"]
+    for name, traced in found.items():
+        operations = traced["operations"]
+        assert 0 < len(operations) <= profiling.LARGEST
+        assert operations[0]["seconds"] == max(o["seconds"] for o in operations) > 0
+        assert sum(o["share"] for o in operations) == pytest.approx(
+            sum(o["seconds"] for o in operations) / traced["seconds"]
+        )
+        assert list((tmp_path / name).rglob("*.trace.json.gz"))
+    training = found["training"]["operations"]
+    assert max(o["count"] for o in training) >= profiling.BATCHES
+    assert any("onv" in o["source"] for o in training), training
+    assert training[0]["name"] in said[1] and str(tmp_path / "training") in said[1]
