@@ -115,6 +115,7 @@ def test_one_and_eight_devices_agree(method):
     np.testing.assert_allclose(a.maps, b.maps, rtol=1e-3, atol=1e-4 * np.abs(a.maps).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", TRAINED)
 def test_the_mean_loss_over_devices_is_that_of_the_batch(method):
     detector, variables, _ = fitted_once(method)
