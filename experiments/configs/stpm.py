@@ -22,7 +22,7 @@ def presets() -> dict[str, STPMConfig]:
         "demo": STPMConfig(
             backbone="efficientnet_lite0",
             image_size=128,
-            epochs=40,
+            epochs=30,
             batch_size=16,
             cache_features=True,
         ),
