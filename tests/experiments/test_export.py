@@ -183,8 +183,8 @@ def test_images_of_a_folder_are_taken_evenly_or_else_noise(raw_color, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", methods.METHODS)
-def test_every_method_can_be_exported(method, tmp_path):
+@pytest.mark.parametrize("method", [m for m in methods.METHODS if m not in FILES])
+def test_every_other_method_can_be_exported(method, tmp_path):
     function = whole.restore(save_run(method, tmp_path / "run", calibrated=True))
     batch = images(3, 1).images
     exporter.export(function, "stablehlo", tmp_path / "d", exporter.DEFAULT_PLATFORMS, 0, batch)
