@@ -97,7 +97,7 @@ def empty_gathered(positions: int, dim: int, capacity: int) -> Gathered:
     slots = min(capacity, GATHERED)
     return Gathered(
         empty_moments(positions, dim),
-        jnp.zeros((positions, slots, dim)),
+        jnp.zeros((positions, slots, dim), jnp.float32),
         jnp.zeros(slots, bool),
         jnp.zeros((), jnp.int32),
     )
@@ -106,15 +106,16 @@ def empty_gathered(positions: int, dim: int, capacity: int) -> Gathered:
 def gather(gathered: Gathered, features: Array, valid: Array) -> Gathered:
     """Adds a batch `[B, P, D]` as `update_moments` does (in place when donated)."""
     slots, count = len(gathered.valid), len(valid)
+    features = features.astype(gathered.rows.dtype)  # half precision would not even count right
     if count > slots:
         return gathered._replace(moments=update_moments(gathered.moments, features, valid))
     full = gathered.filled + count > slots
     # A loop of one round or none works in place; `lax.cond` would copy the moments.
     gathered = lax.fori_loop(0, full.astype(jnp.int32), lambda _, g: emptied(g), gathered)
-    start, new = gathered.filled, features.astype(gathered.rows.dtype)
+    start = gathered.filled
     return Gathered(
         gathered.moments,
-        lax.dynamic_update_slice(gathered.rows, new.transpose(1, 0, 2), (0, start, 0)),
+        lax.dynamic_update_slice(gathered.rows, features.transpose(1, 0, 2), (0, start, 0)),
         lax.dynamic_update_slice(gathered.valid, valid, (start,)),
         start + count,
     )
@@ -203,6 +204,6 @@ def shrunk_gaussian(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def mahalanobis(features: Array, mean: Array, whitening: Array) -> Array:
     """Mahalanobis distances `[B, P]` of features `[B, P, D]` (mean `[P, D]`, `[P, D, D]`)."""
     centred = (features - mean).transpose(1, 0, 2)
-    # Both factors lie in memory as the product reads them; the other way it takes thrice the time.
+    # Both factors lie in memory as the product reads them; the other way round it is far slower.
     white = jnp.einsum("pbd,pde->pbe", centred, whitening, precision=HIGHEST)
     return jnp.sqrt(jnp.sum(white * white, 2)).T

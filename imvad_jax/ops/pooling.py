@@ -1,4 +1,4 @@
-"""Maximum pooling by reshaping: the gradient of XLA's own takes four times as long on the CPU."""
+"""Maximum pooling by reshaping: the gradient of XLA's own is slow on the CPU."""
 
 import jax.numpy as jnp
 from jax import Array

@@ -65,6 +65,20 @@ def test_gathered_samples_give_the_same_moments(batch, images):
     np.testing.assert_allclose(found.scatter, expected.scatter, rtol=1e-4, atol=1e-2)
 
 
+def test_half_precision_counts_every_sample():
+    # bfloat16 holds no 257: a batch larger than what is gathered, and many that are smaller.
+    features = jnp.asarray(samples(300, positions=2, offset=0.0), jnp.bfloat16)
+    whole = stream(np.asarray(features, np.float32), 300)
+    for batch in (300, 30):
+        gathered = gaussian.empty_gathered(2, 5, 300)
+        for start in range(0, 300, batch):
+            part = features[start : start + batch]
+            gathered = gaussian.gather(gathered, part, np.ones(len(part), bool))
+        found = gaussian.emptied(gathered).moments
+        assert found.mean.dtype == jnp.float32 and float(found.count) == 300
+        np.testing.assert_allclose(found.scatter, whole.scatter, rtol=1e-3, atol=1e-2)
+
+
 def test_distance_equals_scipy_also_for_more_positions_than_a_block():
     features = samples(n=40, positions=gaussian.BLOCK + 3, dim=4, offset=0.0)
     moments = stream(features, 20)
