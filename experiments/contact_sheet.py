@@ -39,6 +39,7 @@ AUGMENTATIONS: dict[str, Callable[[Array, Array], dict[str, Array]]] = {
     "cutpaste": functools.partial(_pasted, cutpaste),
     "scar": functools.partial(_pasted, scar),
     "draem": anomaly.show,
+    "draem_own": functools.partial(anomaly.show, own=1.0),
 }
 
 _AUGMENTATION = flags.DEFINE_string(

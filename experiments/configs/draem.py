@@ -11,7 +11,9 @@ its code, which repairs towards the image with the anomaly and divides the input
 training (once while scoring).
 
 `cpu` has an eighth of the reconstructive width, a quarter of the discriminative, and half the
-pixels. It trains on a twelfth of the official number of images.
+pixels. It trains on a twelfth of the official number of images. Half of its anomalies are parts of
+the image itself in the wrong place, which the paper has not: on bottle they find breaks that drawn
+textures alone miss (after 20 epochs, pixel AP .673 instead of .541, PRO .795 instead of .696).
 
 `demo` shows that the program runs: it is too small and too short a training for its image scores to
 be trusted.
@@ -31,6 +33,7 @@ def presets() -> dict[str, DRAEMConfig]:
             learning_rate=1e-3,
             reconstructive_widths=(16, 32, 64, 128, 128),
             discriminative_widths=(16, 32, 64, 128, 128, 128),
+            own_textures=0.5,
             score_window=11,  # as large a part of the image as officially
         ),
         "demo": DRAEMConfig(

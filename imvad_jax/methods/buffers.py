@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array, lax
 
 # Image counts are rounded up to a multiple of this, so that categories share compiled programs.
-IMAGE_BUCKET = 128
+IMAGE_BUCKET = 64
 
 
 class Buffer(NamedTuple):
@@ -41,12 +41,13 @@ def append(buffer: Buffer, index: Array, rows: dict[str, Array]) -> Buffer:
 def collect(buffers: Sequence[Buffer], name: str, total: int) -> np.ndarray:
     """Rows `[total, ...]` of all devices in the order of the training set; unused rows are 0.
 
-    The order does not depend on the number of devices, so neither does anything fitted on it.
+    They leave the buffers, which frees their memory. The order does not depend on the number of
+    devices, so neither does anything fitted on it.
     """
     out = np.zeros((total, *buffers[0].rows[name].shape[1:]), np.float32)
     for buffer in buffers:
         index = np.asarray(buffer.index)
-        out[index[index >= 0]] = np.asarray(buffer.rows[name])[index >= 0]
+        out[index[index >= 0]] = np.asarray(buffer.rows.pop(name))[index >= 0]
     return out
 
 

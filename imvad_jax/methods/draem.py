@@ -37,11 +37,14 @@ class DRAEMConfig(base.TrainedConfig):
     reconstructive_widths: tuple[int, ...] = (128, 256, 512, 1024, 1024)
     discriminative_widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512)
     texture_dir: str = ""  # folder of pictures for the anomalies; empty: drawn by the program
+    own_textures: float = 0.0  # share of the anomalies whose texture is the image, rearranged
     score_window: int = 21  # the score is the largest mean of the map over so many pixels squared
 
     def __post_init__(self):
         if self.score_window < 1 or self.score_window % 2 == 0:
             raise UserError(f"--score_window={self.score_window}: must be odd and positive")
+        if not 0 <= self.own_textures <= 1:
+            raise UserError(f"--own_textures={self.own_textures}: must lie in [0, 1]")
         for name in ("reconstructive_widths", "discriminative_widths"):
             widths = getattr(self, name)
             if not widths or min(widths) < 1:
@@ -55,6 +58,12 @@ class DRAEMConfig(base.TrainedConfig):
     @property
     def picture_dirs(self):
         return {"textures": self.texture_dir}
+
+    @property
+    def notes(self):
+        if not self.own_textures:
+            return ()
+        return (f"anomaly textures: {self.own_textures:.0%} are the image itself, rearranged",)
 
 
 def focal_loss(logits: Array, anomalous: Array) -> Array:
@@ -91,7 +100,8 @@ class DRAEM(base.Detector):
         pictures = None
         if self.has_variable("textures", "images"):
             pictures = self.get_variable("textures", "images")
-        drawn = anomaly.synthesize(self.image_keys(inputs.shape[0]), inputs, pictures)
+        keys = self.image_keys(inputs.shape[0])
+        drawn = anomaly.synthesize(keys, inputs, pictures, self.config.own_textures)
         repaired, logits = self.networks(drawn.augmented, train=True)
         figures = {
             "mse": jnp.mean((repaired - drawn.original) ** 2),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from imvad_jax.ops import affine
+from imvad_jax.ops import affine, photometric
 from imvad_jax.ops.perlin import perlin_mask
 from imvad_jax.ops.textures import draw_textures
 
@@ -19,6 +19,7 @@ ROTATED = 0.3  # probability that the image itself is turned
 LARGEST_ANGLE = np.pi / 2
 ANOMALOUS = 0.5  # probability that an image gets an anomaly
 LARGEST_BETA = 0.8  # of the image's share in its anomaly
+REBRIGHTENED = 0.2  # range of the factor on an image that becomes its own texture, half its offset
 
 
 class SyntheticAnomaly(NamedTuple):
@@ -44,13 +45,33 @@ def turn_some(numbers: Array, image: Array) -> Array:
     return jnp.where(numbers[0] < ROTATED, affine.rotate(image, angle), image)
 
 
+def rearrange(key: Array, image: Array) -> Array:
+    """A texture out of a square image `[S, S, 3]`: mirrored, shifted around, a little brighter.
+
+    Such a texture has the colours of good parts in the wrong place, as breaks and misprints have
+    (the structural anomalies of Yang, Wu, Feng, "MemSeg", 2022, arXiv 2205.00908, section 3.2).
+    """
+    size = image.shape[0]
+    uniform = jax.random.uniform(key, (7,))
+    for coin, mirrored in enumerate((jnp.flipud, jnp.fliplr, lambda x: x.swapaxes(0, 1))):
+        image = jnp.where(uniform[coin] < 0.5, mirrored(image), image)
+    image = jnp.roll(image, jnp.floor(size * uniform[3:5]).astype(jnp.int32), (0, 1))
+    factor, offset = REBRIGHTENED * (2 * uniform[5:] - 1)
+    return photometric.multiply_add(image, 1 + factor, offset / 2)
+
+
 def synthesize(
-    keys: Array, images: Array, pictures: Array | None = None, anomalous: float = ANOMALOUS
+    keys: Array,
+    images: Array,
+    pictures: Array | None = None,
+    own: float = 0.0,
+    anomalous: float = ANOMALOUS,
 ) -> SyntheticAnomaly:
     """Draws an anomaly for each image of `[B, S, S, 3]` with probability `anomalous`.
 
     All that happens to an image comes from its key. Textures are parts of `pictures` (uint8
-    `[T, S, S, 3]`) or drawn, each changed by three photometric operations.
+    `[T, S, S, 3]`) or drawn, each changed by three photometric operations; with probability `own`,
+    the image itself `rearrange`d.
     """
     size = images.shape[1]
     keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
@@ -59,6 +80,10 @@ def synthesize(
     def one(keys, image, texture):
         numbers = jax.random.uniform(keys[1], (4,))
         image = turn_some(numbers[:2], image)
+        if own:
+            coin, for_texture = jax.random.split(jax.random.fold_in(keys[1], 1))
+            rearranged = rearrange(for_texture, image)
+            texture = jnp.where(jax.random.uniform(coin) < own, rearranged, texture)
         mask = perlin_mask(keys[2], size) & (numbers[2] < anomalous)
         augmented = blend(image, texture, mask, LARGEST_BETA * numbers[3])
         return SyntheticAnomaly(image, augmented, mask, texture)
@@ -66,8 +91,10 @@ def synthesize(
     return jax.vmap(one)(keys, images, textures)
 
 
-def show(key: Array, image: Array, pictures: Array | None = None) -> dict[str, Array]:
+def show(
+    key: Array, image: Array, pictures: Array | None = None, own: float = 0.0
+) -> dict[str, Array]:
     """The steps of one anomaly on `[S, S, 3]`, as pictures `[S, S, 3]` by name."""
-    found = synthesize(key[None], image[None], pictures, anomalous=1.0)
+    found = synthesize(key[None], image[None], pictures, own, anomalous=1.0)
     mask = jnp.repeat(found.mask[..., None], 3, -1).astype(image.dtype)
     return {name: value[0] for name, value in found._replace(mask=mask)._asdict().items()}

@@ -155,6 +155,10 @@ def test_configurations():
     assert (official.schedule, official.decay_factor) == ("step", 0.2)
     assert official.decay_at == (0.8, 0.9)
     assert (official.weight_decay, official.score_window) == (0, 21)
+    assert official.own_textures == 0 and not official.notes
+    assert presets()["cpu"].notes == (
+        "anomaly textures: 50% are the image itself, rearranged",
+    )
     benchmark = presets()["benchmark"]
     assert (benchmark.epochs, benchmark.batch_size, benchmark.weight_decay) == (50, 16, 3e-5)
 
@@ -163,6 +167,7 @@ def test_configurations():
     "field, value, message",
     [
         ("score_window", 20, "--score_window=20"),
+        ("own_textures", 1.5, "--own_textures=1.5"),
         ("reconstructive_widths", (), "--reconstructive_widths"),
         ("discriminative_widths", (8, 0), "--discriminative_widths"),
         ("image_size", 72, "--image_size: 72 pixels are not divisible by 16"),

@@ -82,6 +82,27 @@ def test_given_pictures_are_the_textures():
     assert one_color.mean() > 0.7  # all but the turned ones of which one was brightened before
 
 
+def test_own_textures_are_the_image_rearranged(many):
+    images, drawn = many
+    found = jax.jit(anomaly.synthesize, static_argnames="own")(keys(20), images[:20], own=1.0)
+    np.testing.assert_array_equal(found.mask, drawn.mask[:20])
+    for original, texture in zip(np.asarray(found.original), np.asarray(found.texture)):
+        # The same values in other places, up to one factor and one offset.
+        before, after = np.sort(original, axis=None), np.sort(texture, axis=None)
+        inside = (after > 0) & (after < 1)
+        factor, offset = np.polyfit(before[inside], after[inside], 1)
+        np.testing.assert_allclose(after[inside], factor * before[inside] + offset, atol=1e-4)
+        assert 0.8 <= factor <= 1.2 and abs(offset) <= 0.1 + 1e-4
+        assert np.abs(texture - original).mean() > 0.1
+
+
+def test_own_textures_come_as_often_as_asked(many):
+    images, drawn = many
+    found = jax.jit(anomaly.synthesize, static_argnames="own")(keys(COUNT), images, own=0.3)
+    own = np.abs(np.asarray(found.texture) - drawn.texture).max((1, 2, 3)) > 1e-3
+    assert abs(own.mean() - 0.3) < 4 * np.sqrt(0.21 / COUNT)
+
+
 def test_show_gives_pictures_with_an_anomaly():
     show = jax.jit(anomaly.show)
     shown = [show(key, pictures_of(1)[0]) for key in keys(3)]
