@@ -19,6 +19,7 @@ ROTATED = 0.3  # probability that the image itself is turned
 LARGEST_ANGLE = np.pi / 2
 ANOMALOUS = 0.5  # probability that an image gets an anomaly
 LARGEST_BETA = 0.8  # of the image's share in its anomaly
+VISIBLE = 8 / 255  # change of a pixel's value; of own textures, less is not marked as an anomaly
 REBRIGHTENED = 0.2  # range of the factor on an image that becomes its own texture, half its offset
 
 
@@ -71,7 +72,8 @@ def synthesize(
 
     All that happens to an image comes from its key. Textures are parts of `pictures` (uint8
     `[T, S, S, 3]`) or drawn, each changed by three photometric operations; with probability `own`,
-    the image itself `rearrange`d.
+    the image itself `rearrange`d. Where `own` is positive, only visible changes are in the mask: of
+    a plain background laid over itself, nothing tells which part is anomalous.
     """
     size = images.shape[1]
     keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
@@ -86,6 +88,8 @@ def synthesize(
             texture = jnp.where(jax.random.uniform(coin) < own, rearranged, texture)
         mask = perlin_mask(keys[2], size) & (numbers[2] < anomalous)
         augmented = blend(image, texture, mask, LARGEST_BETA * numbers[3])
+        if own:
+            mask &= jnp.abs(augmented - image).max(-1) > VISIBLE
         return SyntheticAnomaly(image, augmented, mask, texture)
 
     return jax.vmap(one)(keys, images, textures)
