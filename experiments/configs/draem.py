@@ -12,8 +12,8 @@ training (once while scoring).
 
 `cpu` has an eighth of the reconstructive width, a quarter of the discriminative, and half the
 pixels. It trains on a twenty-third of the official number of images. Half of its anomalies are
-parts of the image itself in the wrong place, which the paper has not: they teach breaks, which
-drawn textures do not.
+parts of the image itself in the wrong place, which the paper has not (tried on bottle, one seed:
+BUILD_NOTES.md).
 
 `demo` shows that the program runs: it is too small and too short a training for its image scores to
 be trusted.

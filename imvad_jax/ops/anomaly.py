@@ -50,7 +50,7 @@ def rearrange(key: Array, image: Array) -> Array:
     """A texture out of a square image `[S, S, 3]`: mirrored, shifted around, a little brighter.
 
     Such a texture has the colours of good parts in the wrong place, as breaks and misprints have
-    (the structural anomalies of Yang, Wu, Feng, "MemSeg", 2022, arXiv 2205.00908, section 3.2).
+    (after the structural anomalies of Yang et al., "MemSeg", 2022, arXiv 2205.00908).
     """
     size = image.shape[0]
     uniform = jax.random.uniform(key, (7,))
