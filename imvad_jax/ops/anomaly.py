@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from imvad_jax.ops import affine, photometric
-from imvad_jax.ops.perlin import perlin_mask
+from imvad_jax.ops.perlin import LARGEST_EXPONENT, THRESHOLD, perlin_mask
 from imvad_jax.ops.textures import draw_textures
 
 ROTATED = 0.3  # probability that the image itself is turned
@@ -20,7 +20,10 @@ LARGEST_ANGLE = np.pi / 2
 ANOMALOUS = 0.5  # probability that an image gets an anomaly
 LARGEST_BETA = 0.8  # of the image's share in its anomaly
 VISIBLE = 8 / 255  # change of a pixel's value; of own textures, less is not marked as an anomaly
-REBRIGHTENED = 0.2  # range of the factor on an image that becomes its own texture, half its offset
+REBRIGHTENED = 0.5  # range of the factor on an image that becomes its own texture, half its offset
+# Own textures lie in few large shapes, as the breaks that they teach do: at most 2^2 cells an axis,
+# and about three times the area.
+OWN_EXPONENT, OWN_THRESHOLD = 2, 0.3
 
 
 class SyntheticAnomaly(NamedTuple):
@@ -47,7 +50,7 @@ def turn_some(numbers: Array, image: Array) -> Array:
 
 
 def rearrange(key: Array, image: Array) -> Array:
-    """A texture out of a square image `[S, S, 3]`: mirrored, shifted around, a little brighter.
+    """A texture out of a square image `[S, S, 3]`: mirrored, shifted around, brighter or darker.
 
     Such a texture has the colours of good parts in the wrong place, as breaks and misprints have
     (after the structural anomalies of Yang et al., "MemSeg", 2022, arXiv 2205.00908).
@@ -72,8 +75,8 @@ def synthesize(
 
     All that happens to an image comes from its key. Textures are parts of `pictures` (uint8
     `[T, S, S, 3]`) or drawn, each changed by three photometric operations; with probability `own`,
-    the image itself `rearrange`d. Where `own` is positive, only visible changes are in the mask: of
-    a plain background laid over itself, nothing tells which part is anomalous.
+    the image itself `rearrange`d, in a large shape. Where `own` is positive, only visible changes
+    are in the mask: of a plain background laid over itself, nothing tells which part is anomalous.
     """
     size = images.shape[1]
     keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
@@ -82,11 +85,15 @@ def synthesize(
     def one(keys, image, texture):
         numbers = jax.random.uniform(keys[1], (4,))
         image = turn_some(numbers[:2], image)
+        largest, threshold = LARGEST_EXPONENT, THRESHOLD
         if own:
             coin, for_texture = jax.random.split(jax.random.fold_in(keys[1], 1))
             rearranged = rearrange(for_texture, image)
-            texture = jnp.where(jax.random.uniform(coin) < own, rearranged, texture)
-        mask = perlin_mask(keys[2], size) & (numbers[2] < anomalous)
+            is_own = jax.random.uniform(coin) < own
+            texture = jnp.where(is_own, rearranged, texture)
+            largest = jnp.where(is_own, OWN_EXPONENT, largest)
+            threshold = jnp.where(is_own, OWN_THRESHOLD, threshold)
+        mask = perlin_mask(keys[2], size, largest, threshold) & (numbers[2] < anomalous)
         augmented = blend(image, texture, mask, LARGEST_BETA * numbers[3])
         if own:
             mask &= jnp.abs(augmented - image).max(-1) > VISIBLE

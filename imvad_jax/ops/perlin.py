@@ -65,20 +65,25 @@ def perlin(key: Array, size: int, resolution: Array) -> Array:
     return perlin_of(jax.random.uniform(key, LATTICE, maxval=2 * np.pi), size, resolution)
 
 
-def power_of_two(uniform: Array, largest: int) -> Array:
+def power_of_two(uniform: Array, largest: int | Array) -> Array:
     """2^i, i in {0 ... largest} equally likely where `uniform` is so in [0, 1); int32."""
     return 2 ** jnp.floor(uniform * (largest + 1)).astype(jnp.int32)
 
 
-def perlin_mask(key: Array, size: int) -> Array:
-    """The shape of an anomaly, bool `[size, size]`: rotated noise of drawn resolution above .5.
+def perlin_mask(
+    key: Array,
+    size: int,
+    largest: int | Array = LARGEST_EXPONENT,
+    threshold: float | Array = THRESHOLD,
+) -> Array:
+    """The shape of an anomaly, bool `[size, size]`: rotated noise of drawn resolution, thresholded.
 
-    Cells by axis are 2^i, i uniform in {0 ... 5}; rotated by a uniform angle within 90 degrees,
-    zeros around. May be empty.
+    Cells by axis are 2^i, i uniform in {0 ... `largest`}, at most 5; rotated by a uniform angle
+    within 90 degrees, zeros around. May be empty.
     """
     # One draw of all numbers: each call of the generator is compiled anew.
     uniform = jax.random.uniform(key, (3 + LATTICE[0] * LATTICE[1],))
-    resolution = power_of_two(uniform[:2], LARGEST_EXPONENT)
+    resolution = power_of_two(uniform[:2], largest)
     angle = LARGEST_ANGLE * (2 * uniform[2] - 1)
     noise = perlin_of(2 * np.pi * uniform[3:].reshape(LATTICE), size, resolution)
-    return affine.rotate(noise[..., None], angle)[..., 0] > THRESHOLD
+    return affine.rotate(noise[..., None], angle)[..., 0] > threshold
