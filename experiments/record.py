@@ -61,11 +61,19 @@ def small_result(result: dict) -> dict:
 
 
 def git_commit() -> str | None:
-    """The commit of this checkout, `-dirty` appended where files differ; None outside of one."""
-    root = Path(__file__).resolve().parent.parent
+    """The commit of this checkout, `-dirty` appended where the program differs; None outside one.
+
+    Results that are written anew into the checkout are no difference of the program.
+    """
+    git = ["git", "-C", str(Path(__file__).resolve().parent.parent)]
+    describe = [*git, "describe", "--always", "--exclude=*", "--abbrev=10"]
+    differing = [*git, "diff", "--name-only", "HEAD", "--", "imvad_jax", "experiments"]
     try:
-        arguments = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=10"]
-        return subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.strip()
+        commit, changes = (
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+            for command in (describe, differing)
+        )
+        return f"{commit}-dirty" if changes else commit
     except (OSError, subprocess.CalledProcessError):
         return None
 
