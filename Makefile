@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := demo
 
-.PHONY: install demo test test-real clean
+.PHONY: install demo test test-real test-long clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
@@ -23,10 +23,13 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(RUN) -m ruff check .
-	$(RUN) -m pytest -m 'not real and not slow and not formats' --durations=20
+	$(RUN) -m pytest -m 'not real and not slow and not long and not formats' --durations=20
 
 test-real: $(VENV)/.installed
 	$(RUN) -m pytest -m 'real or slow' --durations=20
+
+test-long: $(VENV)/.installed
+	$(RUN) -m pytest -s -m long --durations=20
 
 clean:
 	rm -rf $(VENV) $(DEMO)

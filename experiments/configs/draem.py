@@ -38,11 +38,11 @@ def presets() -> dict[str, DRAEMConfig]:
         ),
         "demo": DRAEMConfig(
             image_size=64,
-            epochs=120,
+            epochs=108,
             batch_size=4,
             learning_rate=3e-3,
             reconstructive_widths=(8, 16, 32, 64),
-            discriminative_widths=(8, 16, 32, 64),
+            discriminative_widths=(16, 32, 64, 64),
             score_window=5,
         ),
         "smoke": DRAEMConfig(

@@ -18,7 +18,8 @@ from imvad_jax.training.score import score
 # The drawn hexnut, or where its free turning is more than a test's few images and epochs teach,
 # another drawn part.
 CATEGORIES = {"csflow": "fabric", "draem": "fabric", "favae": "tablet"}
-WHOLE = ("fabric",)  # drawn with as many images as `make demo` draws, the others with fewer
+# Good images that are drawn where the few of the others are too few; 60 is what `make demo` draws.
+GOOD_IMAGES = {"csflow": 60, "draem": 200}
 
 
 def category_of(method: str) -> str:
@@ -26,9 +27,11 @@ def category_of(method: str) -> str:
     return CATEGORIES.get(method, "hexnut")
 
 
-def draw(root, category: str) -> str:
-    """Draws the category below `root`, a path that is made."""
-    sizes = {} if category in WHOLE else {"train": 40, "test_good": 12, "test_per_defect": 4}
+def draw(root, category: str, good_images: int | None) -> str:
+    """Draws the category below `root`, a path that is made; None for few good and bad images."""
+    sizes = {"train": 40, "test_good": 12, "test_per_defect": 4}
+    if good_images is not None:
+        sizes = {"train": good_images}
     write_demo_dataset(root, [category], progress=False, **sizes)
     return str(root)
 

@@ -5,18 +5,22 @@ import functools
 import pytest
 
 from imvad_jax import methods
-from tests.experiments.demo import category_of, draw, metrics
+from tests.experiments.demo import GOOD_IMAGES, category_of, draw, metrics
 
-TRAINED = {m for m, method in methods.METHODS.items() if "gradient" in method.detector.phases}
-# Its demo preset reaches the figure or misses it by the rounding of the compiler: BUILD_NOTES.md.
-OPEN = {"draem"}
+TRAINED = [m for m, method in methods.METHODS.items() if "gradient" in method.detector.phases]
+# Ten minutes of training: run by `make test-long`.
+LONG = {"draem"}
 
 
 @pytest.fixture(scope="module")
 def parts_for(tmp_path_factory):
     root = tmp_path_factory.mktemp("demo")
-    drawn = functools.cache(lambda category: draw(root / category, category))
-    return lambda method: drawn(category_of(method))
+
+    @functools.cache
+    def drawn(category, good_images):
+        return draw(root / f"{category}-{good_images}", category, good_images)
+
+    return lambda method: drawn(category_of(method), GOOD_IMAGES.get(method))
 
 
 @pytest.mark.slow
@@ -29,8 +33,10 @@ def test_pretrained_features_find_what_colours_do_not(parts_for, method):
     assert found["pixel_pro"] >= baseline["pixel_pro"] + 0.1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", sorted(TRAINED - OPEN))
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(m, marks=pytest.mark.long if m in LONG else pytest.mark.slow) for m in TRAINED],
+)
 def test_training_finds_what_the_untrained_detector_does_not(parts_for, method):
     parts = parts_for(method)
     found = metrics(parts, method, "demo", devices=2)
