@@ -61,7 +61,7 @@ def small_result(result: dict) -> dict:
 
 
 def git_commit() -> str | None:
-    """The commit of this checkout, `-dirty` appended where the program differs; None outside one.
+    """The commit of this checkout, with `-dirty` where the program differs; None outside of one.
 
     Results that are written anew into the checkout are no difference of the program.
     """
