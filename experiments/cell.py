@@ -17,6 +17,7 @@ from imvad_jax.backbones.weights import MissingTensorError, load_weights
 from imvad_jax.data.category import CategoryData, open_category
 from imvad_jax.data.decode import Geometry
 from imvad_jax.data.pictures import read_pictures
+from imvad_jax.data.reading import AS_IS, Reading
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation import image_metrics, pixel_metrics
@@ -60,6 +61,7 @@ class Plan:
     checkpoint: Path | None = None  # a run whose fitted detector is evaluated instead of fitting
     holdout: float = 0.0  # share of the good images that is not fitted on
     tiling: Tiling | None = None  # None: images are looked at whole
+    reading: Reading = AS_IS
 
     @property
     def detector(self) -> methods.Detector:
@@ -77,13 +79,20 @@ def open_data(
     say=print,
 ) -> CategoryData:
     """Decodes the images of a category, or takes them from the cache, and says what they are."""
-    geometry = Geometry(plan.config.image_size, plan.config.input_size)
+    geometry, reading = Geometry(plan.config.image_size, plan.config.input_size), plan.reading
+    if plan.checkpoint and reading.full_scale is None:  # as its detector saw them
+        stored = settings.read_record(plan.checkpoint) or {}
+        reading = dataclasses.replace(reading, full_scale=stored.get("full_scale"))
     with timings.stage("decode"):
         data = open_category(
             dataset, data_dir, category, geometry, decoded_dir, plan.seed,
             progress=track if hosts.is_first() else untracked,
             tiling=plan.tiling, keep_tiles="gradient" in plan.detector.phases,
+            reading=reading,
         )  # fmt: skip
+    say(f"{data.name}: {data.found.line}")
+    for note in data.found.notes:
+        say(f"note: {note}")
     data = data.hold_out(plan.holdout, plan.seed)
     apart = f", {len(data.held_out_names)} to find the threshold" if data.held_out else ""
     say(f"{len(data.train_names)} good images to fit on{apart}, {len(data.test_names)} to test "
@@ -265,9 +274,11 @@ def evaluate_cell(scores, data, run_dir, options, timings, record, say, calibrat
     with timings.stage("metrics"), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         metrics = compute_metrics(scores, data, options)
+        metrics |= count_regions(data, options)
         if calibration:
             metrics |= verdicts(scores.image, data.labels, calibration.image.threshold, say)
     found = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+    found += data.late_notes
     if options.full_resolution_metrics:
         found.append("Pixel metrics are computed at the original size of the masks.")
     if data.tiling:
@@ -278,13 +289,19 @@ def evaluate_cell(scores, data, run_dir, options, timings, record, say, calibrat
     if data.masks is not None:
         vanished = sum(bool(y) and not mask.any() for y, mask in zip(data.labels, data.masks))
         if vanished:
-            size = "the size of their maps" if data.tiling else f"{data.geometry.crop} px"
             found.append(
-                f"{vanished} defective images have an empty mask at {size}: they count for the "
-                "image metrics only"
+                f"{vanished} defective images have an empty mask at {size_in_words(data)}: they "
+                "count for the image metrics only"
+            )
+        if metrics.get("pixel_pro") is not None and metrics["regions_vanished"]:
+            found.append(
+                f"{metrics['regions_vanished']} of {metrics['regions']} defect regions vanish at "
+                f"{size_in_words(data)} (too small, or outside the crop), so no pixel metric "
+                "counts them; --full_resolution_metrics keeps them"
             )
     for note in found:
         say(f"note: {note}")
+    found = [*data.found.notes, *found]
     record = record | {"notes": list(dict.fromkeys(record["notes"] + found))}
     predictions = {
         "path": np.array(data.test_names),
@@ -313,6 +330,19 @@ def evaluate_cell(scores, data, run_dir, options, timings, record, say, calibrat
     if options.save_predictions:
         report.write_report(run_dir)
     return record | {"metrics": metrics, "timings": timings.as_dict()}
+
+
+def size_in_words(data: CategoryData) -> str:
+    """The size at which masks are compared with maps."""
+    return "the size of their maps" if data.tiling else f"{data.geometry.crop} px"
+
+
+def count_regions(data: CategoryData, options: Options) -> dict[str, int]:
+    """How many defect regions there are, and how many the pixel metrics cannot count."""
+    if data.masks is None:
+        return {}
+    vanished = 0 if options.full_resolution_metrics else data.found.vanished
+    return {"regions": data.found.regions, "regions_vanished": vanished}
 
 
 def compute_metrics(scores, data: CategoryData, options: Options) -> dict:

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from imvad_jax.data.category import CategoryData
-from imvad_jax.data.decode import read_masks
+from imvad_jax.data.masks import read_masks
 from imvad_jax.errors import UserError
 
 
@@ -26,7 +26,9 @@ def full_resolution(
     geometry, lowest = data.geometry, min(float(small.min()) for small in maps)
     large_maps, masks = [], []
     for small, sample in zip(maps, data.files.test):
-        mask = read_masks(sample.mask_paths, sample.path)
+        mask = read_masks(
+            sample.mask_paths, sample.path, data.found.mask_rule, data.found.reader.max_megapixels
+        )
         height, width = mask.shape
         start, stop = geometry.offset, geometry.offset + geometry.crop
         rows = [round(edge * height / geometry.size) for edge in (start, stop)]

@@ -3,19 +3,21 @@
     python -m experiments.predict --workdir=RUN --input=PARTS --output=DIR
 
 --input is a file, a folder or a pattern, and may be given several times. DIR then holds index.html,
-results.csv, results.json and heatmaps/. Exit status: 0, all files were scored; 3, some could not be
-read and were left out (all reports name them); 2, nothing could be done, or --on_bad_image=error
+results.csv, results.json and heatmaps/. Exit status: 0, all pictures were scored; 3, some could not
+be read and were left out (all reports name them); 2, nothing could be done, or --on_bad_image=error
 met such a file (what was scored before is written).
 """
 
 import sys
-import warnings
 from pathlib import Path
 
 from absl import flags
 
 from experiments import devices, predictor, program
+from imvad_jax.data.decode import Reader
 from imvad_jax.data.inputs import find_images
+from imvad_jax.data.listing import UNREADABLE, NotUsed, summarize
+from imvad_jax.data.reading import Reading, parse_full_scale
 from imvad_jax.errors import UserError, choose
 from imvad_jax.evaluation.calibration import check_quantile, read_calibration
 
@@ -53,7 +55,22 @@ _PAGE_IMAGES = flags.DEFINE_integer(
     "page_images", 500, "How many images the page shows, the worst; their pictures lie in it. "
     "All are counted there and listed in results.csv.", lower_bound=0,
 )  # fmt: skip
+_FULL_SCALE = flags.DEFINE_string(
+    "full_scale", "auto", "The value that is white in files deeper than 8 bits; auto: as in the "
+    "run.",
+)  # fmt: skip
+_MAX_MEGAPIXELS = flags.DEFINE_float(
+    "max_megapixels", Reading.max_megapixels, "Larger pictures are not scored."
+)
 flags.adopt_module_key_flags(devices)
+
+
+def find_reader(record: dict) -> Reader:
+    """How files are read: as those that the detector was fitted on, if no flag says otherwise."""
+    given = Reading(parse_full_scale(_FULL_SCALE.value), _MAX_MEGAPIXELS.value)
+    if given.full_scale is None:
+        return Reader.of_record(record, given.max_megapixels)
+    return Reader(given.full_scale, True, given.max_megapixels)
 
 
 def main() -> int:
@@ -82,11 +99,11 @@ def main() -> int:
             f"--workdir={run_dir}: this run has no threshold; name good images that it was not "
             "fitted on by --good, or fit anew with --holdout=0.2"
         )
-    paths = find_images(_INPUT.value, leave_out=output / "heatmaps")
-    good = find_images(_GOOD.value, flag="--good") if _GOOD.value else []
-    # Pillow speaks of damaged metadata by warnings that name no file.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    fitted = predictor.Fitted(run_dir, record, devices.start_jax())
+    written = [str(output / name) for name in ("index.html", "results.csv", "results.json")]
+    listing = find_images(_INPUT.value, output / "heatmaps", written=written)
+    good = find_images(_GOOD.value, flag="--good").images if _GOOD.value else []
+    reader = find_reader(record)
+    fitted = predictor.Fitted(run_dir, record, devices.start_jax(), reader)
     if good:
         calibration = predictor.calibrate_from(fitted, good, _QUANTILE.value, _BATCH_SIZE.value)
     print(calibration.describe(), flush=True)
@@ -95,14 +112,21 @@ def main() -> int:
         _PAGE_IMAGES.value,
     )  # fmt: skip
     command = "python -m experiments.predict " + " ".join(sys.argv[1:])
-    found = predictor.predict(fitted, calibration, paths, output, options, command)
+    found = predictor.predict(
+        fitted, calibration, listing.images, output, options, command, listing.not_used
+    )
     for name, reason in found.unreadable[:NAMED]:
         print(f"not scored: {name}: {reason}", file=sys.stderr)
     if len(found.unreadable) > NAMED:
         print(f"... and {len(found.unreadable) - NAMED} more, see results.csv", file=sys.stderr)
+    for note in found.notes:
+        print(f"note: {note}")
+    known = sum(item.picture for item in found.not_used)
+    unreadable = [NotUsed(name, UNREADABLE) for name, _ in found.unreadable[known:]]
     print(
         f"{len(found.images)} images scored: {found.defective} defective, "
         f"{len(found.images) - found.defective} good; {len(found.unreadable)} files not scored\n"
+        f"{summarize(len(found.images), [*found.not_used, *unreadable])}\n"
         f"written to {output}; open index.html there"
     )
     return SKIPPED if found.unreadable else 0

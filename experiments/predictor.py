@@ -12,12 +12,14 @@ import numpy as np
 
 from experiments import settings
 from imvad_jax import methods
-from imvad_jax.data.decode import Geometry
+from imvad_jax.data.decode import Geometry, Reader
 from imvad_jax.data.inputs import display_names
+from imvad_jax.data.listing import NotUsed
+from imvad_jax.data.reading import remarks_in_words
 from imvad_jax.data.stream import Decoded, decode_files, picture_batches
 from imvad_jax.data.tiled import AHEAD, tile_batches
 from imvad_jax.data.tiles import Tiling, assemble
-from imvad_jax.errors import UserError
+from imvad_jax.errors import UserError, readable
 from imvad_jax.evaluation import Calibration, calibrate
 from imvad_jax.files import write_atomically
 from imvad_jax.reporting import predictions
@@ -43,8 +45,12 @@ class Options:
 class Fitted:
     """The detector of a finished run, ready to score files."""
 
-    def __init__(self, run_dir: Path, record: dict, parallel: Parallel):
+    def __init__(
+        self, run_dir: Path, record: dict, parallel: Parallel, reader: Reader | None = None
+    ):
+        """The files are read by `reader`; None: as those that it was fitted on."""
         self.run_dir, self.record = run_dir, record
+        self.reader = reader or Reader.of_record(record)
         self.config = settings.config_of(methods.with_newer_fields(record))
         self.detector = methods.make(record["method"], self.config)
         self.variables = checkpoint.load_variables(run_dir)
@@ -69,7 +75,7 @@ class Fitted:
         # A single image is not scored as a batch of 32; powers of 2, so that programs are reused.
         batch_size = min(batch_size, 1 << (len(paths) - 1).bit_length())
         batch_size = self.parallel.batch_size(batch_size)
-        files = decode_files(paths, self.geometry, picture_size, ahead=batch_size)
+        files = decode_files(paths, self.geometry, picture_size, batch_size, reader=self.reader)
         batches = picture_batches(files, batch_size, on_bad)
         for found, batch in score_batches(self.detector, self.variables, batches, self.parallel):
             for row, file in enumerate(batch.files):
@@ -77,7 +83,9 @@ class Fitted:
 
     def _score_tiles(self, paths, on_bad, picture_size: int, batch_size: int):
         """Yields file, its size, number, score and map of each tile of each readable file."""
-        files = decode_files(paths, self.geometry, picture_size, AHEAD, self.tiling)
+        files = decode_files(
+            paths, self.geometry, picture_size, AHEAD, self.tiling, self.reader
+        )
         batches = tile_batches(files, self.tiling, self.geometry, batch_size, on_bad)
         for found, batch in score_batches(self.detector, self.variables, batches, self.parallel):
             for row, (file, number) in enumerate(batch.tiles):
@@ -154,6 +162,7 @@ class Writer:
         fitted: Fitted,
         calibration: Calibration,
         options: Options,
+        not_used: Sequence[NotUsed] = (),
     ):
         self.output, self.names, self.options = output, names, options
         self.fitted, self.calibration = fitted, calibration
@@ -161,7 +170,13 @@ class Writer:
         self.thumbnails = predictions.Thumbnails(options.page_images)
         self.images: list[predictions.Scored] = []
         self.spool = predictions.Spool()
-        self.unreadable: list[tuple[str, str]] = []
+        self.not_used = not_used
+        self.unreadable = [
+            (readable(item.path), f"{item.why}{': ' if item.detail else ''}{item.detail}")
+            for item in not_used
+            if item.picture
+        ]
+        self.remarks: list[tuple[str, str]] = []
         self.done = tqdm_progress(len(names), "predict")
         self._pool = ThreadPoolExecutor()
         self._pending = deque()
@@ -179,6 +194,8 @@ class Writer:
         """Takes an image over; returns before it is written."""
         if not np.isfinite(score):
             return self.add_bad(file._replace(error=f"its score is {score}, not a number"))
+        if file.remark:
+            self.remarks.append((self.names[file.number], file.remark))
         self._pending.append((file, self._pool.submit(self._present, file, anomaly_map), score))
         if len(self._pending) > self._most_pending:
             self._receive()
@@ -224,7 +241,11 @@ class Writer:
             unreadable=self.unreadable,
             threshold=self.options.threshold,
             calibration=self.calibration,
-            notes=_notes(record, self.fitted.geometry, self.fitted.tiling),
+            notes=[
+                *_notes(record, self.fitted.geometry, self.fitted.tiling),
+                *remarks_in_words(self.remarks),
+            ],
+            not_used=self.not_used,
             about={
                 "workdir": str(self.fitted.run_dir),
                 **{key: record[key] for key in ("method", "dataset", "category", "config")},
@@ -262,15 +283,18 @@ def predict(
     output: Path,
     options: Options,
     command: str = "",
+    not_used: Sequence[NotUsed] = (),
 ) -> predictions.Predictions:
-    """Scores files and writes the results to `output`.
+    """Scores files and writes the results to `output`; files that are `not_used` are named there.
 
     Raises:
       UserError: `output` holds something else; or a file cannot be read and that is to be an error.
         What was scored before is then written, as it is whatever else ends the work.
     """
     prepare_output(output)
-    writer = Writer(output, display_names(paths), fitted, calibration, options)
+    names = display_names([*paths, *(item.path for item in not_used)])
+    others = [item._replace(path=name) for item, name in zip(not_used, names[len(paths) :])]
+    writer = Writer(output, names[: len(paths)], fitted, calibration, options, others)
     scored = fitted.score(paths, writer.add_bad, options.picture_size, options.batch_size)
     try:
         for file, score, anomaly_map in scored:

@@ -31,6 +31,8 @@ def make_record(plan, data: CategoryData, parallel: Parallel) -> dict:
         "holdout": plan.holdout,
         "tile": data.tiling.tile if data.tiling else 0,  # pixels; 0: no tiles
         "overlap": data.tiling.overlap if data.tiling else 0,
+        "full_scale": data.found.reader.full_scale,  # None: no file was deeper than 8 bits
+        "found": data.found.as_dict(),
         "weights": None,
         "notes": [],
         **environment(parallel),
@@ -55,8 +57,9 @@ def environment(parallel: Parallel) -> dict:
 
 
 def small_result(result: dict) -> dict:
-    """What `run_cell` returns, without its long list of files: a result file."""
+    """What `run_cell` returns, without its long lists of files: a result file."""
     kept = {key: value for key, value in result.items() if key != "train_files"}
+    kept["found"] = {key: value for key, value in kept["found"].items() if key != "not_used"}
     return kept | {"backbone": result["config"]["backbone"]}
 
 

@@ -130,6 +130,7 @@ def main() -> int:
             "out with --full_resolution_metrics"
         )
     holdout, tiling = _find_holdout(), shared_flags.find_tiling()
+    reading = shared_flags.find_reading()
     parallel = devices.start_jax()
     say = partial(print, flush=True) if hosts.is_first() else lambda text: None
     options = cell.Options(
@@ -142,7 +143,7 @@ def main() -> int:
         plan = cell.Plan(
             _METHOD.value, _PRESET.value, overrides, config, _SEED.value, WEIGHTS.value,
             "python -m experiments.run " + " ".join(sys.argv[1:]),
-            Path(_CHECKPOINT.value) if _CHECKPOINT.value else None, holdout, tiling,
+            Path(_CHECKPOINT.value) if _CHECKPOINT.value else None, holdout, tiling, reading,
         )  # fmt: skip
         say(f"== {methods.get(plan.method).title}, {DATASET.value}/{category}")
         run_dir = None

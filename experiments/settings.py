@@ -17,9 +17,11 @@ from imvad_jax.training.record import read_record as read_record
 # What must be equal for two runs to be the same run.
 IDENTITY = (
     "method", "config", "dataset", "category", "seed", "weights", "holdout", "tile", "overlap",
+    "full_scale",
 )  # fmt: skip
 # What must be equal for two runs to share a fitted detector.
-DETECTOR = ("method", "config", "seed", "weights", "tile", "overlap")
+DETECTOR = ("method", "config", "seed", "weights", "tile", "overlap", "full_scale")
+_BY_TYPE = (1, 65535)  # what was white in files of each type before the record said so
 
 
 def define_config_flags() -> None:
@@ -87,6 +89,8 @@ def difference(old: dict, new: dict, keys: tuple[str, ...] = IDENTITY) -> str:
         kept = json.loads(json.dumps({key: record.get(key) for key in keys}))
         if "holdout" in kept:
             kept["holdout"] = kept["holdout"] or 0.0  # records from before there was any
+        if kept.get("full_scale") in _BY_TYPE:
+            kept["full_scale"] = None
         weights = kept.get("weights") or {}
         kept["weights"] = weights.get("sha256") or weights.get("source")
         config = methods.decisive_fields(kept.pop("config") or {})

@@ -4,7 +4,8 @@ from absl import flags
 
 from experiments import devices, settings
 from imvad_jax.data import layouts
-from imvad_jax.data.category import cached_categories
+from imvad_jax.data.decoded_cache import cached_categories
+from imvad_jax.data.reading import Reading, parse_full_scale
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError, choose
 
@@ -37,7 +38,39 @@ _TILE = flags.DEFINE_integer(
 _OVERLAP = flags.DEFINE_integer(
     "overlap", None, "Pixels by which neighbouring tiles overlap. Default: an eighth of --tile."
 )
+_FULL_SCALE = flags.DEFINE_string(
+    "full_scale", "auto", "The value that is white in files deeper than 8 bits, such as 1023 of a "
+    "10-bit camera. auto: the smallest of 255, 1023, 4095, 16383 and 65535 that no good image "
+    "exceeds; for floating-point values 1.",
+)  # fmt: skip
+_MAX_MEGAPIXELS = flags.DEFINE_float(
+    "max_megapixels", Reading.max_megapixels, "Larger pictures are refused."
+)
+_MASK_VALUES = flags.DEFINE_string(
+    "mask_values", "auto", "Which values of a mask are a defect: nonzero; half (at least half of "
+    "the largest value of the category); or auto, by the kind of file (docs/datasets.md).",
+)  # fmt: skip
+_MASK_ORIENTATION = flags.DEFINE_string(
+    "mask_orientation", "auto", "What masks were drawn on where an EXIF tag turns their photo and "
+    "the sizes do not tell: stored (the pixels as the file has them), shown (the upright photo) or "
+    "auto (as the category's other masks).",
+)  # fmt: skip
+_RECURSIVE = flags.DEFINE_bool(
+    "recursive", False, "With --dataset=folder: take the images of folders below, too."
+)
+_ON_BAD_IMAGE = flags.DEFINE_string(
+    "on_bad_image", "error", "What is done about images that cannot be read: error, or (with "
+    "--dataset=folder) skip, which leaves them out and names them.",
+)  # fmt: skip
 settings.define_config_flags()
+
+
+def find_reading() -> Reading:
+    """How files are to be read. Raises UserError for a value that makes no sense."""
+    return Reading(
+        parse_full_scale(_FULL_SCALE.value), _MAX_MEGAPIXELS.value, _MASK_VALUES.value,
+        _MASK_ORIENTATION.value, _RECURSIVE.value, _ON_BAD_IMAGE.value,
+    )  # fmt: skip
 
 
 def find_categories(wanted: list[str]) -> list[str]:
@@ -49,7 +82,7 @@ def find_categories(wanted: list[str]) -> list[str]:
     """
     layout = layouts.get(DATASET.value)
     if DATA_DIR.value:
-        return layouts.select_categories(layout, DATA_DIR.value, wanted)
+        return layouts.select_categories(layout, DATA_DIR.value, wanted, _RECURSIVE.value)
     found = cached_categories(devices.decoded_dir(), DATASET.value)
     if DATASET.value == "folder" and found and wanted in ([], ["all"]):
         # Not whatever folder was fitted on last.

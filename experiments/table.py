@@ -75,6 +75,7 @@ def plan() -> list[Task]:
     categories = shared_flags.find_categories(_CATEGORIES.value)
     tiling = shared_flags.find_tiling()
     tiles = dataclasses.asdict(tiling) if tiling else {}
+    reading = dataclasses.asdict(shared_flags.find_reading())
     options = {
         "save_predictions": shared_flags.SAVE_PREDICTIONS.value,
         "save_heatmaps": shared_flags.SAVE_HEATMAPS.value,
@@ -92,7 +93,7 @@ def plan() -> list[Task]:
             Task(
                 name, preset, overrides[name], category, seed, DATASET.value, DATA_DIR.value,
                 None, WORKDIR.value, devices.decoded_dir(), RESULTS_DIR.value, options,
-                **tiles,
+                **tiles, reading=reading,
             )
             for seed in range(_SEEDS.value)
             for category in categories

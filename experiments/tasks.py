@@ -12,6 +12,7 @@ from experiments import settings
 from experiments.record import write_json
 from imvad_jax import methods
 from imvad_jax.backbones import BACKBONES
+from imvad_jax.data.reading import AS_IS
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError, choose
 from imvad_jax.reporting.grid import ERROR, cell_dir
@@ -45,6 +46,7 @@ class Task:
     options: dict  # fields of cell.Options
     tile: int = 0  # pixels; 0: images are looked at whole
     overlap: int = 0
+    reading: dict = dataclasses.field(default_factory=dict)  # fields of Reading
 
     @property
     def path(self) -> str:
@@ -85,6 +87,8 @@ class Task:
             "seed": self.seed, "weights": self.weights, "workdir": self.run_dir,
             "holdout": 0 if self.dataset == "folder" else None,
             "tile": self.tile or None, "overlap": self.overlap if self.tile else None,
+            **{name: value for name, value in self.reading.items()
+               if value != getattr(AS_IS, name)},
         }  # fmt: skip
         parts = [f"--{name}={value}" for name, value in given.items() if value is not None]
         return "python -m experiments.run " + " ".join(map(shlex.quote, parts))

@@ -16,6 +16,7 @@ from functools import partial
 from experiments import cell, devices, program, record
 from experiments.tasks import Task, mark_failed
 from imvad_jax import methods
+from imvad_jax.data.reading import Reading
 from imvad_jax.errors import UserError
 from imvad_jax.reporting.grid import ERROR
 from imvad_jax.reporting.results import result_path
@@ -32,7 +33,8 @@ def make_cell(task: Task, parallel, say=print) -> str | None:
     say(f"== {methods.get(task.method).title}, {task.dataset}/{task.category}, seed {task.seed}")
     try:
         plan = cell.Plan(task.method, task.preset, task.overrides, task.config, task.seed,
-                         task.weights, task.command, tiling=task.tiling)  # fmt: skip
+                         task.weights, task.command, tiling=task.tiling,
+                         reading=Reading(**task.reading))  # fmt: skip
         timings = Timings()
         data = cell.open_data(plan, task.dataset, task.data_dir, task.category, task.decoded_dir,
                               timings, say)  # fmt: skip

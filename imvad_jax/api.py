@@ -23,8 +23,9 @@ from imvad_jax.backbones.weights import load_weights
 from imvad_jax.data import layouts, pictures
 from imvad_jax.data.batches import ArrayImages, Images
 from imvad_jax.data.category import CategoryData, open_category
-from imvad_jax.data.decode import Geometry
+from imvad_jax.data.decode import EVERY_DEPTH, Geometry, Reader
 from imvad_jax.data.pipeline import FileImages
+from imvad_jax.data.reading import Reading, parse_full_scale
 from imvad_jax.data.tiled import TiledImages
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError
@@ -44,7 +45,8 @@ class Model:
 
     `method` is its name in the registry, `detector` the linen module, `variables` its pytree of
     arrays. `weights` are the `source` and `sha256` of the pretrained weights, None without any.
-    `tiling` has the `tile` and `overlap` that it was fitted with, None for whole images.
+    `tiling` has the `tile` and `overlap` that it was fitted with, None for whole images. `reader`
+    says how the files were read that it was fitted on.
     """
 
     method: str
@@ -53,6 +55,7 @@ class Model:
     weights: dict | None = None
     fitted: bool = False
     tiling: Tiling | None = None
+    reader: Reader = EVERY_DEPTH
 
     @property
     def config(self) -> methods.DetectorConfig:
@@ -103,6 +106,12 @@ def load_data(
     progress: bool = False,
     tile: int = 0,
     overlap: int | None = None,
+    full_scale: str | float = "auto",
+    max_megapixels: float = Reading.max_megapixels,
+    mask_values: str = "auto",
+    mask_orientation: str = "auto",
+    recursive: bool = False,
+    on_bad_image: str = "error",
 ) -> CategoryData:
     """The images of one category at the size that `model` sees.
 
@@ -122,13 +131,23 @@ def load_data(
       tile: Side in pixels of the tiles that images are looked at in; 0: as `model` was fitted,
         whole if it was not.
       overlap: Pixels by which neighbouring tiles overlap; None: an eighth of `tile`.
+      full_scale: The value that is white in files deeper than 8 bits; "auto": as `model` was
+        fitted, else found from the good images.
+      max_megapixels, mask_values, mask_orientation, recursive, on_bad_image: As the flags of
+        experiments.run of these names (docs/flags.md).
 
     Raises:
       UserError: nothing to be found there, or a file that cannot be read; it is named. Images
         smaller than a tile, or tiles for a model that crops.
     """
+    scale = parse_full_scale(str(full_scale))
+    if scale is None and model.fitted:
+        scale = model.reader.full_scale
+    reading = Reading(
+        scale, max_megapixels, mask_values, mask_orientation, recursive, on_bad_image
+    )
     found = layouts.select_categories(
-        layouts.get(dataset), data_dir, [category] if category else []
+        layouts.get(dataset), data_dir, [category] if category else [], recursive
     )
     if len(found) > 1:
         raise UserError(f"category: {data_dir} holds {', '.join(found)}; name one of them")
@@ -136,7 +155,7 @@ def load_data(
     return open_category(
         dataset, data_dir, found[0], _geometry(model), cache_dir,
         progress=track if progress else untracked, tiling=tiling,
-        keep_tiles=not model.fitted and "gradient" in model.detector.phases,
+        keep_tiles=not model.fitted and "gradient" in model.detector.phases, reading=reading,
     )  # fmt: skip
 
 
@@ -165,7 +184,9 @@ def fit(model: Model, images: np.ndarray | Images, seed: int = 0, progress: bool
         progress=tqdm_progress if progress else silent_progress,
     )  # fmt: skip
     tiling = images.tiling if isinstance(images, TiledImages) else None
-    return dataclasses.replace(model, variables=variables, fitted=True, tiling=tiling)
+    return dataclasses.replace(
+        model, variables=variables, fitted=True, tiling=tiling, reader=images.reader
+    )
 
 
 def score(
@@ -221,6 +242,8 @@ def save(model: Model, directory: str | Path) -> None:
         "category": None,
         "saved_by": "imvad_jax.api",
     }
+    if model.reader != EVERY_DEPTH:
+        kept["full_scale"] = model.reader.full_scale
     stored = record.read_record(directory)
     try:
         others = directory.exists() and any(directory.iterdir())
@@ -253,7 +276,7 @@ def load(directory: str | Path) -> Model:
     variables = checkpoint.load_variables(directory)
     return Model(
         stored["method"], detector, variables, stored.get("weights"), fitted=True,
-        tiling=Tiling.of_record(stored),
+        tiling=Tiling.of_record(stored), reader=Reader.of_record(stored),
     )  # fmt: skip
 
 
@@ -275,6 +298,7 @@ def _images(model: Model, images) -> Images | TiledImages:
         if model.fitted and tiling != model.tiling:
             raise UserError(f"images: in other tiles ({tiling}) than the model ({model.tiling})")
         return images
+    reader = getattr(images, "reader", EVERY_DEPTH)
     images = images.images if isinstance(images, ArrayImages) else np.asarray(images)
     if images.ndim != 4 or images.shape[1:3] != (size, size) or images.shape[3] not in (1, 3):
         raise UserError(
@@ -283,4 +307,4 @@ def _images(model: Model, images) -> Images | TiledImages:
         )
     if images.dtype != np.uint8:
         raise UserError(f"images: found {images.dtype}; expected uint8 from 0 to 255")
-    return ArrayImages(images)
+    return ArrayImages(images, reader)

@@ -1,7 +1,8 @@
 """The one exception for bad input: a clear line for the user, never a traceback."""
 
 import difflib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -19,3 +20,25 @@ def choose(what: str, value: str, valid: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(value), valid, n=1, cutoff=0.4)
     hint = f"did you mean '{near[0]}'? " if near else ""
     raise UserError(f"{what}: unknown value '{value}'; {hint}valid: {', '.join(valid)}")
+
+
+def readable(path: str | os.PathLike) -> str:
+    r"""A path as text that every file and terminal can hold.
+
+    Bytes of a file name that are no UTF-8 are written as `\xe4`, so that names stay apart.
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def join_errors(messages: Sequence[str], most: int = 20) -> str:
+    """Several messages about bad files as one: all are named at once, however many there are."""
+    if len(messages) == 1:
+        return messages[0]
+    more = f"; and {len(messages) - most} more" if len(messages) > most else ""
+    return f"{len(messages)} files cannot be used: {'; '.join(messages[:most])}{more}"
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Names in one line: the first `most` of them, then how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -16,7 +16,7 @@ from experiments.exports import loaded
 from experiments.exports.whole import Whole
 from imvad_jax.data.batches import ArrayImages
 from imvad_jax.data.category import open_category
-from imvad_jax.data.decode import load_image
+from imvad_jax.data.decode import Reader, load_image
 from imvad_jax.data.inputs import find_images
 from imvad_jax.errors import UserError
 from imvad_jax.training.parallel import Parallel
@@ -38,8 +38,9 @@ def choose_images(
       UserError: the folder holds no image, or one that cannot be read.
     """
     if folder:
-        paths = find_images([folder], flag="--check_images")
-        found = [load_image(path, whole.geometry) for path in _spread(paths)]
+        paths = find_images([folder], flag="--check_images").images
+        reader = Reader.of_record(whole.record)
+        found = [load_image(path, whole.geometry, reader) for path in _spread(paths)]
         return _rgb(found), f"{len(found)} images of {folder}"
     dataset, category = (whole.record.get(key) for key in ("dataset", "category"))
     if dataset and category:

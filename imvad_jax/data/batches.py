@@ -5,6 +5,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from imvad_jax.data.decode import EVERY_DEPTH, Reader
+
 
 class Batch(NamedTuple):
     """One batch. Padding rows hold zeros, `valid` False and index -1."""
@@ -36,16 +38,19 @@ def padded_order(count: int, batch_size: int, order: Sequence[int] | None) -> np
 
 
 class ArrayImages:
-    """Images held in memory as uint8 `[N, H, W, C]`, C 1 (grey) or 3."""
+    """Images held in memory as uint8 `[N, H, W, C]`, C 1 (grey) or 3.
 
-    def __init__(self, images: np.ndarray):
-        self.images = images
+    `reader` says how they were read, where they come from files.
+    """
+
+    def __init__(self, images: np.ndarray, reader: Reader = EVERY_DEPTH):
+        self.images, self.reader = images, reader
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, numbers):
-        return ArrayImages(self.images[np.asarray(numbers, int)])
+        return ArrayImages(self.images[np.asarray(numbers, int)], self.reader)
 
     def batches(self, batch_size, order=None):
         for index in padded_order(len(self), batch_size, order).reshape(-1, batch_size):

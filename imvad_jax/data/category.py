@@ -1,27 +1,23 @@
 """One category ready for use: decoded once, cached compressed, or streamed where it is too big."""
 
 import dataclasses
-import hashlib
-import json
-import os
-import re
-import zipfile
-import zlib
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from imvad_jax.data import layouts
+from imvad_jax.data import decoded_cache, layouts
 from imvad_jax.data.batches import ArrayImages, Images
-from imvad_jax.data.decode import Geometry, load_mask, load_whole_mask
+from imvad_jax.data.decode import Geometry, Reader
+from imvad_jax.data.decoded_cache import fingerprint
+from imvad_jax.data.files import bad_images, drop_images, gather_masks
+from imvad_jax.data.listing import UNREADABLE
 from imvad_jax.data.pipeline import FileImages
+from imvad_jax.data.reading import AS_IS, Found, Reading, remarks_in_words
 from imvad_jax.data.tiled import TiledImages
 from imvad_jax.data.tiles import Tiling
-from imvad_jax.errors import UserError
-from imvad_jax.files import write_atomically
+from imvad_jax.errors import UserError, join_errors
 
-CACHE_VERSION = 1
 DECODE_BATCH = 32
 
 
@@ -32,7 +28,8 @@ class CategoryData:
     `train` are all good images until `hold_out` divides them. `masks` are bool `[T, H, W]`, `None`
     where the dataset has none; `files` is `None` when only a cache was there. With a `tiling`,
     `train`, `test` and `held_out` are `TiledImages`, and `masks` a list of T arrays `[h, w]` of the
-    sizes of the blended maps; names and labels are those of whole images.
+    sizes of the blended maps; names and labels are those of whole images. `found` says what was
+    found when the files were read.
     """
 
     dataset: str
@@ -45,6 +42,7 @@ class CategoryData:
     test_defects: list[str]
     masks: np.ndarray | list[np.ndarray] | None
     files: layouts.Category | None
+    found: Found
     held_out: Images | TiledImages | None = None  # good images that are not fitted on
     held_out_names: list[str] = dataclasses.field(default_factory=list)
     tiling: Tiling | None = None
@@ -79,6 +77,12 @@ class CategoryData:
         )
 
     @property
+    def late_notes(self) -> list[str]:
+        """Notes on test images that are decoded as they are scored; to be asked for afterwards."""
+        remarks = {} if isinstance(self.test, ArrayImages) else self.test.remarks
+        return remarks_in_words([(self.test_names[n], remarks[n]) for n in sorted(remarks)])
+
+    @property
     def labels(self) -> np.ndarray:
         """1 for defective test images, 0 for good ones: int `[T]`."""
         return np.array([int(d != "good") for d in self.test_defects])
@@ -95,6 +99,7 @@ def open_category(
     progress=lambda batches, total, label: batches,
     tiling: Tiling | None = None,
     keep_tiles: bool = False,
+    reading: Reading = AS_IS,
 ) -> CategoryData:
     """Opens a category from its files, through the decoded cache where one is kept.
 
@@ -107,37 +112,33 @@ def open_category(
     asks for them in any order.
 
     Raises:
-      UserError: bad files (named), or neither files nor a cache; with a tiling, images smaller than
-        a tile, a geometry that crops, or no `data_dir`.
+      UserError: bad files (all are named), or neither files nor a cache; with a tiling, images
+        smaller than a tile, a geometry that crops, or no `data_dir`.
     """
     if tiling:
-        return _open_tiled(
-            dataset, data_dir, name, geometry, cache_dir, seed, progress, tiling, keep_tiles
+        check_tiled(data_dir, geometry)
+    elif not data_dir:
+        return _load_cache(decoded_cache.find(cache_dir, dataset, name, geometry), geometry, None)
+    layout = layouts.get(dataset)
+    if reading.on_bad_image == "skip" and layout.published:
+        raise UserError(
+            "--on_bad_image=skip: it is for --dataset=folder; a row of a table covers all images"
         )
-    if not data_dir:
-        return _load_cache(_find_cache(cache_dir, dataset, name, geometry), geometry, None)
-    files = layouts.get(dataset).category(data_dir, name, seed)
-    mark = _fingerprint(files)
-    path = _cache_path(cache_dir, dataset, name, geometry, mark) if cache_dir else None
+    files = layouts.read_category(layout, data_dir, name, seed, reading.recursive)
+    mark = fingerprint(files, reading)
+    if tiling:
+        stem = f"{decoded_cache.stem(dataset, name, geometry)}tiles-{tiling.tile}-{tiling.overlap}-"
+        path = Path(cache_dir).expanduser() / f"{stem}{mark}.raw" if cache_dir else None
+        kept = path if keep_tiles else None
+        return _open_tiled(files, layout, reading, geometry, tiling, keep_tiles, kept, progress)
+    path = decoded_cache.path_of(cache_dir, dataset, name, geometry, mark) if cache_dir else None
     if path and path.is_file():
         return _load_cache(path, geometry, files)
-    train = FileImages([s.path for s in files.train], geometry)
-    test = FileImages([s.path for s in files.test], geometry)
-    size = (len(train) + len(test)) * geometry.crop**2 * 3
-    keep = size <= max_decoded_bytes
-    data = CategoryData(
-        dataset=dataset,
-        name=name,
-        geometry=geometry,
-        train=_decode(train, progress, f"decode {name}/train") if keep else train,
-        test=_decode(test, progress, f"decode {name}/test") if keep else test,
-        train_names=[s.name for s in files.train],
-        test_names=[s.name for s in files.test],
-        test_defects=[s.defect for s in files.test],
-        masks=_masks(files, geometry),
-        files=files,
-    )
-    if keep and path:
+    size = (len(files.train) + len(files.test)) * geometry.crop**2 * 3
+    if size > max_decoded_bytes:
+        return _open_streamed(files, layout, reading, geometry)
+    data = _decode_all(files, layout, reading, geometry, progress)
+    if path:
         _write_cache(path, data)
     return data
 
@@ -153,109 +154,134 @@ def check_tiled(data_dir: str | None, geometry: Geometry) -> None:
         )
 
 
+def _decode_all(files, layout, reading: Reading, geometry: Geometry, progress) -> CategoryData:
+    """All images in memory. Every bad file of the category is named at once."""
+    reader = reading.reader([s.path for s in files.train])
+    arrays, sources, bad = [], [], []
+    for part, samples in (("train", files.train), ("test", files.test)):
+        source, errors = FileImages([s.path for s in samples], geometry, reader), {}
+        arrays.append(_decode(source, progress, f"decode {files.name}/{part}", errors))
+        sources.append(source)
+        bad.append(errors)
+    masks = gather_masks(files, layout, reading, geometry, skip=bad[1])
+    errors = [text for found in bad for _, text in sorted(found.items())]
+    if reading.on_bad_image == "skip":
+        kept = [np.delete(np.arange(len(array)), list(e)) for array, e in zip(arrays, bad)]
+        arrays = [array[numbers] for array, numbers in zip(arrays, kept)]
+        remarks = [s.take_remarks(numbers) for s, numbers in zip(sources, kept)]
+        files = drop_images(files, *bad)
+        masks = masks.take(kept[1])
+        errors = []
+    else:
+        remarks = [source.remarks for source in sources]
+    if errors + masks.errors:
+        raise UserError(join_errors(errors + masks.errors))
+    train, test = (ArrayImages(array, reader) for array in arrays)
+    return _category(files, geometry, train, test, masks, reader, remarks)
+
+
+def _open_streamed(files, layout, reading: Reading, geometry: Geometry) -> CategoryData:
+    """Nothing in memory but the masks."""
+    reader = reading.reader([s.path for s in files.train])
+    files = _without_bad(files, reading, reader, geometry)
+    masks = gather_masks(files, layout, reading, geometry)
+    if masks.errors:
+        raise UserError(join_errors(masks.errors))
+    train, test = (
+        FileImages([s.path for s in samples], geometry, reader)
+        for samples in (files.train, files.test)
+    )
+    return _category(files, geometry, train, test, masks, reader, ({}, {}))
+
+
 def _open_tiled(
-    dataset, data_dir, name, geometry, cache_dir, seed, progress, tiling, keep_tiles
+    files, layout, reading, geometry, tiling, keep_tiles, path, progress
 ) -> CategoryData:
-    check_tiled(data_dir, geometry)
-    files = layouts.get(dataset).category(data_dir, name, seed)
-    train = TiledImages.of_files([s.path for s in files.train], tiling, geometry)
-    test = TiledImages.of_files([s.path for s in files.test], tiling, geometry)
+    reader = reading.reader([s.path for s in files.train])
+    files = _without_bad(files, reading, reader, geometry, tiling)
+    errors, sources = [], []
+    for samples in (files.train, files.test):
+        try:
+            paths = [s.path for s in samples]
+            sources.append(TiledImages.of_files(paths, tiling, geometry, reader))
+        except UserError as error:
+            errors.append(str(error))
+    if errors:
+        raise UserError(join_errors(errors))
+    train, test = sources
     if keep_tiles:
-        path = None
-        if cache_dir:
-            stem = _cache_stem(dataset, name, geometry)
-            path = Path(cache_dir).expanduser() / (
-                f"{stem}tiles-{tiling.tile}-{tiling.overlap}-{_fingerprint(files)}.raw"
-            )
-        train = train.keep(path, partial(progress, label=f"decode {name}/train"))
-    masks = None
-    if files.has_masks:
-        shapes = (tiling.map_shape(geometry.crop, *size) for size in test.sizes)
-        masks = [
-            load_whole_mask(sample.mask_paths, sample.path, shape[::-1])
-            for sample, shape in zip(files.test, shapes)
-        ]
+        train = train.keep(path, partial(progress, label=f"decode {files.name}/train"))
+    shapes = [tiling.map_shape(geometry.crop, *size) for size in test.sizes]
+    masks = gather_masks(files, layout, reading, geometry, shapes)
+    if masks.errors:
+        raise UserError(join_errors(masks.errors))
+    data = _category(files, geometry, train, test, masks, reader, ({}, {}))
+    return dataclasses.replace(data, tiling=tiling)
+
+
+def _without_bad(
+    files, reading: Reading, reader: Reader, geometry: Geometry, tiling: Tiling | None = None
+) -> layouts.Category:
+    """The category without unreadable images where they are to be skipped: decodes all once."""
+    if reading.on_bad_image != "skip":
+        return files
+    bad = [
+        bad_images([s.path for s in samples], geometry, tiling, reader)
+        for samples in (files.train, files.test)
+    ]
+    return drop_images(files, *bad)
+
+
+def _category(files, geometry, train, test, masks, reader, remarks) -> CategoryData:
+    named = [
+        (samples[number].name, text)
+        for samples, found in zip((files.train, files.test), remarks)
+        for number, text in sorted(found.items())
+    ]
+    found = Found(
+        reader=reader,
+        mask_rule=masks.rule,
+        images=len(files.train) + len(files.test),
+        masks=masks.count,
+        regions=masks.regions,
+        vanished=masks.vanished,
+        notes=(*masks.notes, *remarks_in_words(named)),
+        not_used=files.not_used,
+    )
     return CategoryData(
-        dataset=dataset,
-        name=name,
+        dataset=files.dataset,
+        name=files.name,
         geometry=geometry,
         train=train,
         test=test,
         train_names=[s.name for s in files.train],
         test_names=[s.name for s in files.test],
         test_defects=[s.defect for s in files.test],
-        masks=masks,
+        masks=masks.arrays,
         files=files,
-        tiling=tiling,
+        found=found,
     )
 
 
-def _masks(files: layouts.Category, geometry: Geometry) -> np.ndarray | None:
-    if not files.has_masks:
-        return None
-    masks = np.zeros((len(files.test), geometry.crop, geometry.crop), bool)
-    for row, sample in zip(masks, files.test):
-        row[:] = load_mask(sample.mask_paths, sample.path, geometry)
-    return masks
-
-
-def _decode(images: FileImages, progress, label: str) -> ArrayImages:
+def _decode(images: FileImages, progress, label: str, bad: dict[int, str]) -> np.ndarray:
     side = images.geometry.crop
     array = np.empty((len(images), side, side, 3), np.uint8)
     if len(images):
-        for batch in progress(images.batches(DECODE_BATCH), len(images), label):
+        for batch in progress(images.batches(DECODE_BATCH, bad=bad), len(images), label):
             array[batch.index[batch.valid]] = batch.images[batch.valid]
     if (array[..., :1] == array).all():
         array = np.ascontiguousarray(array[..., :1])  # grey: a third of the memory
-    return ArrayImages(array)
-
-
-def _fingerprint(files: layouts.Category) -> str:
-    digest = hashlib.sha256()
-    for sample in files.train + files.test:
-        digest.update(f"{sample.name}|{sample.defect}".encode())
-        for path in (sample.path, *sample.mask_paths):
-            stat = os.stat(path)
-            digest.update(f"|{stat.st_size}|{stat.st_mtime_ns}".encode())
-    return digest.hexdigest()[:12]
-
-
-def _cache_stem(dataset: str, name: str, geometry: Geometry) -> str:
-    return f"{dataset}-{name}-{geometry.size}-{geometry.crop}-"
-
-
-def _cache_path(cache_dir, dataset, name, geometry, mark) -> Path:
-    return Path(cache_dir).expanduser() / f"{_cache_stem(dataset, name, geometry)}{mark}.npz"
-
-
-def _find_cache(cache_dir, dataset, name, geometry) -> Path:
-    if not cache_dir:
-        raise UserError("--data_dir is missing, and --cache_dir too: there is nothing to read")
-    stem = _cache_stem(dataset, name, geometry)
-    found = sorted(Path(cache_dir).expanduser().glob(stem + "*.npz"))
-    if len(found) != 1:
-        what = f"{len(found)} decoded caches" if found else "no decoded cache"
-        raise UserError(
-            f"--cache_dir={cache_dir}: {what} named {stem}*.npz; expected one. "
-            "Name the dataset by --data_dir, or carry the cache of this category and size here"
-        )
-    return found[0]
-
-
-def cached_categories(cache_dir: str | None, dataset: str) -> list[str]:
-    """Names of the categories of `dataset` that have a cache, sorted."""
-    if not cache_dir:
-        return []
-    pattern = re.compile(rf"{re.escape(dataset)}-(.+)-\d+-\d+-[0-9a-f]{{12}}\.npz")
-    names = (pattern.fullmatch(p.name) for p in Path(cache_dir).expanduser().glob("*.npz"))
-    return sorted({match[1] for match in names if match})
+    return array
 
 
 def _write_cache(path: Path, data: CategoryData) -> None:
-    meta = {"version": CACHE_VERSION, "dataset": data.dataset, "category": data.name,
-            "has_masks": data.masks is not None}  # fmt: skip
+    meta = {
+        "dataset": data.dataset,
+        "category": data.name,
+        "has_masks": data.masks is not None,
+        "found": data.found.as_dict(),
+    }
     arrays = {
-        "meta": np.array(json.dumps(meta)),
         "train_images": data.train.images,
         "test_images": data.test.images,
         "train_names": np.array(data.train_names),
@@ -264,34 +290,41 @@ def _write_cache(path: Path, data: CategoryData) -> None:
     }
     if data.masks is not None:
         arrays["masks"] = np.packbits(data.masks)
-    write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+    decoded_cache.write(path, meta, arrays)
 
 
 def _load_cache(path: Path, geometry: Geometry, files: layouts.Category | None) -> CategoryData:
+    meta, arrays = decoded_cache.load(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-        meta = json.loads(str(arrays["meta"]))
-        if meta["version"] != CACHE_VERSION:
-            raise ValueError(f"version {meta['version']}, expected {CACHE_VERSION}")
+        found = Found.from_dict(meta["found"])
         shape = arrays["test_images"].shape[:3]
         masks = None
         if meta["has_masks"]:
             count = int(np.prod(shape))
             masks = np.unpackbits(arrays["masks"], count=count).reshape(shape).astype(bool)
+        test_names = arrays["test_names"].tolist()
+        train_names = arrays["train_names"].tolist()
+        if files is not None:  # what was skipped when the cache was made is skipped again
+            files = dataclasses.replace(
+                files,
+                train=tuple(s for s in files.train if s.name in set(train_names)),
+                test=tuple(s for s in files.test if s.name in set(test_names)),
+            )
+            # Files that lie beside the images are no part of the fingerprint.
+            unreadable = [item for item in found.not_used if item.why == UNREADABLE]
+            found = dataclasses.replace(found, not_used=(*files.not_used, *unreadable))
         return CategoryData(
             dataset=meta["dataset"],
             name=meta["category"],
             geometry=geometry,
-            train=ArrayImages(arrays["train_images"]),
-            test=ArrayImages(arrays["test_images"]),
-            train_names=arrays["train_names"].tolist(),
-            test_names=arrays["test_names"].tolist(),
+            train=ArrayImages(arrays["train_images"], found.reader),
+            test=ArrayImages(arrays["test_images"], found.reader),
+            train_names=train_names,
+            test_names=test_names,
             test_defects=arrays["test_defects"].tolist(),
             masks=masks,
             files=files,
+            found=found,
         )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(
-            f"{path}: the decoded cache is damaged ({error}); delete the file to make it anew"
-        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise decoded_cache.damaged(path, error) from None

@@ -1,24 +1,24 @@
 """The one decoder, Pillow: a file becomes a resized, cropped uint8 array."""
 
 import dataclasses
-import warnings
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from imvad_jax.data.depth import deep_kind, deep_values, to_eight_bits, without_alpha
+from imvad_jax.data.image_files import (
+    MAX_MEGAPIXELS,
+    MIN_SIDE,
+    Refused,
+    check_pages,
+    open_image,
+    orientation_of,
+    turn,
+)
 from imvad_jax.errors import UserError
 
-MAX_PIXELS = 100_000_000  # line-scan images pass, a decompression bomb does not
-# Pillow refuses twice as much and warns in between, by filters that threads must not touch.
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-
-# What Pillow raises on damaged files; a TypeError where a TIFF lacks its size.
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError)
-
-_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I")
-_GREY = ("1", "L", "LA", "La", "F", *_SIXTEEN_BIT)
+_GREY = ("1", "L", "LA", "La")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,52 +45,76 @@ class Geometry:
         return round((self.size - self.crop) / 2)
 
 
-def read_image(path: str) -> Image.Image:
-    """Opens and decodes one image file fully: mode "L" or "RGB", upright by its EXIF tag.
+class Picture(NamedTuple):
+    """A picture as it was read: mode "L" or "RGB", upright."""
 
-    16-bit values are divided by 257, so that 65535 becomes 255; floating-point values must lie in
-    0 ... 1.
+    image: Image.Image
+    remark: str = ""  # what was done to it, for the user; mostly empty
 
-    Raises:
-      UserError: the file is missing, truncated, no image, or too large; it is named.
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """How image files become pictures of 8 bits.
+
+    `full_scale` is the value that is white in files deeper than 8 bits; None: 65535 for integers, 1
+    for floating-point values. Without `deep` such files are refused. `max_megapixels` bounds width
+    times height.
     """
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(
-                    f"{image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read"
+
+    full_scale: float | None = None
+    deep: bool = True
+    max_megapixels: float = MAX_MEGAPIXELS
+
+    @classmethod
+    def of_record(cls, record: dict, max_megapixels: float = MAX_MEGAPIXELS) -> "Reader":
+        """As a run's pictures were read; runs of before `full_scale` was stored read all depths."""
+        full_scale = record.get("full_scale")
+        deep = full_scale is not None or "full_scale" not in record
+        return cls(full_scale, deep, max_megapixels)
+
+    def read(self, path: str) -> Picture:
+        """Decodes one image file fully.
+
+        Raises:
+          UserError: the file is missing, damaged, no image, too large or too small, holds several
+            pictures, or values that cannot be scaled; it is named.
+        """
+        with open_image(path, self.max_megapixels) as image:
+            remarks = [check_pages(image)]
+            kind = deep_kind(image)
+            if kind and not self.deep:
+                raise Refused(
+                    "deeper than 8 bits, unlike the pictures that the detector was fitted on; say "
+                    "what white is by --full_scale=N"
                 )
             image.load()
-            image = ImageOps.exif_transpose(image)
-            return _to_eight_bits(image)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except Image.DecompressionBombError:
-        raise UserError(
-            f"{path}: not a readable image (too large; at most {MAX_PIXELS:,} pixels are read)"
-        ) from None
-    except UnidentifiedImageError:
-        raise UserError(f"{path}: not a readable image (of no known format)") from None
-    except DAMAGED as error:
-        reason = getattr(error, "strerror", None) or error  # else it names the path once more
-        raise UserError(f"{path}: not a readable image ({reason})") from None
+            orientation = orientation_of(image, loaded=True)
+            if kind:
+                values = without_alpha(deep_values(image, path))
+                pixels, brighter = to_eight_bits(values, self.full_scale)
+                if brighter and self.full_scale is not None:
+                    remarks.append(f"{brighter} values above white ({self.full_scale:g}) cut off")
+                found = Image.fromarray(pixels)
+            else:
+                found = image.convert("L" if image.mode in _GREY else "RGB")
+            if min(found.size) < MIN_SIDE:
+                raise Refused(
+                    f"{found.width} x {found.height} pixels; expected at least "
+                    f"{MIN_SIDE} x {MIN_SIDE}"
+                )
+            return Picture(turn(found, orientation), "; ".join(filter(None, remarks)))
 
 
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    if image.mode in _SIXTEEN_BIT:
-        values = np.rint(np.asarray(image).astype(np.float64) / 257)
-        return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
-    if image.mode == "F":
-        values = np.asarray(image)
-        if not (values.min() >= 0 and values.max() <= 1):
-            raise ValueError(
-                f"floating-point values {values.min():g} ... {values.max():g}; expected 0 ... 1"
-            )
-        return Image.fromarray(np.rint(values * 255).astype(np.uint8))
-    return image.convert("L" if image.mode in _GREY else "RGB")
+EVERY_DEPTH = Reader()  # each type by its own full scale
 
 
-def _shape(image: Image.Image, geometry: Geometry) -> Image.Image:
+def read_image(path: str, reader: Reader = EVERY_DEPTH) -> Image.Image:
+    """The picture of one file, mode "L" or "RGB", upright. Raises UserError as `Reader.read`."""
+    return reader.read(path).image
+
+
+def shape(image: Image.Image, geometry: Geometry) -> Image.Image:
+    """The picture resized and cropped."""
     # Pillow's bilinear is antialiased when shrinking.
     image = image.resize((geometry.size, geometry.size), Image.Resampling.BILINEAR)
     start, stop = geometry.offset, geometry.offset + geometry.crop
@@ -99,67 +123,10 @@ def _shape(image: Image.Image, geometry: Geometry) -> Image.Image:
 
 def to_array(image: Image.Image, geometry: Geometry) -> np.ndarray:
     """What a method sees of an image: uint8 `[crop, crop, C]`; C is 1 for grey images, else 3."""
-    array = np.asarray(_shape(image, geometry))
+    array = np.asarray(shape(image, geometry))
     return array[..., None] if array.ndim == 2 else array
 
 
-def load_image(path: str, geometry: Geometry) -> np.ndarray:
-    """Reads one image as `to_array` gives it. Raises UserError as `read_image`."""
-    return to_array(read_image(path), geometry)
-
-
-def read_mask(path: str, image_path: str) -> np.ndarray:
-    """Reads one mask at its own size: bool `[H, W]`, non-zero is defect.
-
-    Raises:
-      UserError: the mask is unreadable or not of the size of its image.
-    """
-    mask, size = read_image(path), image_size(image_path)
-    if mask.size != size:
-        raise UserError(
-            f"{path}: mask of {mask.size[0]} x {mask.size[1]} pixels for an image of "
-            f"{size[0]} x {size[1]}; they must be equal"
-        )
-    array = np.asarray(mask)
-    return array > 0 if array.ndim == 2 else array.any(-1)
-
-
-def read_masks(paths: Sequence[str], image_path: str) -> np.ndarray:
-    """The union of an image's masks at its own size: bool `[H, W]`, empty where there is none.
-
-    Raises UserError as `read_mask`.
-    """
-    if not paths:
-        return np.zeros(image_size(image_path)[::-1], bool)
-    return np.logical_or.reduce([read_mask(path, image_path) for path in paths])
-
-
-def image_size(path: str) -> tuple[int, int]:
-    """Width and height of an upright image from the head of its file. Raises UserError."""
-    try:
-        with Image.open(path) as image:
-            # That of PNG files would decode all pixels, to look for a tag behind them.
-            exif = Image.Image.getexif(image)
-            # EXIF orientations 5 to 8 lie on their side.
-            return image.size[::-1] if exif.get(0x0112, 1) >= 5 else image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a readable image ({error})") from None
-
-
-def load_mask(paths: Sequence[str], image_path: str, geometry: Geometry) -> np.ndarray:
-    """An image's masks as bool `[crop, crop]` by the benchmark's rule: bilinear, at least one half.
-
-    No path (a good image) gives an empty mask. Raises UserError as `read_mask`.
-    """
-    if not paths:
-        return np.zeros((geometry.crop, geometry.crop), bool)
-    full = Image.fromarray(read_masks(paths, image_path).astype(np.uint8) * 255)
-    return np.asarray(_shape(full, geometry)) >= 128
-
-
-def load_whole_mask(paths: Sequence[str], image_path: str, size: tuple[int, int]) -> np.ndarray:
-    """As `load_mask`, of the whole image at another width and height: bool `[height, width]`."""
-    if not paths:
-        return np.zeros(size[::-1], bool)
-    full = Image.fromarray(read_masks(paths, image_path).astype(np.uint8) * 255)
-    return np.asarray(full.resize(size, Image.Resampling.BILINEAR)) >= 128
+def load_image(path: str, geometry: Geometry, reader: Reader = EVERY_DEPTH) -> np.ndarray:
+    """Reads one image as `to_array` gives it. Raises UserError as `Reader.read`."""
+    return to_array(read_image(path, reader), geometry)

@@ -1,12 +1,12 @@
 """A folder of pictures that a training uses besides the good images: textures, for example."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 
 from imvad_jax.data.decode import Geometry, load_image
-from imvad_jax.data.layouts.base import IMAGE_SUFFIXES
+from imvad_jax.data.image_files import FORMATS_IN_WORDS
+from imvad_jax.data.listing import list_folder
 from imvad_jax.errors import UserError
 
 MOST = 6000  # pictures read; the Describable Textures Dataset has 5640
@@ -20,14 +20,10 @@ def find_pictures(directory: str) -> list[str]:
     """
     if not os.path.isdir(directory):
         raise UserError(f"{directory}: no such directory; expected one with image files")
-    paths = sorted(
-        str(path)
-        for path in Path(directory).rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    )
+    paths = list_folder(directory, recursive=True).images
     if not paths:
-        raise UserError(f"{directory}: no image files in it; expected {', '.join(IMAGE_SUFFIXES)}")
-    return paths
+        raise UserError(f"{directory}: no image files in it; expected {FORMATS_IN_WORDS}")
+    return sorted(paths)
 
 
 def read_pictures(directory: str, size: int, most: int = MOST) -> np.ndarray:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from imvad_jax.data.batches import Batch, padded_order
-from imvad_jax.data.decode import Geometry, load_image
-from imvad_jax.errors import UserError
+from imvad_jax.data.decode import EVERY_DEPTH, Geometry, Reader, to_array
+from imvad_jax.errors import UserError, join_errors
 
 CACHE = "or bring a decoded cache and name it by --cache_dir"
 
@@ -52,25 +52,49 @@ def load_tensorflow(use: str = "decoding image files", otherwise: str = CACHE):
 
 
 class FileImages:
-    """Images on disk, decoded as they are read. Memory does not grow with their number."""
+    """Images on disk, decoded as they are read. Memory does not grow with their number.
 
-    def __init__(self, paths: Sequence[str], geometry: Geometry):
+    `remarks` gathers by number what the reader did to images that were decoded.
+    """
+
+    def __init__(self, paths: Sequence[str], geometry: Geometry, reader: Reader = EVERY_DEPTH):
         self.paths = list(paths)
         self.geometry = geometry
+        self.reader = reader
+        self.remarks: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def take(self, numbers):
         """The images of these numbers alone."""
-        return FileImages([self.paths[number] for number in numbers], self.geometry)
+        return FileImages([self.paths[number] for number in numbers], self.geometry, self.reader)
 
-    def batches(self, batch_size, order=None):
+    def take_remarks(self, numbers: Sequence[int]) -> dict[int, str]:
+        """The remarks on the images of these numbers, by their places among them."""
+        kept = {int(number): place for place, number in enumerate(numbers)}
+        return {kept[n]: text for n, text in self.remarks.items() if n in kept}
+
+    def batches(self, batch_size, order=None, bad: dict[int, str] | None = None):
         """Yields batches in order.
 
+        Args:
+          bad: Takes up, by number, why images cannot be read; they are zeros then.
+
         Raises:
-          UserError: an image cannot be read; it is named.
+          UserError: without `bad`, images cannot be read; from the first of them on nothing more
+            is yielded, and all are named.
         """
+        errors = {} if bad is None else bad
+        for batch, found in self._batches(batch_size, order):
+            errors.update(found)
+            if bad is not None or not errors:
+                yield batch
+        if bad is None and errors:
+            raise UserError(join_errors([errors[number] for number in sorted(errors)]))
+
+    def _batches(self, batch_size, order):
+        """Yields each batch and, by number, the errors of its images."""
         tf = load_tensorflow()
         side = self.geometry.crop
 
@@ -79,8 +103,11 @@ class FileImages:
             if index < 0:
                 return image, b""
             try:
+                picture = self.reader.read(self.paths[index])
+                if picture.remark:
+                    self.remarks[int(index)] = picture.remark
                 # Grey files broadcast to three channels.
-                image[:] = load_image(self.paths[index], self.geometry)
+                image[:] = to_array(picture.image, self.geometry)
                 return image, b""
             except UserError as error:  # carried as data: tf.data would bury it in a traceback
                 return image, str(error).encode()
@@ -93,7 +120,5 @@ class FileImages:
         dataset = dataset.map(load, num_parallel_calls=os.cpu_count(), deterministic=True)
         dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(2)
         for images, errors, index in dataset.as_numpy_iterator():
-            for message in errors:
-                if message:
-                    raise UserError(message.decode())
-            yield Batch(images, index >= 0, index)
+            found = {int(n): text.decode() for n, text in zip(index, errors) if text}
+            yield Batch(images, index >= 0, index), found

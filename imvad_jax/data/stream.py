@@ -5,20 +5,18 @@ nothing.
 """
 
 import os
-import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from imvad_jax.data.decode import DAMAGED, Geometry, read_image, to_array
+from imvad_jax.data.decode import EVERY_DEPTH, Geometry, Reader, to_array
 from imvad_jax.data.tiles import Tiling
-from imvad_jax.errors import UserError
-
-MIN_SIDE = 8  # pixels; a smaller image shows no part
+from imvad_jax.errors import UserError, readable
 
 
 class Decoded(NamedTuple):
@@ -29,6 +27,7 @@ class Decoded(NamedTuple):
     picture: Image.Image | None = None  # upright, RGB, own aspect
     size: tuple[int, int] = (0, 0)  # width and height of the upright image, pixels
     error: str = ""  # why it cannot be read; empty if it can
+    remark: str = ""  # what the reader did to it, mostly nothing
     whole: Image.Image | None = None  # what tiles are cut from, upright, "L" or "RGB"
 
 
@@ -39,35 +38,6 @@ class PictureBatch(NamedTuple):
     files: list[Decoded]
 
 
-def read_one(path: str) -> Image.Image:
-    """As `read_image`, for files that nobody has looked at: they must hold one picture of a part.
-
-    Raises:
-      UserError: as `read_image`; not a file (a pipe would never end); several pictures (an
-        animation, a document of pages: to score only the first would hide the others; the preview
-        that cameras append to a JPEG does not count); or smaller than 8 pixels.
-    """
-    try:
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):
-            what = "a folder that cannot be read" if stat.S_ISDIR(mode) else "not a file"
-            raise UserError(f"{path}: {what}")
-        image = read_image(path)
-        with Image.open(path) as again:
-            frames = getattr(again, "n_frames", 1) if again.format != "MPO" else 1
-    except (*DAMAGED, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be read ({reason})") from None
-    if frames > 1:
-        raise UserError(f"{path}: holds {frames} pictures; expected one")
-    if min(image.size) < MIN_SIDE:
-        raise UserError(
-            f"{path}: {image.width} x {image.height} pixels; expected at least "
-            f"{MIN_SIDE} x {MIN_SIDE}"
-        )
-    return image
-
-
 def shaped(image: Image.Image, geometry: Geometry) -> np.ndarray:
     """As `to_array`, always of three channels: uint8 `[crop, crop, 3]`."""
     pixels = np.empty((geometry.crop, geometry.crop, 3), np.uint8)
@@ -76,26 +46,33 @@ def shaped(image: Image.Image, geometry: Geometry) -> np.ndarray:
 
 
 def _decode(
-    number: int, path: str, geometry: Geometry, side: int, tiling: Tiling | None
+    number: int, path: str, geometry: Geometry, side: int, tiling: Tiling | None, reader: Reader
 ) -> Decoded:
     pixels = whole = None
     try:
-        image = read_one(path)
+        image, remark = reader.read(path)
         if tiling:
             tiling.check(*image.size)
             whole = image
         else:
             pixels = shaped(image, geometry)
     except UserError as error:
-        reason = str(error).removeprefix(f"{path}: ")
+        reason = str(error).removeprefix(f"{readable(path)}: ")
         return Decoded(number, error=reason)
     picture = image.copy()
     picture.thumbnail((side, side), Image.Resampling.BILINEAR)
-    return Decoded(number, pixels, picture.convert("RGB"), image.size, whole=whole)
+    return Decoded(
+        number, pixels, picture.convert("RGB"), image.size, remark=remark, whole=whole
+    )
 
 
 def decode_files(
-    paths: Sequence[str], geometry: Geometry, side: int, ahead: int, tiling: Tiling | None = None
+    paths: Sequence[str],
+    geometry: Geometry,
+    side: int,
+    ahead: int,
+    tiling: Tiling | None = None,
+    reader: Reader = EVERY_DEPTH,
 ) -> Iterator[Decoded]:
     """Decodes files in order by one thread a core, at most `ahead` files before they are asked for.
 
@@ -105,12 +82,14 @@ def decode_files(
       side: Longest side of the picture kept for a person, pixels.
       ahead: Files.
       tiling: The results hold `whole` instead of `pixels`; smaller files cannot be read.
+      reader: How files become pictures.
     """
     pending = deque()
+    decode = partial(_decode, geometry=geometry, side=side, tiling=tiling, reader=reader)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             for number, path in enumerate(paths):
-                pending.append(pool.submit(_decode, number, path, geometry, side, tiling))
+                pending.append(pool.submit(decode, number, path))
                 if len(pending) > ahead:
                     yield pending.popleft().result()
             while pending:

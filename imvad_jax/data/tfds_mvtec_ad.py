@@ -12,8 +12,9 @@ MVTec AD must be fetched by hand (its licence asks for it): put the categories i
 import numpy as np
 import tensorflow_datasets as tfds
 
-from imvad_jax.data.decode import read_image, read_masks
+from imvad_jax.data.decode import read_image
 from imvad_jax.data.layouts import mvtec_ad
+from imvad_jax.data.masks import read_masks
 
 _CITATION = """\
 @inproceedings{bergmann2019mvtec,

@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image
 
 from imvad_jax.data.batches import Batch, padded_order
-from imvad_jax.data.decode import Geometry, image_size
+from imvad_jax.data.decode import EVERY_DEPTH, Geometry, Reader
+from imvad_jax.data.image_files import read_head
 from imvad_jax.data.stream import Decoded, decode_files, shaped
 from imvad_jax.data.tiles import Tiling
-from imvad_jax.errors import UserError
+from imvad_jax.errors import UserError, join_errors, readable
 from imvad_jax.files import write_atomically
 
 AHEAD = 2  # files decoded before they are asked for
@@ -43,31 +44,45 @@ class TiledImages:
         geometry: Geometry,
         kept: np.ndarray | None = None,
         rows: np.ndarray | None = None,
+        reader: Reader = EVERY_DEPTH,
     ):
         """Of files whose widths and heights are known; see `of_files`.
 
         `kept` holds tiles decoded before, uint8 `[N, S, S, 3]`, those of file i from `rows[i]` on.
         """
         self.paths, self.sizes, self.tiling, self.geometry = list(paths), sizes, tiling, geometry
-        self.kept, self.rows = kept, rows
+        self.kept, self.rows, self.reader = kept, rows, reader
+        self.remarks: dict[int, str] = {}  # by the number of the file, as they are decoded
         counts = np.array([tiling.count(*size) for size in sizes], int)
         self._ends = np.cumsum(counts)
         self._firsts = self._ends - counts
 
     @classmethod
-    def of_files(cls, paths: Sequence[str], tiling: Tiling, geometry: Geometry) -> "TiledImages":
+    def of_files(
+        cls,
+        paths: Sequence[str],
+        tiling: Tiling,
+        geometry: Geometry,
+        reader: Reader = EVERY_DEPTH,
+    ) -> "TiledImages":
         """Reads the heads of the files.
 
         Raises:
-          UserError: a file that is no image, or smaller than a tile; it is named.
+          UserError: files that are no images, or smaller than a tile; all are named.
         """
-        sizes = [image_size(path) for path in paths]
-        for path, size in zip(paths, sizes):
+        sizes, errors = [], []
+        for path in paths:
             try:
-                tiling.check(*size)
+                sizes.append(read_head(path, reader.max_megapixels).shown)
+                tiling.check(*sizes[-1])
             except UserError as error:
-                raise UserError(f"{path}: {error}; choose a smaller --tile") from None
-        return cls(paths, sizes, tiling, geometry)
+                text = str(error)
+                if not text.startswith(readable(path)):  # of the tiling, which knows no path
+                    text = f"{readable(path)}: {text}; choose a smaller --tile"
+                errors.append(text)
+        if errors:
+            raise UserError(join_errors(errors))
+        return cls(paths, sizes, tiling, geometry, reader=reader)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -94,6 +109,7 @@ class TiledImages:
             self.geometry,
             self.kept,
             None if self.rows is None else self.rows[np.asarray(numbers, int)],
+            self.reader,
         )
 
     def locate(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -124,17 +140,25 @@ class TiledImages:
         changes = np.flatnonzero(np.diff(files)) + 1
         runs = [run for run in np.split(np.arange(len(order)), changes) if len(run)]
         paths = [self.paths[files[run[0]]] for run in runs]
-        for run, file in zip(runs, decode_files(paths, self.geometry, 1, AHEAD, self.tiling)):
-            path, size = paths[file.number], self.sizes[files[run[0]]]
+        errors = []
+        decoded = decode_files(paths, self.geometry, 1, AHEAD, self.tiling, self.reader)
+        for run, file in zip(runs, decoded):
+            path, size = readable(paths[file.number]), self.sizes[files[run[0]]]
+            if file.remark:
+                self.remarks[int(files[run[0]])] = file.remark
             if file.error:
-                raise UserError(f"{path}: {file.error}")
-            if file.size != size:  # a tag behind the pixels turns it
-                raise UserError(
+                errors.append(f"{path}: {file.error}")
+            elif file.size != size:  # a tag behind the pixels turns it
+                errors.append(
                     f"{path}: {file.size[0]} x {file.size[1]} pixels, but {size[0]} x {size[1]} by "
                     "the head of the file; store it upright"
                 )
+            if errors:  # all bad files are named at once
+                continue
             for row in run:
                 yield cut(file.whole, self.tiling, int(numbers[row]), self.geometry)
+        if errors:
+            raise UserError(join_errors(list(dict.fromkeys(errors))))
 
     def keep(self, path: Path | None, progress: Callable) -> "TiledImages":
         """The same tiles, decoded once and kept on disk, so that they are read fast in any order.
@@ -159,13 +183,17 @@ class TiledImages:
             if not (path.is_file() and os.path.getsize(path) == np.prod(shape)):
                 write_atomically(path, write)
         kept = np.memmap(place, np.uint8, "r", shape=shape)
-        return TiledImages(self.paths, self.sizes, self.tiling, self.geometry, kept, self._firsts)
+        return TiledImages(
+            self.paths, self.sizes, self.tiling, self.geometry, kept, self._firsts, self.reader
+        )
 
     def pictures(self, side: int) -> Iterator[np.ndarray]:
         """The whole pictures, at most `side` pixels long: uint8 `[h, w, 3]`."""
-        for file in decode_files(self.paths, self.geometry, side, AHEAD, self.tiling):
+        for file in decode_files(
+            self.paths, self.geometry, side, AHEAD, self.tiling, self.reader
+        ):
             if file.error:
-                raise UserError(f"{self.paths[file.number]}: {file.error}")
+                raise UserError(f"{readable(self.paths[file.number])}: {file.error}")
             yield np.asarray(file.picture)
 
 

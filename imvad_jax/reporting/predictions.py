@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from imvad_jax.data.listing import NotUsed
 from imvad_jax.evaluation.calibration import Calibration
 from imvad_jax.files import write_atomically
 from imvad_jax.reporting import pages
@@ -89,11 +90,12 @@ class Predictions:
     title: str  # of the method
     images: Sequence[Scored]
     spool: Spool  # the regions of the images, as JSON
-    unreadable: Sequence[tuple[str, str]]  # file and reason
+    unreadable: Sequence[tuple[str, str]]  # pictures that were not scored, and why
     threshold: float  # of the verdict, on the scale where 0.5 is the calibrated one
     calibration: Calibration
     notes: Sequence[str]
     about: Mapping  # what else results.json says of the run
+    not_used: Sequence[NotUsed] = ()  # files of the given folders that were not looked at
     finished: bool = True  # False: stopped before all images were scored
 
     @functools.cached_property
@@ -148,6 +150,7 @@ def write_results_json(path: Path, found: Predictions) -> None:
             "unreadable": len(found.unreadable),
         },
         "unreadable": [{"file": file, "error": reason} for file, reason in found.unreadable],
+        "not_used": [item.as_dict() for item in found.not_used],
     }
 
     def text(value) -> str:

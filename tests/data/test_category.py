@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from imvad_jax.data.batches import ArrayImages, padded_order
-from imvad_jax.data.category import cached_categories, open_category
+from imvad_jax.data.category import open_category
 from imvad_jax.data.decode import Geometry, load_image
+from imvad_jax.data.decoded_cache import cached_categories
 from imvad_jax.errors import UserError
 from tests.data.trees import mvtec_tree
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imvad_jax.data.decode import Geometry, load_image, load_mask, read_image, read_mask
+from imvad_jax.data.decode import Geometry, load_image, read_image
+from imvad_jax.data.mask_arrays import load_mask
+from imvad_jax.data.masks import read_mask
 from imvad_jax.errors import UserError
 
 

@@ -6,9 +6,10 @@ import os
 import numpy as np
 import pytest
 
-from imvad_jax.data.decode import Geometry
+from imvad_jax.data.decode import Geometry, read_image
 from imvad_jax.data.inputs import display_names, find_images
-from imvad_jax.data.stream import decode_files, picture_batches, read_one
+from imvad_jax.data.listing import CLOSED, NotUsed
+from imvad_jax.data.stream import decode_files, picture_batches
 from imvad_jax.errors import UserError
 from tests.data.odd_files import picture, write_bad, write_good
 
@@ -17,7 +18,7 @@ GEOMETRY = Geometry(16, 16)
 
 def test_a_folder_stands_for_all_images_below_it(tmp_path):
     names = write_good(tmp_path / "parts")
-    found = find_images([str(tmp_path / "parts")])
+    found = find_images([str(tmp_path / "parts")]).images
     assert sorted(display_names(found)) == names
     assert len(names) == 17
 
@@ -27,10 +28,11 @@ def test_files_patterns_and_folders_are_taken_once(tmp_path):
         picture().save(tmp_path / name)
 
     def found(*inputs):
-        return [os.path.basename(p) for p in find_images([str(tmp_path / i) for i in inputs])]
+        listing = find_images([str(tmp_path / given) for given in inputs])
+        return [os.path.basename(path) for path in listing.images]
 
-    assert found("") == ["a.png", "b.png", "c [1].jpg"]
-    assert found("b.png", "*.png", "") == ["b.png", "a.png", "c [1].jpg"]
+    assert found("") == ["a.png", "b.png", "c [1].jpg", "d.gif"]
+    assert found("b.png", "*.png", "") == ["b.png", "a.png", "c [1].jpg", "d.gif"]
     assert found("c [1].jpg") == ["c [1].jpg"]  # a name before it is a pattern
     assert found("d.gif") == ["d.gif"]  # named itself
     assert found("[ab].*") == ["a.png", "b.png"]
@@ -47,8 +49,8 @@ def test_what_an_earlier_run_wrote_is_left_out(tmp_path):
     for name in ("a.png", "out/heatmaps/a.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         picture().save(tmp_path / name)
-    assert len(find_images([str(tmp_path)])) == 2
-    (found,) = find_images([str(tmp_path)], leave_out=tmp_path / "out")
+    assert len(find_images([str(tmp_path)]).images) == 2
+    (found,) = find_images([str(tmp_path)], leave_out=tmp_path / "out").images
     assert found == str(tmp_path / "a.png")
     with pytest.raises(UserError, match="earlier prediction"):
         find_images([str(tmp_path / "out")], leave_out=tmp_path / "out")
@@ -59,13 +61,13 @@ def test_names_are_relative_to_the_shared_folder_and_always_text(tmp_path):
     assert display_names(paths) == ["x/a.png", "y/a.png"]
     assert display_names(paths[:1]) == ["a.png"]
     odd = os.fsdecode(os.fsencode(str(tmp_path)) + b"/\xff.png")
-    assert display_names([odd]) == ["\ufffd.png"]
+    assert display_names([odd]) == ["\\xff.png"]
 
 
 def test_odd_pictures_are_read(tmp_path):
     write_good(tmp_path)
-    for path in find_images([str(tmp_path)]):
-        image = read_one(path)
+    for path in find_images([str(tmp_path)]).images:
+        image = read_image(path)
         rotated = "rotated" in path
         assert image.size == ((40, 48) if rotated else (48, 40)), path
         found = np.asarray(image.convert("RGB")).astype(int)
@@ -79,7 +81,7 @@ def test_bad_files_are_refused_with_the_reason(tmp_path):
     assert len(reasons) >= 20
     for name, reason in reasons.items():
         with pytest.raises(UserError, match=reason) as caught:
-            read_one(str(tmp_path / name))
+            read_image(str(tmp_path / name))
         assert str(caught.value).startswith(f"{tmp_path / name}: ")
 
 
@@ -95,7 +97,7 @@ def test_damage_of_any_kind_is_an_error_with_a_name(tmp_path, name):
             data[place] = rng.integers(256)
         (tmp_path / name).write_bytes(data)
         with contextlib.suppress(UserError):  # an image may be left, nothing else may be raised
-            assert min(read_one(path).size) >= 8
+            assert min(read_image(path).size) >= 8
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -105,10 +107,10 @@ def test_files_and_folders_without_permission_are_refused(tmp_path):
     os.chmod(tmp_path / "a.png", 0)
     os.chmod(tmp_path / "closed", 0)
     found = find_images([str(tmp_path)])
-    assert found == [str(tmp_path / "a.png"), str(tmp_path / "closed")]
-    for path, reason in zip(found, ("Permission denied", "folder that cannot be read")):
-        with pytest.raises(UserError, match=reason):
-            read_one(path)
+    assert found.images == [str(tmp_path / "a.png")]
+    with pytest.raises(UserError, match="Permission denied"):
+        read_image(found.images[0])
+    assert found.not_used == [NotUsed(str(tmp_path / "closed"), CLOSED, "", True)]
     os.chmod(tmp_path / "closed", 0o700)
 
 

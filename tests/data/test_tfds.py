@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from imvad_jax.data.decode import read_image, read_mask
+from imvad_jax.data.decode import read_image
+from imvad_jax.data.masks import read_mask
 from tests.data.trees import mvtec_tree
 
 

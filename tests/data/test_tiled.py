@@ -6,7 +6,7 @@ from PIL import Image
 
 from imvad_jax.data import stream
 from imvad_jax.data.category import open_category
-from imvad_jax.data.decode import Geometry, read_image
+from imvad_jax.data.decode import Geometry, Reader, read_image
 from imvad_jax.data.tiled import TiledImages, tile_batches
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError
@@ -27,8 +27,8 @@ def paths(tmp_path):
 def reads(monkeypatch):
     """The files that are decoded, in order."""
     found = []
-    read = stream.read_image
-    monkeypatch.setattr(stream, "read_image", lambda path: found.append(path) or read(path))
+    read = Reader.read
+    monkeypatch.setattr(Reader, "read", lambda self, path: found.append(path) or read(self, path))
     return found
 
 
@@ -50,6 +50,7 @@ def all_tiles(images, batch_size=4, order=None) -> np.ndarray:
 
 def test_tiles_are_the_files_own_pixels_and_a_file_is_decoded_once(paths, reads):
     images, expected = TiledImages.of_files(paths, TILING, GEOMETRY), pixels_of(paths)
+    reads.clear()
     assert len(images) == len(expected) == 6 + 5 + 4
     np.testing.assert_array_equal(all_tiles(images), expected)
     assert sorted(reads) == sorted(paths)
@@ -92,7 +93,7 @@ def test_files_to_be_judged_give_the_same_tiles_and_bad_ones_are_named(paths, tm
     batches = list(tile_batches(files, TILING, GEOMETRY, 4, bad.append))
     assert [(file.number, file.error.split(";")[0]) for file in bad] == [
         (1, "60 x 19 pixels, smaller than a tile"),
-        (3, "not a readable image (of no known format)"),
+        (3, "not a readable image (of no known format"),
     ]
     found = np.concatenate([batch.images[: len(batch.tiles)] for batch in batches])
     np.testing.assert_array_equal(found, pixels_of(paths))

@@ -31,13 +31,16 @@ def get(name: str) -> Layout:
     return LAYOUTS[choose("--dataset", name, LAYOUTS)]
 
 
-def select_categories(layout: Layout, data_dir: str, wanted: list[str]) -> list[str]:
+def select_categories(
+    layout: Layout, data_dir: str, wanted: list[str], recursive: bool = False
+) -> list[str]:
     """The categories that `wanted` names (`all` or none: every one found), in sorted order.
 
     Raises:
-      UserError: a category that is not there, with the nearest that is.
+      UserError: a category that is not there, with the nearest that is; `recursive` where the
+        dataset says itself where its images lie.
     """
-    found = layout.categories(data_dir)
+    found = layout.categories(data_dir, **_descend(layout, recursive))
     if not found:
         hint = "; --dataset=folder takes folders of your own" if _is_own(layout, data_dir) else ""
         raise UserError(
@@ -47,6 +50,21 @@ def select_categories(layout: Layout, data_dir: str, wanted: list[str]) -> list[
     if not wanted or wanted == ["all"]:
         return found
     return [choose(f"--category (in {data_dir})", name, found) for name in dict.fromkeys(wanted)]
+
+
+def read_category(
+    layout: Layout, data_dir: str, name: str, seed: int = 0, recursive: bool = False
+) -> Category:
+    """The files of a category. Raises UserError as `Layout.category` and `select_categories`."""
+    return layout.category(data_dir, name, seed, **_descend(layout, recursive))
+
+
+def _descend(layout: Layout, recursive: bool) -> dict:
+    if recursive and layout.published:
+        raise UserError(
+            f"--recursive: it is for --dataset=folder; '{layout.name}' says where its images lie"
+        )
+    return {"recursive": True} if recursive else {}
 
 
 def _is_own(layout: Layout, data_dir: str) -> bool:
@@ -63,4 +81,5 @@ def _contents(data_dir: str) -> str:
     return f"{len(base.image_files(path))} image files and {len(names)} folders{listed}"
 
 
-__all__ = ["LAYOUTS", "Category", "Layout", "Sample", "get", "select_categories"]
+__all__ = ["LAYOUTS", "Category", "Layout", "Sample", "get", "read_category",
+           "select_categories"]  # fmt: skip

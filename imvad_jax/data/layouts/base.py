@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from imvad_jax.errors import UserError
+from imvad_jax.data.listing import NotUsed, list_folder
+from imvad_jax.errors import UserError, readable
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 TRAIN_SHARE = 0.8
 
 
@@ -18,9 +18,10 @@ class Sample:
     """One image on disk."""
 
     path: str  # of the image file
-    name: str  # the path relative to the data directory, with forward slashes: the key in results
+    # The path relative to the data directory, with forward slashes, as text: the key in results.
+    name: str
     defect: str = "good"  # kind of defect, "good" for none
-    mask_paths: tuple[str, ...] = ()  # its masks, united (non-zero is defect); none: no mask exists
+    mask_paths: tuple[str, ...] = ()  # its masks, united; none: no mask exists
 
     @property
     def label(self) -> int:
@@ -30,19 +31,24 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Category:
-    """The files of one category. `has_masks`: every defective test image has one."""
+    """The files of one category. `has_masks`: every defective test image has one.
+
+    `not_used` are the other files that lie where images and masks are looked for.
+    """
 
     dataset: str
     name: str
     train: tuple[Sample, ...]  # good images only
     test: tuple[Sample, ...]  # good and defective, sorted by kind and name; may be empty
     has_masks: bool
+    not_used: tuple[NotUsed, ...] = ()
 
 
 class Layout(abc.ABC):
     """Where one dataset keeps its images and masks."""
 
     name: str
+    published: bool = True  # its authors say what a mask's values mean: non-zero is defect
     expected: str  # what the directory should look like, for error messages
 
     @abc.abstractmethod
@@ -72,17 +78,20 @@ def require_directory(data_dir: str) -> Path:
     return path
 
 
-def image_files(directory: Path) -> list[Path]:
-    """Image files directly inside `directory`, sorted by name; none if it does not exist."""
-    if not directory.is_dir():
-        return []
-    with os.scandir(directory) as entries:
-        names = sorted(
-            entry.name
-            for entry in entries
-            if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith(".")
-        )
-    return [directory / name for name in names]
+def image_files(directory: Path, not_used: list[NotUsed] | None = None) -> list[Path]:
+    """Image files directly inside `directory`, sorted by name; none if it does not exist.
+
+    The other files are added to `not_used`.
+    """
+    found = list_folder(directory)
+    if not_used is not None:
+        not_used += found.not_used
+    return [Path(path) for path in found.images]
+
+
+def name_of(path: str | Path, root: Path) -> str:
+    """The name of a file in results: relative to `root`, with forward slashes."""
+    return readable(os.path.relpath(path, root)).replace(os.sep, "/")
 
 
 def subdirectories(directory: Path) -> list[str]:
@@ -93,39 +102,29 @@ def subdirectories(directory: Path) -> list[str]:
         return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
 
 
-def require_images(masks: Path, images: Path) -> None:
-    """Checks that every mask file or directory in `masks` belongs to an image in `images`.
-
-    They belong together by their names, with or without `_mask` after the mask's.
-
-    Raises:
-      UserError: a mask without an image; it is named.
-    """
-    names = {path.stem for path in image_files(images)}
-    found = {path.stem: path for path in image_files(masks)}
-    found |= {name: masks / name for name in subdirectories(masks)}
-    for stem, path in sorted(found.items()):
-        image = stem.removesuffix("_mask")
-        if stem not in names and image not in names:
-            raise UserError(f"{path}: a mask without an image; expected {images / image}.*")
-
-
-def image_mask_pairs(directory: Path, ending: str) -> list[tuple[Path, Path]]:
+def image_mask_pairs(
+    directory: Path, ending: str, not_used: list[NotUsed] | None = None
+) -> list[tuple[Path, Path]]:
     """Images in `directory` with the masks that lie beside them, named `<image's stem><ending>`.
+
+    Upper and lower case of the ending count alike; other files are added to `not_used`.
 
     Raises:
       UserError: an image without a mask or a mask without an image.
     """
-    files = image_files(directory)
-    masks = {path for path in files if path.name.endswith(ending)}
-    pairs = [(p, p.with_name(p.stem + ending)) for p in files if p not in masks]
-    for image, mask in pairs:
-        if mask not in masks:
-            raise UserError(f"{image}: its mask is missing; expected {mask}")
-    for mask in sorted(masks - {mask for _, mask in pairs}):
-        image = directory / mask.name.removesuffix(ending)
-        raise UserError(f"{mask}: a mask without an image; expected {image}.*")
-    return pairs
+    files = image_files(directory, not_used)
+    masks = {p.name[: -len(ending)]: p for p in files if p.name.lower().endswith(ending)}
+    images = [path for path in files if path not in masks.values()]
+    for image in images:
+        if image.stem not in masks:
+            expected = readable(image.with_name(image.stem + ending))
+            raise UserError(f"{readable(image)}: its mask is missing; expected {expected}")
+    for stem in sorted(masks.keys() - {image.stem for image in images}):
+        raise UserError(
+            f"{readable(masks[stem])}: a mask without an image; expected "
+            f"{readable(directory / stem)}.*"
+        )
+    return [(image, masks[image.stem]) for image in images]
 
 
 def draw_split(good: list[Sample], seed: int, where: Path) -> tuple[list[Sample], list[Sample]]:

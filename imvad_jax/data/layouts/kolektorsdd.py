@@ -9,8 +9,8 @@ the drawn names.
 images trained on would be tested, too.
 """
 
-from imvad_jax.data.decode import read_mask
 from imvad_jax.data.layouts import base
+from imvad_jax.data.masks import read_mask
 
 REPEATED = ("kos26", "kos34")
 
@@ -26,16 +26,18 @@ class KolektorSDD(base.Layout):
 
     def category(self, data_dir, name, seed=0):
         root = base.require_directory(data_dir)
-        good, bad = [], []
+        good, bad, not_used = [], [], []
         for item in self._items(root):
-            for image, mask in base.image_mask_pairs(root / item, "_label.bmp"):
-                path, relative = str(image), image.relative_to(root).as_posix()
+            for image, mask in base.image_mask_pairs(root / item, "_label.bmp", not_used):
+                path, relative = str(image), base.name_of(image, root)
                 if read_mask(str(mask), path).any():
                     bad.append(base.Sample(path, relative, "defect", (str(mask),)))
                 else:
                     good.append(base.Sample(path, relative))
         train, test = base.draw_split(good, seed, root)
-        return base.Category(self.name, name, tuple(train), tuple(bad + test), True)
+        return base.Category(
+            self.name, name, tuple(train), tuple(bad + test), True, tuple(not_used)
+        )
 
     def _items(self, root):
         return [n for n in base.subdirectories(root) if n.startswith("kos") and n not in REPEATED]

@@ -22,14 +22,18 @@ class MagneticTiles(base.Layout):
 
     def category(self, data_dir, name, seed=0):
         root = base.require_directory(data_dir)
-        good = self._samples(root, "Free", "good")
+        not_used = []
+        good = self._samples(root, "Free", "good", not_used)
         train, test = base.draw_split(good, seed, root / "MT_Free" / "Imgs")
         for kind in KINDS:
-            test += self._samples(root, kind, kind.lower())
-        return base.Category(self.name, name, tuple(train), tuple(test), True)
+            test += self._samples(root, kind, kind.lower(), not_used)
+        return base.Category(
+            self.name, name, tuple(train), tuple(test), True, tuple(not_used)
+        )
 
-    def _samples(self, root, kind, defect):
+    def _samples(self, root, kind, defect, not_used):
+        folder = root / f"MT_{kind}" / "Imgs"
         return [
-            base.Sample(str(image), image.relative_to(root).as_posix(), defect, (str(mask),))
-            for image, mask in base.image_mask_pairs(root / f"MT_{kind}" / "Imgs", ".png")
+            base.Sample(str(image), base.name_of(image, root), defect, (str(mask),))
+            for image, mask in base.image_mask_pairs(folder, ".png", not_used)
         ]

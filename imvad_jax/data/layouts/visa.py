@@ -9,6 +9,7 @@ layout of MVTec AD) is read, too.
 import csv
 
 from imvad_jax.data.layouts import base, tree
+from imvad_jax.data.layouts.mask_files import masks_in_folder
 from imvad_jax.errors import UserError
 
 COLUMNS = ("object", "split", "label", "image", "mask")
@@ -47,8 +48,14 @@ class VisA(base.Layout):
         train, good, bad = (sorted(samples[kind], key=lambda s: s.name) for kind in ROWS)
         if not train:
             raise UserError(f"{split}: no good images of '{name}' to train on listed there")
-        base.require_images(data / "Masks" / "Anomaly", data / "Images" / "Anomaly")
-        return base.Category(self.name, name, tuple(train), tuple(bad + good), bool(bad))
+        not_used = []
+        shown = data / "Images" / "Anomaly"
+        images = [str(path) for path in base.image_files(shown, not_used)]
+        # Every mask must have an image, listed or not.
+        masks_in_folder(data / "Masks" / "Anomaly", images, [], shown, not_used)
+        return base.Category(
+            self.name, name, tuple(train), tuple(bad + good), bool(bad), tuple(not_used)
+        )
 
 
 def _rows(split, name):

@@ -1,0 +1,98 @@
+"""The decoded cache: the images and masks of a category at one size, in one compressed file."""
+
+import hashlib
+import json
+import os
+import re
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from imvad_jax.data import layouts
+from imvad_jax.data.decode import Geometry
+from imvad_jax.data.reading import VERSION, Reading
+from imvad_jax.errors import UserError
+from imvad_jax.files import write_atomically
+
+
+def fingerprint(files: layouts.Category, reading: Reading) -> str:
+    """Changes where other files would be read, or the same ones in another way.
+
+    It is made of names, sizes and times of change of all files and of what `reading` says.
+    """
+    digest = hashlib.sha256(json.dumps(reading.decisive, sort_keys=True).encode())
+    for sample in files.train + files.test:
+        digest.update(f"{sample.name}|{sample.defect}".encode())
+        for path in (sample.path, *sample.mask_paths):
+            try:
+                stat = os.stat(path)
+                digest.update(f"|{stat.st_size}|{stat.st_mtime_ns}".encode())
+            except OSError:  # whoever reads it names it
+                digest.update(b"|not there")
+    return digest.hexdigest()[:12]
+
+
+def stem(dataset: str, name: str, geometry: Geometry) -> str:
+    """How the files of a category at one size begin; the version keeps older ones apart."""
+    return f"{dataset}-{name}-{geometry.size}-{geometry.crop}-v{VERSION}-"
+
+
+def path_of(cache_dir: str, dataset: str, name: str, geometry: Geometry, mark: str) -> Path:
+    """Where the cache of a category lies, `mark` being its fingerprint."""
+    return Path(cache_dir).expanduser() / f"{stem(dataset, name, geometry)}{mark}.npz"
+
+
+def find(cache_dir: str | None, dataset: str, name: str, geometry: Geometry) -> Path:
+    """The one cache of a category whose files are not at hand.
+
+    Raises:
+      UserError: there is none, or several.
+    """
+    if not cache_dir:
+        raise UserError("--data_dir is missing, and --cache_dir too: there is nothing to read")
+    begin = stem(dataset, name, geometry)
+    found = sorted(Path(cache_dir).expanduser().glob(begin + "*.npz"))
+    if len(found) != 1:
+        what = f"{len(found)} decoded caches" if found else "no decoded cache"
+        raise UserError(
+            f"--cache_dir={cache_dir}: {what} named {begin}*.npz; expected one. "
+            "Name the dataset by --data_dir, or carry the cache of this category and size here"
+        )
+    return found[0]
+
+
+def cached_categories(cache_dir: str | None, dataset: str) -> list[str]:
+    """Names of the categories of `dataset` that have a cache, sorted."""
+    if not cache_dir:
+        return []
+    pattern = re.compile(rf"{re.escape(dataset)}-(.+)-\d+-\d+-v{VERSION}-[0-9a-f]{{12}}\.npz")
+    names = (pattern.fullmatch(p.name) for p in Path(cache_dir).expanduser().glob("*.npz"))
+    return sorted({match[1] for match in names if match})
+
+
+def write(path: Path, meta: dict, arrays: dict[str, np.ndarray]) -> None:
+    """Writes a cache atomically; `meta` is anything that JSON holds."""
+    meta = np.array(json.dumps({"version": VERSION, **meta}))
+    write_atomically(path, lambda file: np.savez_compressed(file, meta=meta, **arrays))
+
+
+def load(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """What `write` was given. Raises UserError for a damaged file; it is named."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+        meta = json.loads(str(arrays.pop("meta")))
+        if meta["version"] != VERSION:
+            raise ValueError(f"version {meta['version']}, expected {VERSION}")
+        return meta, arrays
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, error: Exception) -> UserError:
+    """What is said of a cache that cannot be used."""
+    return UserError(
+        f"{path}: the decoded cache is damaged ({error}); delete the file to make it anew"
+    )

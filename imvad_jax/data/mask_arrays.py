@@ -1,0 +1,77 @@
+"""Masks at the size that a method sees, and which defect regions are left there."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from imvad_jax.data.decode import Geometry, shape
+from imvad_jax.data.image_files import MAX_MEGAPIXELS
+from imvad_jax.data.masks import NON_ZERO, MaskRule, read_masks
+
+_EIGHT_CONNECTED = np.ones((3, 3), bool)
+
+
+class Regions(NamedTuple):
+    """Defect regions (8-connected) at a mask's own size, and how many of them vanish."""
+
+    total: int
+    vanished: int
+
+
+def shrink(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """A mask `[H, W]` as bool `[crop, crop]`: bilinear, at least one half (as the benchmark)."""
+    full = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(shape(full, geometry)) >= 128
+
+
+def shrink_whole(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """As `shrink`, of the whole mask to another width and height: bool `[height, width]`."""
+    full = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(full.resize(size, Image.Resampling.BILINEAR)) >= 128
+
+
+def count_regions(
+    mask: np.ndarray, small: np.ndarray, size: tuple[int, int], offset: int = 0
+) -> Regions:
+    """Counts the regions of a mask `[H, W]` and those that left no pixel in its shrunken form.
+
+    A region is left where a pixel that it covers is set, also one that it shares with others:
+    neighbouring dots that become one line have not vanished.
+
+    Args:
+      mask: bool `[H, W]`, at its own size.
+      small: bool `[h, w]`, what `shrink` or `shrink_whole` made of it.
+      size: Width and height in pixels of the whole shrunken mask, of which `small` is a part.
+      offset: First row and column of that part.
+    """
+    labels, total = ndimage.label(mask, _EIGHT_CONNECTED)
+    if not total:
+        return Regions(0, 0)
+    where = np.nonzero(mask)
+    cells = [
+        ((index + 0.5) * new / old).astype(int) - offset
+        for index, new, old in zip(where, size[::-1], mask.shape)
+    ]
+    inside = np.logical_and.reduce([(c >= 0) & (c < n) for c, n in zip(cells, small.shape)])
+    left = small[cells[0][inside], cells[1][inside]]
+    ids = labels[where][inside][left]
+    return Regions(total, total - len(np.unique(ids)))
+
+
+def load_mask(
+    paths: Sequence[str],
+    image_path: str,
+    geometry: Geometry,
+    rule: MaskRule = NON_ZERO,
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> np.ndarray:
+    """An image's masks as bool `[crop, crop]`, see `shrink`. No path gives an empty mask.
+
+    Raises UserError as `read_mask`.
+    """
+    if not paths:
+        return np.zeros((geometry.crop, geometry.crop), bool)
+    return shrink(read_masks(paths, image_path, rule, max_megapixels), geometry)
