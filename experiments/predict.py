@@ -125,10 +125,11 @@ def main() -> int:
     unreadable = [NotUsed(name, UNREADABLE) for name, _ in found.unreadable[known:]]
     print(
         f"{len(found.images)} images scored: {found.defective} defective, "
-        f"{len(found.images) - found.defective} good; {len(found.unreadable)} files not scored\n"
-        f"{summarize(len(found.images), [*found.not_used, *unreadable])}\n"
-        f"written to {output}; open index.html there"
+        f"{len(found.images) - found.defective} good; {len(found.unreadable)} files not scored"
     )
+    if found.not_used or unreadable:
+        print(summarize(len(found.images), [*found.not_used, *unreadable]))
+    print(f"written to {output}; open index.html there")
     return SKIPPED if found.unreadable else 0
 
 

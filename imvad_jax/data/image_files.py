@@ -22,7 +22,7 @@ SUFFIXES = (
     ".jp2", ".j2k", ".j2c", ".jpx", ".pgm", ".ppm", ".pbm", ".pnm",
 )  # fmt: skip
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
-HEIF_HINT = "HEIC; pip install pillow-heif, and it is read"
+HEIF_HINT = "pip install pillow-heif reads HEIC"
 
 MIN_SIDE = 8  # pixels; a smaller picture shows no part
 MAX_MEGAPIXELS = 100.0  # line-scan pictures pass, a decompression bomb does not

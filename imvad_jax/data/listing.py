@@ -15,7 +15,7 @@ from imvad_jax.data.image_files import (
 from imvad_jax.errors import listed, readable
 
 UNKNOWN = "of unknown type"
-OTHER = "no picture"
+OTHER = "of no picture format"
 UNREADABLE = "unreadable"
 BELOW = "in folders below"
 MASK_OF_GOOD = "masks of good images"

@@ -5,6 +5,7 @@ category (`survey`) and kept with the run: a `MaskRule`.
 """
 
 import dataclasses
+import os
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -305,7 +306,7 @@ def _find_orientation(pairs, orientation: str, max_megapixels: float) -> tuple[b
         if own.orientation != 1:
             continue
         if head.stored == head.shown:
-            undecided.append(readable(mask))
+            undecided.append(readable(os.path.basename(mask)))
         elif own.stored == head.stored:
             stored += 1
         elif own.stored == head.shown:

@@ -78,11 +78,12 @@ def read(
     any_mask = any(sample.mask_paths for sample in test)
     missing = [s.path for s in test if s.label and not s.mask_paths]
     if missing and (any_mask or not own):
-        first = Path(missing[0])
+        stem, _ = os.path.splitext(os.path.relpath(missing[0], top / "test"))
+        short = readable(os.path.basename(stem))
+        where = top / "ground_truth" / os.path.dirname(stem)
         raise UserError(
-            f"{readable(first)}: its mask is missing ({len(missing)} in all); expected "
-            f"{readable(first.stem)}_mask.png or {readable(first.stem)}.png, or several in "
-            f"{readable(first.stem)}/, in {readable(top / 'ground_truth' / first.parent.name)}"
+            f"{readable(missing[0])}: its mask is missing ({len(missing)} in all); expected "
+            f"{short}_mask.png or {short}.png, or several in {short}/, in {readable(where)}"
         )
     not_used += _strays(top, good, own)
     test.sort(key=lambda s: (s.defect, s.name))
