@@ -6,7 +6,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from imvad_jax.data.depth import deep_kind, deep_values, to_eight_bits, without_alpha
+from imvad_jax.data.depth import (
+    FULL_SCALES,
+    deep_kind,
+    deep_values,
+    to_eight_bits,
+    without_alpha,
+)
 from imvad_jax.data.image_files import (
     MAX_MEGAPIXELS,
     MIN_SIDE,
@@ -57,8 +63,9 @@ class Reader:
     """How image files become pictures of 8 bits.
 
     `full_scale` is the value that is white in files deeper than 8 bits; None: 65535 for integers, 1
-    for floating-point values. Without `deep` such files are refused. `max_megapixels` bounds width
-    times height.
+    for floating-point values. `deep` is False where no good picture was that deep, so that nothing
+    is known of their full scale: files that do not use the upper bits are refused then.
+    `max_megapixels` bounds width times height.
     """
 
     full_scale: float | None = None
@@ -82,15 +89,15 @@ class Reader:
         with open_image(path, self.max_megapixels) as image:
             remarks = [check_pages(image)]
             kind = deep_kind(image)
-            if kind and not self.deep:
-                raise Refused(
-                    "deeper than 8 bits, unlike the pictures that the detector was fitted on; say "
-                    "what white is by --full_scale=N"
-                )
             image.load()
             orientation = orientation_of(image, loaded=True)
             if kind:
                 values = without_alpha(deep_values(image, path))
+                if not self.deep and kind == "integer" and values.max() <= FULL_SCALES[-2]:
+                    raise Refused(
+                        f"16 bits, but no value above {values.max()}, and the detector was fitted "
+                        "on pictures of 8 bits; say by --full_scale=N what white is"
+                    )
                 pixels, brighter = to_eight_bits(values, self.full_scale)
                 if brighter and self.full_scale is not None:
                     remarks.append(f"{brighter} values above white ({self.full_scale:g}) cut off")

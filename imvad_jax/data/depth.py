@@ -52,9 +52,9 @@ def deep_values(image: Image.Image, path: str) -> np.ndarray:
         values = np.asarray(image)
     else:
         with Image.open(path, formats=[image.format]) as again:
-            if again.mode == "LA":  # four bytes a pixel: taken as they lie there
-                again._mode = "RGBA"
-                again.tile = [_as_bytes(tile) for tile in again.tile]
+            if any("LA;16B" in _raw_modes(tile) for tile in again.tile):
+                # Opened as RGBA; the four bytes of a pixel are taken as they lie there.
+                again.tile = [_renamed(tile, lambda name: "RGBA") for tile in again.tile]
                 parts = np.asarray(again).astype(np.int32)
                 values = parts[..., ::2] * 256 + parts[..., 1::2]
             else:
@@ -81,10 +81,6 @@ def _renamed(tile, rename):
 
 def _lower_bytes(tile):
     return _renamed(tile, lambda n: n[:-1] + _OTHER_BYTE[n[-1]] if ";16" in n else n)
-
-
-def _as_bytes(tile):
-    return _renamed(tile, lambda n: "RGBA" if ";16" in n else n)
 
 
 def to_eight_bits(values: np.ndarray, full_scale: float | None) -> tuple[np.ndarray, int]:

@@ -110,13 +110,14 @@ def gather_masks(
     rule, notes = survey(
         pairs, layout.published, reading.mask_values, reading.mask_orientation, most
     )
-    arrays, regions, errors, over_half, remarks = [], [], [], [], []
+    arrays, regions, errors, over_half, remarks, count = [], [], [], [], [], 0
     for number, sample in enumerate(files.test):
         size = (geometry.size, geometry.size) if shapes is None else shapes[number][::-1]
         arrays.append(np.zeros((geometry.crop,) * 2 if shapes is None else shapes[number], bool))
         regions.append(Regions(0, 0))
         if not sample.mask_paths or number in (skip or {}):
             continue
+        count += len(sample.mask_paths)
         try:
             mask = read_masks(sample.mask_paths, sample.path, rule, most, remarks)
         except UserError as error:
@@ -135,5 +136,5 @@ def gather_masks(
         notes.append(listed(remarks, 3))
     return Masks(
         np.array(arrays) if shapes is None else arrays,
-        rule, len(pairs), tuple(regions), tuple(notes), errors,
+        rule, count, tuple(regions), tuple(notes), errors,
     )  # fmt: skip

@@ -57,6 +57,12 @@ class MaskRule:
     cuts: tuple[tuple[str, float], ...] = ()
     turned: bool = True
 
+    @property
+    def words(self) -> str:
+        """What counts as a defect, for the user."""
+        cuts = {f"{cut:g}" for _, cut in self.cuts}
+        return f"defect is {' or '.join(sorted(cuts))} and more" if cuts else "defect is not zero"
+
     def as_dict(self) -> dict:
         """For the record of a run."""
         return {"values": self.values, "cuts": dict(self.cuts), "turned": self.turned}

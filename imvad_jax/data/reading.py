@@ -102,7 +102,7 @@ class Found:
         """What was found, in one line."""
         what = summarize(self.images, self.not_used)
         images, *rest = what.split("; ", 1)
-        masks = f", {self.masks} masks" if self.masks else ""
+        masks = f", {self.masks} masks ({self.mask_rule.words})" if self.masks else ""
         scale = self.reader.full_scale
         depth = f"; deeper than 8 bits, {scale:g} is white" if scale is not None else ""
         return "; ".join([images + masks + depth, *rest])

@@ -106,6 +106,6 @@ def write_bad(folder: Path) -> dict[str, str]:
     height = Image.fromarray(np.full((20, 20), 12.5, np.float32))
     height.save(bad("height map.tif", "expected 0 ... 1"))
     os.symlink(folder / "loop.png", bad("loop.png", "symbolic links"))
-    os.symlink(folder / "nowhere.png", bad("broken link.png", "no such file \\(a broken link\\)"))
+    os.symlink(folder / "nowhere.png", bad("broken link.png", "a broken link"))
     os.mkfifo(bad("pipe.png", "no regular file"))
     return reasons

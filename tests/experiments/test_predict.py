@@ -63,10 +63,13 @@ def predict(run_dir, tmp_path):
         fitted = predictor.Fitted(run_dir, predictor.read_run(run_dir), Parallel(jax.devices()[:2]))
         edit(fitted)
         drawn = tmp_path / output / "heatmaps"
-        paths = find_images([str(path) for path in inputs], leave_out=drawn)
+        listing = find_images([str(path) for path in inputs], leave_out=drawn)
         calibration = read_calibration(run_dir)
         options = predictor.Options(**options)
-        return predictor.predict(fitted, calibration, paths, tmp_path / output, options)
+        return predictor.predict(
+            fitted, calibration, listing.images, tmp_path / output, options,
+            not_used=listing.not_used,
+        )  # fmt: skip
 
     return call
 
@@ -239,7 +242,7 @@ def test_good_images_recalibrate(run_dir, tmp_path):
     fitted = predictor.Fitted(run_dir, predictor.read_run(run_dir), Parallel(jax.devices()[:2]))
     for seed in range(9):
         picture(seed).save(tmp_path / f"{seed}.png")
-    paths = find_images([str(tmp_path)])
+    paths = find_images([str(tmp_path)]).images
     found = predictor.calibrate_from(fitted, paths, 1.0)
     assert len(found.scores) == 9 and found.flagged == 1 and found.files[0] == "0.png"
     assert found.pixel.threshold > found.pixel.typical

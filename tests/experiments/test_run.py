@@ -67,13 +67,14 @@ def test_a_run_leaves_everything_behind(call, tmp_path, method):
     assert status == 0 and "memory: about" in out
     top = tmp_path / "run"
     metrics = read(top / "metrics.json")
-    assert set(metrics) == set(FIVE)
+    assert set(metrics) == {*FIVE, "regions", "regions_vanished"}
     predictions = np.load(top / "predictions.npz", allow_pickle=False)
     masks = np.unpackbits(predictions["mask"])[: np.prod(predictions["mask_shape"])]
     masks = masks.reshape(predictions["mask_shape"])
     again = image_metrics(predictions["image_score"], predictions["label"])
     again |= pixel_metrics(predictions["anomaly_map"], masks)
-    assert metrics == pytest.approx(again, abs=1e-12)
+    assert {name: metrics[name] for name in FIVE} == pytest.approx(again, abs=1e-12)
+    assert (metrics["regions"], metrics["regions_vanished"]) == (3, 0)
     assert predictions["path"].tolist()[2] == "bottle/test/scratch/000.png"
     config = read(top / "config.json")
     assert config["preset"] == "smoke" and config["seed"] == 0
