@@ -15,19 +15,19 @@ from pathlib import Path
 from absl import flags
 
 from experiments import devices, predictor, program
-from imvad_jax.data.inputs import find_images
+from imvad_jax.data.inputs import display_names, find_images
 from imvad_jax.errors import UserError, choose
 from imvad_jax.evaluation.calibration import check_quantile, read_calibration
 
 SKIPPED = 3  # exit status: done, but for files that could not be read
 NAMED = 20  # such files named on the terminal; all are named in the results
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a finished run of experiments.run.")
-_INPUT = flags.DEFINE_multi_string(
+_WORKDIR = program.define_path("workdir", None, "Directory of a finished run of experiments.run.")
+_INPUT = program.define_paths(
     "input", [], "Images to score: a file, a folder with all below it, or a quoted pattern such "
     "as 'parts/*.png'. May be given several times.",
 )  # fmt: skip
-_OUTPUT = flags.DEFINE_string("output", None, "Directory to write to; an earlier result in it is "
+_OUTPUT = program.define_path("output", None, "Directory to write to; an earlier result in it is "
                               "replaced.")  # fmt: skip
 _ON_BAD_IMAGE = flags.DEFINE_string(
     "on_bad_image", "skip", "What is done about a file that cannot be read: skip or error."
@@ -36,7 +36,7 @@ _THRESHOLD = flags.DEFINE_float(
     "threshold", 0.5, "Images with at least this score are called defective; 0.5 is the calibrated "
     "threshold.",
 )  # fmt: skip
-_GOOD = flags.DEFINE_multi_string(
+_GOOD = program.define_paths(
     "good", [], "Good images that the detector was not fitted on, as --input: the thresholds are "
     "found from them instead of those of the run.",
 )  # fmt: skip
@@ -83,6 +83,7 @@ def main() -> int:
             "fitted on by --good, or fit anew with --holdout=0.2"
         )
     paths = find_images(_INPUT.value, leave_out=output / "heatmaps")
+    predictor.check_output(output, display_names(paths))  # before anything is decoded
     good = find_images(_GOOD.value, flag="--good") if _GOOD.value else []
     # Pillow speaks of damaged metadata by warnings that name no file.
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -94,7 +95,7 @@ def main() -> int:
         _THRESHOLD.value, _ON_BAD_IMAGE.value, _BATCH_SIZE.value, _PICTURE_SIZE.value,
         _PAGE_IMAGES.value,
     )  # fmt: skip
-    command = "python -m experiments.predict " + " ".join(sys.argv[1:])
+    command = program.command("predict")
     found = predictor.predict(fitted, calibration, paths, output, options, command)
     for name, reason in found.unreadable[:NAMED]:
         print(f"not scored: {name}: {reason}", file=sys.stderr)

@@ -13,12 +13,11 @@ import threading
 import traceback
 from functools import partial
 
-from experiments import cell, devices, program, record
+from experiments import cell, devices, program
 from experiments.tasks import Task, mark_failed
 from imvad_jax import methods
 from imvad_jax.errors import UserError
 from imvad_jax.reporting.grid import ERROR
-from imvad_jax.reporting.results import result_path
 from imvad_jax.training.timing import Timings
 
 READY = {"ready": True}
@@ -38,11 +37,8 @@ def make_cell(task: Task, parallel, say=print) -> str | None:
                               timings, say)  # fmt: skip
         if not len(data.test):
             raise UserError(f"{task.dataset}/{task.category}: no test images to evaluate")
-        result = cell.run_cell(plan, data, task.run_dir, parallel, cell.Options(**task.options),
-                               timings, say)  # fmt: skip
-        if task.results_dir:
-            path = os.path.join(task.results_dir, result_path(result))
-            record.write_json(path, record.small_result(result))
+        options = cell.Options(**task.options, results_dir=task.results_dir)
+        cell.run_cell(plan, data, task.run_dir, parallel, options, timings, say)
     except UserError as error:
         return _failed(task, " ".join(str(error).split()), None, say)
     except Exception as error:  # whatever it is, the other cells go on
