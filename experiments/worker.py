@@ -4,7 +4,6 @@ Started by experiments.table, one for each accelerator. Its own output is a log;
 carries the answers alone.
 """
 
-import contextlib
 import json
 import os
 import queue
@@ -17,6 +16,7 @@ from experiments import cell, devices, program
 from experiments.tasks import Task, mark_failed
 from imvad_jax import methods
 from imvad_jax.errors import UserError
+from imvad_jax.marks import is_ours
 from imvad_jax.reporting.grid import ERROR
 from imvad_jax.training.timing import Timings
 
@@ -44,7 +44,7 @@ def make_cell(task: Task, parallel, say=print) -> str | None:
     except Exception as error:  # whatever it is, the other cells go on
         text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         return _failed(task, text, traceback.format_exc(), say)
-    with contextlib.suppress(FileNotFoundError):
+    if is_ours(task.run_dir / ERROR):
         (task.run_dir / ERROR).unlink()
     return None
 

@@ -33,8 +33,7 @@ def is_ours(path: str | Path) -> bool:
             return FOLDERS.get(path.name, holds_result)(path)
         if not path.is_file():
             return False
-        with open(path, "rb") as file:
-            head = file.read(_HEAD)
+        head = _head(path)
         if MARK.encode() in head or (path.suffix == ".md" and _PAGES.search(head[:500])):
             return True
         test = _FILES.get(path.name)
@@ -55,9 +54,9 @@ def orbax_files(folder: str | Path) -> tuple[list[Path], list[Path]]:
 
 
 def holds_result(folder: Path) -> bool:
-    """Whether a run or a benchmark of ours lies in a folder, or in a folder of one in it."""
+    """Whether a run or a benchmark of ours lies in a folder, or up to three folders below."""
     proofs = ("config.json", "error.json", "benchmark.json", "scaling.json")
-    patterns = (depth + name for depth in ("", "*/", "*/*/") for name in proofs)
+    patterns = (depth + name for depth in ("", "*/", "*/*/", "*/*/*/") for name in proofs)
     return any(is_ours(path) for pattern in patterns for path in folder.glob(pattern))
 
 
@@ -68,6 +67,11 @@ def is_result(path: str | Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return _is_record(value) and _has(value, "dataset", "category", "preset", "seed", "metrics")
+
+
+def _head(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(_HEAD)
 
 
 def _has(value: object, *keys: str) -> bool:
@@ -143,7 +147,7 @@ def own_heatmaps(folder: Path) -> list[Path]:
         earlier = set()
         if unmarked and is_ours(record) and not _is_marked(folder.parent):
             earlier = {path.name for path in unmarked if path.suffix == ".png"}
-        if unmarked and is_ours(results):
+        if unmarked and is_ours(results) and MARK.encode() not in _head(results):
             images = json.loads(results.read_bytes()).get("images", ())
             earlier |= {Path(image.get("heatmap") or "").name for image in images}
     except (OSError, ValueError, AttributeError):
