@@ -25,7 +25,9 @@ def read_record(run_dir: str | Path) -> dict | None:
                 raise ValueError(f"no field '{field}'")
         return record
     except (ValueError, OSError) as error:
-        raise UserError(f"{path}: not a run's record ({error}); expected that of experiments.run") from None
+        raise UserError(
+            f"{path}: not a run's record ({error}); expected that of experiments.run"
+        ) from None
 
 
 def config_of(record: dict) -> methods.DetectorConfig:
