@@ -31,22 +31,22 @@ from imvad_jax.data import layouts
 from imvad_jax.data.category import CategoryData, open_category
 from imvad_jax.data.decode import Geometry
 from imvad_jax.errors import UserError, choose
-from imvad_jax.files import write_atomically
+from imvad_jax.owned import BENCHMARK, check_directory, write_own
 from imvad_jax.reporting import benchmarks
 from imvad_jax.reporting.plots import figure_png
 from imvad_jax.reporting.progress import tqdm_progress
 
 _METHOD = flags.DEFINE_list("method", None, "Methods, separated by commas, or all.")
 _PRESET = flags.DEFINE_string("preset", "official", "Named configuration: official, benchmark, ...")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory that is written to.")
-_WEIGHTS = flags.DEFINE_string(
+_WORKDIR = program.define_path("workdir", None, "Directory that is written to.")
+_WEIGHTS = program.define_sources(
     "weights", "random", "Weights of the backbone, as experiments.run has them; no time depends on "
     "them.",
 )  # fmt: skip
 _NUM_IMAGES = flags.DEFINE_integer(
     "num_images", 128, "Images that are fitted on and scored.", lower_bound=1
 )
-_DATA_DIR = flags.DEFINE_string(
+_DATA_DIR = program.define_path(
     "data_dir", None, "Directory of a dataset whose good images are taken; left out: random ones."
 )
 _DATASET = flags.DEFINE_string("dataset", "mvtec_ad", "Layout of the data.")
@@ -71,14 +71,14 @@ _COMPARE = flags.DEFINE_list(
     "metrics: our five metrics of the test images of --category, or of drawn maps, in turn with "
     "scikit-learn and a plain PRO.",
 )  # fmt: skip
-_ANOMALIB_PYTHON = flags.DEFINE_string(
+_ANOMALIB_PYTHON = program.define_path(
     "anomalib_python", None, "With --compare=anomalib: the python of an environment that has it. "
     f"{compare_anomalib.INSTALL}",
 )  # fmt: skip
 _PROCESS_REPEATS = flags.DEFINE_integer(
     "process_repeats", 3, "With --compare=anomalib: repeats of the whole processes.", lower_bound=1
 )
-_PROFILE = flags.DEFINE_string(
+_PROFILE = program.define_path(
     "profile", None, "Directory below which jax.profiler writes a trace of some training steps, of "
     "the fit and of some scored batches; the operations that took longest are printed.",
 )  # fmt: skip
@@ -91,10 +91,10 @@ _COMPILED = flags.DEFINE_bool(
     "those of reading them.",
 )  # fmt: skip
 _RENDER = flags.DEFINE_bool("render", False, "Only write --out from the files in --benchmarks_dir.")
-_BENCHMARKS_DIR = flags.DEFINE_string(
+_BENCHMARKS_DIR = program.define_path(
     "benchmarks_dir", "benchmarks", "With --render: directory of stored benchmark.json files."
 )
-_OUT = flags.DEFINE_string("out", "BENCHMARKS.md", "With --render: page to write.")
+_OUT = program.define_path("out", "BENCHMARKS.md", "With --render: page to write.")
 _CHECK = flags.DEFINE_bool(
     "check", False, "With --render: only compare the page with the files; status 1 if it differs."
 )
@@ -115,7 +115,8 @@ def render() -> int:
               f"{benchmarks.COMMAND}", file=sys.stderr)  # fmt: skip
         return 1
     try:
-        out.write_text(text, encoding="utf-8")
+        out.parent.stat()  # none is made
+        write_own(out, lambda file: file.write(text.encode()))
     except OSError as error:
         raise UserError(f"--out: cannot write {out} ({error.strerror})") from None
     print(f"written: {out}")
@@ -300,7 +301,7 @@ def measure_apart(name: str, workdir: Path) -> dict:
 
 def command_line() -> str:
     """How this program was called."""
-    return "python -m experiments.benchmark " + " ".join(sys.argv[1:])
+    return program.command("benchmark")
 
 
 def write(workdir: Path, records: list[dict]) -> None:
@@ -308,7 +309,7 @@ def write(workdir: Path, records: list[dict]) -> None:
     write_json(workdir / "benchmark.json", {"command": command_line(), "records": records})
     if any("error" not in record for record in records):
         png = figure_png(benchmarks.rate_figure(records))
-        write_atomically(workdir / "benchmark.png", lambda file: file.write(png))
+        write_own(workdir / "benchmark.png", lambda file: file.write(png))
 
 
 def main() -> int:
@@ -319,11 +320,13 @@ def main() -> int:
     configs = settings.resolve_all(names, _PRESET.value, settings.config_overrides())
     if not _WORKDIR.value:
         raise UserError("--workdir is missing: name the directory to write to")
+    workdir, records = Path(_WORKDIR.value), []
+    for top in (workdir, *(workdir / name for name in names if len(names) > 1)):
+        check_directory(top, BENCHMARK)
     if _SCALING.value:
         return scale(configs)
     comparisons()  # says now what is missing
     check_profile()
-    workdir, records = Path(_WORKDIR.value), []
     for number, name in enumerate(names, 1):
         if len(names) == 1:
             print(f"== {methods.get(name).title}", flush=True)

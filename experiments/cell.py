@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import checks, memory, settings
+from experiments import checks, memory, program, settings
 from experiments.calibrate import find_thresholds, verdicts
 from experiments.full_resolution import full_resolution
-from experiments.record import make_record, write_json, write_npz
+from experiments.record import make_record, write_json, write_npz, write_result
 from imvad_jax import backbones, methods
 from imvad_jax.backbones.weights import MissingTensorError, load_weights
 from imvad_jax.data.category import CategoryData, open_category
@@ -45,6 +45,7 @@ class Options:
     keep_checkpoints: int = 2
     tensorboard: bool = False
     threshold_quantile: float = 0.95
+    results_dir: str = ""  # also takes the small result file; empty: none is written
 
 
 @dataclasses.dataclass
@@ -165,6 +166,8 @@ def run_cell(
       UserError: bad input, or the directory holds another run. Nothing is overwritten then.
     """
     checks.check_images(data)
+    if options.save_heatmaps:
+        checks.check_heatmaps(run_dir, data)
     stored = settings.read_record(run_dir)
     source = plan.checkpoint or run_dir
     origin = settings.read_record(source)
@@ -192,6 +195,8 @@ def run_cell(
         settings.refuse_other(run_dir, settings.difference(stored, record))
     if fitted and not plan.checkpoint:
         record = stored  # commit and hardware stay those of the fit
+    elif stored is not None:  # as are the pictures that lie there
+        record["marked"] = stored.get("marked", False)
     for note in record["notes"]:
         say(f"note: {note}")
     say(memory.check(memory.estimate(plan.detector, data, parallel, pictures),
@@ -224,7 +229,7 @@ def run_cell(
         say(found.describe())
     if not len(data.test) and hosts.is_first():
         say("no test images: the detector is fitted and stored; there is nothing to evaluate")
-        say(f"score new images: python -m experiments.predict --workdir={run_dir} "
+        say(f"score new images: {program.command('predict', [f'--workdir={run_dir}'])} "
             "--input=FILE|FOLDER|GLOB --output=DIR")  # fmt: skip
         write_json(run_dir / "timings.json", timings.as_dict())
     if not len(data.test):
@@ -326,10 +331,13 @@ def evaluate_cell(scores, data, run_dir, options, timings, record, say, calibrat
             done = tqdm_progress(len(data.test_names), "heat maps")
             heatmaps.write_heatmaps(run_dir / "heatmaps", images, predictions, done)
     write_json(run_dir / "timings.json", timings.as_dict())
-    write_json(run_dir / "metrics.json", metrics)
+    result = record | {"metrics": metrics, "timings": timings.as_dict()}
     if options.save_predictions:
-        report.write_report(run_dir)
-    return record | {"metrics": metrics, "timings": timings.as_dict()}
+        report.write_report(run_dir, metrics)
+    if options.results_dir:
+        write_result(options.results_dir, result)
+    write_json(run_dir / "metrics.json", metrics)  # last: it says that the cell is finished
+    return result
 
 
 def size_in_words(data: CategoryData) -> str:

@@ -9,15 +9,22 @@ from imvad_jax.backbones.weights import check_source
 from imvad_jax.data.category import CategoryData
 from imvad_jax.data.pictures import find_pictures
 from imvad_jax.errors import UserError
+from imvad_jax.marks import is_result, own_heatmaps
 from imvad_jax.methods import DetectorConfig
+from imvad_jax.owned import RUN, check_directory, refuse_foreign
+from imvad_jax.reporting.heatmaps import picture_names
+from imvad_jax.reporting.results import result_path
 from imvad_jax.training import checkpoint
 
 
-def check_before(plan, dataset: str, category: str, run_dir: Path) -> None:
+def check_before(
+    plan, dataset: str, category: str, run_dir: Path, results_dir: str | None = None
+) -> None:
     """What can be said of a cell's `Plan` (experiments/cell.py) before any image is read.
 
     Raises:
-      UserError: the directory holds another run, or weights are needed and not there.
+      UserError: the directory holds another run or somebody else's files, or weights are needed
+        and not there.
     """
     wanted = {
         "method": plan.method, "config": dataclasses.asdict(plan.config), "dataset": dataset,
@@ -26,6 +33,11 @@ def check_before(plan, dataset: str, category: str, run_dir: Path) -> None:
         "overlap": plan.tiling.overlap if plan.tiling else 0,
     }  # fmt: skip
     settings.check_same(run_dir, wanted, plan.config, tuple(wanted))
+    check_directory(run_dir, RUN)
+    if results_dir:
+        result = wanted | {"preset": plan.preset, "overrides": plan.overrides}
+        path = Path(results_dir) / result_path(result)
+        refuse_foreign(path, "--results_dir: ", is_result)
     fitted = plan.checkpoint or checkpoint.has_checkpoint(run_dir)
     if plan.detector.outputs and not (fitted and not plan.weights):
         check_source(backbones.get(plan.config.backbone), plan.weights)
@@ -37,6 +49,14 @@ def make_directory(run_dir: Path) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--workdir: {run_dir} cannot be made ({error.strerror})") from None
+
+
+def check_heatmaps(run_dir: Path, data: CategoryData) -> None:
+    """Raises UserError where the heat map of a test image would replace somebody else's file."""
+    folder = run_dir / "heatmaps"
+    own = set(own_heatmaps(folder))
+    for name in picture_names(data.test_names) if folder.is_dir() else ():
+        refuse_foreign(folder / name, "--workdir: ", lambda path: path in own)
 
 
 def check_images(data: CategoryData) -> None:

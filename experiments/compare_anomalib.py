@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -188,9 +189,9 @@ class Programs:
             status = subprocess.run(start, env=variables, stdout=file, stderr=file).returncode
         if status:
             reason = last_line(log.read_text(errors="replace"))
+            program = shlex.join(command[:3])
             raise UserError(
-                f"--compare=anomalib: {' '.join(command[:3])} ended with status {status}: {reason} "
-                f"(see {log})"
+                f"--compare=anomalib: {program} ended with status {status}: {reason} (see {log})"
             )
         used = json.loads(out.read_text())
         return {"process_s": used["wall_s"]} | {key: used[key] for key in ("cpu_s", "peak_bytes")}

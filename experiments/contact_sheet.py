@@ -16,14 +16,16 @@ import numpy as np
 from absl import flags
 from jax import Array
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from experiments import program
 from imvad_jax.data import layouts
 from imvad_jax.data.decode import Geometry, load_image
 from imvad_jax.errors import UserError, choose
-from imvad_jax.files import write_atomically
+from imvad_jax.marks import MARK
 from imvad_jax.ops import anomaly
 from imvad_jax.ops.cutpaste import cutpaste, scar
+from imvad_jax.owned import refuse_foreign, write_own
 
 GAP = 4  # pixels between pictures
 GREY = 128  # of the gaps
@@ -45,12 +47,12 @@ AUGMENTATIONS: dict[str, Callable[[Array, Array], dict[str, Array]]] = {
 _AUGMENTATION = flags.DEFINE_string(
     "augmentation", None, f"What is shown: {', '.join(AUGMENTATIONS)}."
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of the dataset.")
+_DATA_DIR = program.define_path("data_dir", None, "Directory of the dataset.")
 _DATASET = flags.DEFINE_string(
     "dataset", "mvtec_ad", f"Which dataset --data_dir holds: {', '.join(layouts.LAYOUTS)}."
 )
 _CATEGORY = flags.DEFINE_string("category", None, "Category whose good images are taken.")
-_OUT = flags.DEFINE_string("out", None, "Picture to write (PNG).")
+_OUT = program.define_path("out", None, "Picture to write (PNG).")
 _SEED = flags.DEFINE_integer("seed", 0, "Seeds the augmentation.", lower_bound=0)
 _SIZE = flags.DEFINE_integer("size", 256, "Height and width of a picture in pixels.")
 _COUNT = flags.DEFINE_integer("count", 8, "How many images.", lower_bound=1)
@@ -93,11 +95,14 @@ def main() -> None:
         raise UserError("--out is missing; expected the picture to write, --out=FILE.png")
     if Path(_OUT.value).suffix.lower() != ".png":
         raise UserError(f"--out={_OUT.value}: expected a name that ends in .png")
+    refuse_foreign(_OUT.value, "--out: ")
     images = load_images()
     keys = jax.random.split(jax.random.key(_SEED.value), len(images))
     rows = {"original": images, **jax.jit(jax.vmap(augment))(keys, jnp.asarray(images))}
     picture = Image.fromarray(sheet(rows))
-    write_atomically(_OUT.value, lambda file: picture.save(file, "PNG"))
+    about = PngInfo()
+    about.add_text("Comment", MARK)
+    write_own(_OUT.value, lambda file: picture.save(file, "PNG", pnginfo=about))
     print(f"{len(images)} images; rows: {', '.join(rows)}; written to {_OUT.value}")
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from absl import flags
 
-_CACHE_DIR = flags.DEFINE_string(
+from experiments import program
+
+_CACHE_DIR = program.define_path(
     "cache_dir",
     None,
     "Directory of the decoded images and compiled programs that later runs use again; empty: "
@@ -28,7 +30,7 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", 0, "Number of this process; 0 i
 def cache_dir() -> Path | None:
     """The directory for decoded images and compiled programs, or None to keep none."""
     if _CACHE_DIR.value is not None:
-        return Path(_CACHE_DIR.value).expanduser() if _CACHE_DIR.value else None
+        return Path(_CACHE_DIR.value) if _CACHE_DIR.value else None
     if os.environ.get("IMVAD_CACHE"):
         return Path(os.environ["IMVAD_CACHE"]).expanduser()
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

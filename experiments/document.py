@@ -20,14 +20,14 @@ import experiments
 from experiments import program, settings
 from imvad_jax import api, methods
 from imvad_jax.errors import UserError
-from imvad_jax.files import write_atomically
+from imvad_jax.owned import write_own
 
 COMMAND = "python -m experiments.document"
 # The programs whose flags are documented.
 PROGRAMS = ("run", "table", "predict", "export", "benchmark")
 NOTICE = f"<!-- Written by `{COMMAND}`; do not edit. -->"
 
-_OUT = flags.DEFINE_string("out", "docs", "Directory to write to.")
+_OUT = program.define_path("out", "docs", "Directory to write to.")
 _CHECK = flags.DEFINE_bool(
     "check", False, "Only compare the pages with the code; status 1 if they differ."
 )
@@ -35,12 +35,18 @@ _CHECK = flags.DEFINE_bool(
 
 @contextlib.contextmanager
 def _process_of_its_own() -> Iterator[None]:
-    """Within it no flag is defined and no module of `experiments` is imported.
+    """Within it no flag is defined and no module of `experiments` is imported but `program`, which
+    defines none itself and which absl knows by its identity.
 
     Two programs may define a flag of the same name, which one process refuses.
     """
     prefix = experiments.__name__ + "."
-    modules = {name: module for name, module in sys.modules.items() if name.startswith(prefix)}
+
+    def imported() -> dict:
+        found = {name: module for name, module in sys.modules.items() if name.startswith(prefix)}
+        return {name: module for name, module in found.items() if module is not program}
+
+    modules = imported()
     attributes, state = dict(vars(experiments)), dict(vars(flags.FLAGS))
     for name in modules:
         del sys.modules[name]
@@ -49,7 +55,7 @@ def _process_of_its_own() -> Iterator[None]:
     try:
         yield
     finally:
-        for name in [name for name in sys.modules if name.startswith(prefix)]:
+        for name in imported():
             del sys.modules[name]
         sys.modules.update(modules)
         for old, new in ((vars(flags.FLAGS), state), (vars(experiments), attributes)):
@@ -207,7 +213,7 @@ def write_pages(out: Path, check: bool) -> int:
     for name, page in PAGES.items():
         path, text = out / name, page()
         if not check:
-            write_atomically(path, lambda file, text=text: file.write(text.encode()))
+            write_own(path, lambda file, text=text: file.write(text.encode()))
             print(f"written: {path}")
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:
             print(f"{path} does not fit the code; run: {COMMAND}", file=sys.stderr)

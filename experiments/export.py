@@ -15,8 +15,8 @@ from experiments.exporter import FORMATS, PLATFORMS
 from experiments.exports import check, whole
 from imvad_jax.errors import UserError, choose
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a finished run of experiments.run.")
-_OUTPUT = flags.DEFINE_string("output", None, "File to write; a folder for savedmodel.")
+_WORKDIR = program.define_path("workdir", None, "Directory of a finished run of experiments.run.")
+_OUTPUT = program.define_path("output", None, "File to write; a folder for savedmodel.")
 _FORMAT = flags.DEFINE_string("format", "stablehlo", f"One of {', '.join(FORMATS)}.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier export at --output.")
 _PLATFORMS = flags.DEFINE_list(
@@ -28,7 +28,7 @@ _PLATFORMS = flags.DEFINE_list(
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 0, "Images a batch, fixed; 0: any number.", lower_bound=0
 )
-_CHECK_IMAGES = flags.DEFINE_string(
+_CHECK_IMAGES = program.define_path(
     "check_images", None, "Folder of images on which the export is compared with the detector. "
     "Default: test images of the run, if they are in the decoded cache, else noise.",
 )  # fmt: skip
@@ -46,6 +46,7 @@ def main() -> int:
     named = [choose("--platforms", name, PLATFORMS) for name in _PLATFORMS.value]
     platforms = tuple(dict.fromkeys(["cpu", *named]))
     run_dir, output = Path(_WORKDIR.value), Path(_OUTPUT.value)
+    exporter.check_output(output, kind, _OVERWRITE.value)  # before JAX starts
     devices.start_jax()
     function = whole.restore(run_dir)
     exporter.check_output(output, kind, _OVERWRITE.value, function.nbytes)

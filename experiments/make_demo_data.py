@@ -9,7 +9,7 @@ from experiments import program
 from imvad_jax.data.demo import CATEGORIES, write_demo_dataset
 from imvad_jax.errors import UserError
 
-_OUT = flags.DEFINE_string("out", None, "Folder to write, new or empty.")
+_OUT = program.define_path("out", None, "Folder to write, new or empty.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the whole dataset.")
 _SIZE = flags.DEFINE_integer("size", 256, "Height and width in pixels.")
 _CATEGORIES = flags.DEFINE_list(

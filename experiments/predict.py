@@ -24,12 +24,12 @@ from imvad_jax.evaluation.calibration import check_quantile, read_calibration
 SKIPPED = 3  # exit status: done, but for files that could not be read
 NAMED = 20  # such files named on the terminal; all are named in the results
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a finished run of experiments.run.")
-_INPUT = flags.DEFINE_multi_string(
+_WORKDIR = program.define_path("workdir", None, "Directory of a finished run of experiments.run.")
+_INPUT = program.define_paths(
     "input", [], "Images to score: a file, a folder with all below it, or a quoted pattern such "
     "as 'parts/*.png'. May be given several times.",
 )  # fmt: skip
-_OUTPUT = flags.DEFINE_string("output", None, "Directory to write to; an earlier result in it is "
+_OUTPUT = program.define_path("output", None, "Directory to write to; an earlier result in it is "
                               "replaced.")  # fmt: skip
 _ON_BAD_IMAGE = flags.DEFINE_string(
     "on_bad_image", "skip", "What is done about a file that cannot be read: skip or error."
@@ -38,7 +38,7 @@ _THRESHOLD = flags.DEFINE_float(
     "threshold", 0.5, "Images with at least this score are called defective; 0.5 is the calibrated "
     "threshold.",
 )  # fmt: skip
-_GOOD = flags.DEFINE_multi_string(
+_GOOD = program.define_paths(
     "good", [], "Good images that the detector was not fitted on, as --input: the thresholds are "
     "found from them instead of those of the run.",
 )  # fmt: skip
@@ -101,6 +101,8 @@ def main() -> int:
         )
     written = [str(output / name) for name in ("index.html", "results.csv", "results.json")]
     listing = find_images(_INPUT.value, output / "heatmaps", written=written)
+    # Before anything is decoded.
+    predictor.check_output(output, predictor.names_of(listing.images, listing.not_used)[0])
     good = find_images(_GOOD.value, flag="--good").images if _GOOD.value else []
     reader = find_reader(record)
     fitted = predictor.Fitted(run_dir, record, devices.start_jax(), reader)
@@ -111,10 +113,10 @@ def main() -> int:
         _THRESHOLD.value, _ON_BAD_IMAGE.value, _BATCH_SIZE.value, _PICTURE_SIZE.value,
         _PAGE_IMAGES.value,
     )  # fmt: skip
-    command = "python -m experiments.predict " + " ".join(sys.argv[1:])
     found = predictor.predict(
-        fitted, calibration, listing.images, output, options, command, listing.not_used
-    )
+        fitted, calibration, listing.images, output, options, program.command("predict"),
+        listing.not_used,
+    )  # fmt: skip
     for name, reason in found.unreadable[:NAMED]:
         print(f"not scored: {name}: {reason}", file=sys.stderr)
     if len(found.unreadable) > NAMED:

@@ -1,8 +1,8 @@
 """What experiments.predict does: a fitted detector restored, files scored, reports written."""
 
+import contextlib
 import dataclasses
 import json
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +22,8 @@ from imvad_jax.data.tiles import Tiling, assemble
 from imvad_jax.errors import UserError, readable
 from imvad_jax.evaluation import Calibration, calibrate
 from imvad_jax.files import write_atomically
+from imvad_jax.marks import MARK, own_heatmaps
+from imvad_jax.owned import PREDICTION, check_directory, refuse_foreign, write_own
 from imvad_jax.reporting import predictions
 from imvad_jax.reporting.heatmaps import picture_names
 from imvad_jax.reporting.overlay import present
@@ -108,25 +110,45 @@ def read_run(run_dir: Path) -> dict:
     raise UserError(f"--workdir={run_dir}: {what}; expected a finished one of experiments.run")
 
 
-def prepare_output(directory: Path) -> None:
-    """Makes the directory, or empties it of an earlier result.
+def check_output(directory: Path, names: Sequence[str] = ()) -> list[Path]:
+    """The heat maps of an earlier result in the directory; nothing is changed.
+
+    Args:
+      directory: Is to be written to; need not exist.
+      names: Of the images that are to be scored, as `display_names` gives them.
 
     Raises:
-      UserError: it holds something else, or cannot be written.
+      UserError: it holds something else, or somebody else's file lies where a heat map is to be.
     """
+    check_directory(directory, PREDICTION, "--output")
+    folder = directory / "heatmaps"
+    if not folder.is_dir():
+        return []
+    own = own_heatmaps(folder)
+    test = set(own).__contains__
+    for name in picture_names(names, ".jpg"):
+        refuse_foreign(folder / name, "--output: ", test)
+    return own
+
+
+def prepare_output(directory: Path, names: Sequence[str] = ()) -> None:
+    """Makes the directory, or empties it of an earlier result; other files stay.
+
+    Raises:
+      UserError: as `check_output`, or it cannot be written.
+    """
+    earlier = check_output(directory, names)
     try:
-        marked = (directory / "results.json").is_file()
-        if directory.is_dir() and any(directory.iterdir()) and not marked:
-            raise UserError(
-                f"--output={directory}: holds other files; expected a new or empty directory, or "
-                "an earlier result"
-            )
         directory.mkdir(parents=True, exist_ok=True)
-        # First, so that a directory left by a killed program is known as a result.
-        write_atomically(directory / "results.json", lambda file: file.write(b"{}\n"))
+        for path in earlier:  # while the earlier list still names them
+            path.unlink(missing_ok=True)
+        # Then the mark, so that a directory left by a killed program is known as a result.
+        mark = json.dumps({"program": MARK, "finished": False}) + "\n"
+        write_own(directory / "results.json", lambda file: file.write(mark.encode()))
         for name in ("results.csv", "index.html"):
             (directory / name).unlink(missing_ok=True)
-        shutil.rmtree(directory / "heatmaps", ignore_errors=True)
+        with contextlib.suppress(OSError):  # not there, or somebody's files are in it
+            (directory / "heatmaps").rmdir()
     except OSError as error:
         raise UserError(f"--output={directory}: cannot be written ({error.strerror})") from None
 
@@ -206,8 +228,7 @@ class Writer:
         )
         if found.heatmap:
             path = self.output / "heatmaps" / self.heatmaps[file.number]
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(found.heatmap)
+            write_atomically(path, lambda file: file.write(found.heatmap))
         return found
 
     def _receive(self) -> None:
@@ -276,6 +297,15 @@ def _notes(record: dict, geometry: Geometry, tiling: Tiling | None) -> list[str]
     return notes
 
 
+def names_of(
+    paths: Sequence[str], not_used: Sequence[NotUsed]
+) -> tuple[list[str], list[NotUsed]]:
+    """How files are called in the results, and those that are not used under such names."""
+    names = display_names([*paths, *(item.path for item in not_used)])
+    others = [item._replace(path=name) for item, name in zip(not_used, names[len(paths) :])]
+    return names[: len(paths)], others
+
+
 def predict(
     fitted: Fitted,
     calibration: Calibration,
@@ -291,10 +321,9 @@ def predict(
       UserError: `output` holds something else; or a file cannot be read and that is to be an error.
         What was scored before is then written, as it is whatever else ends the work.
     """
-    prepare_output(output)
-    names = display_names([*paths, *(item.path for item in not_used)])
-    others = [item._replace(path=name) for item, name in zip(not_used, names[len(paths) :])]
-    writer = Writer(output, names[: len(paths)], fitted, calibration, options, others)
+    names, others = names_of(paths, not_used)
+    prepare_output(output, names)
+    writer = Writer(output, names, fitted, calibration, options, others)
     scored = fitted.score(paths, writer.add_bad, options.picture_size, options.batch_size)
     try:
         for file, score, anomaly_map in scored:

@@ -1,11 +1,58 @@
 """What every program shares: bad input and bad flags end in one line and exit status 2."""
 
+import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
 from imvad_jax.errors import UserError
+
+flags.disclaim_key_flags()  # what is defined by the functions below belongs to their callers
+
+
+class _PathParser(flags.ArgumentParser):
+    """A path: `~` and `~user` at its beginning become the home directory."""
+
+    def parse(self, argument):
+        return os.path.expanduser(argument) if isinstance(argument, str) else argument
+
+
+class _SourcesParser(flags.ArgumentParser):
+    """`SOURCE` or `NAME=SOURCE`, several separated by commas; each source may be a path."""
+
+    def parse(self, argument):
+        if not isinstance(argument, str):
+            return argument
+        entries = (entry.rpartition("=") for entry in argument.split(","))
+        return ",".join(name + equals + os.path.expanduser(path) for name, equals, path in entries)
+
+
+def define_path(name: str, default: str | None, help: str) -> flags.FlagHolder:
+    """Defines a flag that takes a path. Every flag that does is defined by this or its siblings."""
+    return flags.DEFINE(_PathParser(), name, default, help, serializer=flags.ArgumentSerializer())
+
+
+def define_paths(name: str, default: list[str], help: str) -> flags.FlagHolder:
+    """Defines a flag that takes a path or pattern and may be given several times."""
+    return flags.DEFINE_multi(_PathParser(), flags.ArgumentSerializer(), name, default, help)
+
+
+def define_sources(name: str, default: str | None, help: str) -> flags.FlagHolder:
+    """Defines a flag that takes sources of weights, among them files."""
+    return flags.DEFINE(
+        _SourcesParser(), name, default, help, serializer=flags.ArgumentSerializer()
+    )
+
+
+def command(name: str, arguments: Sequence[str] | None = None) -> str:
+    """The command of a program of this project, as a shell takes it.
+
+    `arguments` are those that this process was given, if they are not named.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    return shlex.join(["python", "-m", f"experiments.{name}", *given])
 
 
 def fail(message: str) -> None:

@@ -13,7 +13,9 @@ import numpy as np
 
 from imvad_jax import __version__, methods
 from imvad_jax.data.category import CategoryData
-from imvad_jax.files import write_atomically
+from imvad_jax.marks import is_ours, is_result
+from imvad_jax.owned import write_own
+from imvad_jax.reporting.results import result_path
 from imvad_jax.training.parallel import Parallel
 
 
@@ -36,6 +38,7 @@ def make_record(plan, data: CategoryData, parallel: Parallel) -> dict:
         "weights": None,
         "notes": [],
         **environment(parallel),
+        "marked": True,  # its pictures carry marks.MARK
         "train_files": data.train_names,
         "command": plan.command,
     }
@@ -61,6 +64,11 @@ def small_result(result: dict) -> dict:
     kept = {key: value for key, value in result.items() if key != "train_files"}
     kept["found"] = {key: value for key, value in kept["found"].items() if key != "not_used"}
     return kept | {"backbone": result["config"]["backbone"]}
+
+
+def write_result(results_dir: str | Path, result: dict) -> None:
+    """Writes the small result file of what `run_cell` returns."""
+    write_json(Path(results_dir) / result_path(result), small_result(result), is_result)
 
 
 def git_commit() -> str | None:
@@ -95,8 +103,12 @@ def hardware(parallel: Parallel) -> str:
     return f"{model}, {os.cpu_count()} cores, {count} JAX devices"
 
 
-def write_json(path: Path, value) -> None:
-    """Writes JSON atomically; NaN becomes null."""
+def write_json(path: Path, value, test=is_ours) -> None:
+    """Writes JSON atomically; NaN becomes null.
+
+    Raises:
+      UserError: a file is there and is not the program's, as `test` says.
+    """
 
     def clean(item):
         if isinstance(item, dict):
@@ -108,9 +120,9 @@ def write_json(path: Path, value) -> None:
         return item
 
     text = json.dumps(clean(value), indent=1, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_own(path, lambda file: file.write(text.encode()), test)
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes arrays atomically, uncompressed: maps of noise gain little and cost seconds."""
-    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+    write_own(path, lambda file: np.savez(file, allow_pickle=False, **arrays))

@@ -10,10 +10,11 @@ from absl import flags
 
 from experiments import program
 from imvad_jax.errors import UserError
+from imvad_jax.owned import write_own
 from imvad_jax.reporting.results import COMMAND, render_results
 
-flags.DEFINE_string("results_dir", "results", "Directory of the result files.")
-flags.DEFINE_string("out", "RESULTS.md", "Page to write.")
+program.define_path("results_dir", "results", "Directory of the result files.")
+program.define_path("out", "RESULTS.md", "Page to write.")
 flags.DEFINE_bool("check", False, "Only compare the page with the files; status 1 if it differs.")
 
 
@@ -29,7 +30,8 @@ def main() -> int:
               file=sys.stderr)  # fmt: skip
         return 1
     try:
-        out.write_text(text, encoding="utf-8")
+        out.parent.stat()  # none is made
+        write_own(out, lambda file: file.write(text.encode()))
     except OSError as error:
         raise UserError(f"--out: cannot write {out} ({error.strerror})") from None
     print(f"written: {out}")

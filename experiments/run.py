@@ -11,7 +11,6 @@ means and what each preset sets. --list shows what there is.
 """
 
 import json
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -32,8 +31,8 @@ from imvad_jax import backbones, methods
 from imvad_jax.data import layouts
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation.calibration import check_quantile
+from imvad_jax.owned import CATEGORIES, check_directory
 from imvad_jax.reporting import report
-from imvad_jax.reporting.results import result_path
 from imvad_jax.reporting.table import format_table
 from imvad_jax.training import hosts
 from imvad_jax.training.timing import Timings
@@ -49,7 +48,7 @@ _CATEGORY = flags.DEFINE_list(
     "category", "all", "Categories, separated by commas, or all; of several, each gets a folder in "
     "--workdir.",
 )  # fmt: skip
-_CHECKPOINT = flags.DEFINE_string(
+_CHECKPOINT = program.define_path(
     "checkpoint", None, "Directory of a finished run (of one category) whose fitted detector is "
     "evaluated here; nothing is fitted.",
 )  # fmt: skip
@@ -131,25 +130,34 @@ def main() -> int:
         )
     holdout, tiling = _find_holdout(), shared_flags.find_tiling()
     reading = shared_flags.find_reading()
+    plans = {
+        category: cell.Plan(
+            _METHOD.value, _PRESET.value, overrides, config, _SEED.value, WEIGHTS.value,
+            program.command("run"),
+            Path(_CHECKPOINT.value) if _CHECKPOINT.value else None, holdout, tiling, reading,
+        )
+        for category in categories
+    }  # fmt: skip
+    run_dirs = {}
+    if not _DRY_RUN.value:
+        top = Path(WORKDIR.value)
+        run_dirs = {name: top / name if len(categories) > 1 else top for name in categories}
+        if len(categories) > 1:
+            check_directory(top, CATEGORIES)
+        for category, run_dir in run_dirs.items():
+            checks.check_before(
+                plans[category], DATASET.value, category, run_dir, RESULTS_DIR.value
+            )
     parallel = devices.start_jax()
     say = partial(print, flush=True) if hosts.is_first() else lambda text: None
     options = cell.Options(
         SAVE_PREDICTIONS.value, SAVE_HEATMAPS.value, _FULL_RESOLUTION.value, _BENCHMARK_PRO.value,
         CHECKPOINT_EVERY.value, _KEEP_CHECKPOINTS.value, _TENSORBOARD.value,
-        _THRESHOLD_QUANTILE.value,
+        _THRESHOLD_QUANTILE.value, RESULTS_DIR.value,
     )  # fmt: skip
     rows = {}
-    for category in categories:
-        plan = cell.Plan(
-            _METHOD.value, _PRESET.value, overrides, config, _SEED.value, WEIGHTS.value,
-            "python -m experiments.run " + " ".join(sys.argv[1:]),
-            Path(_CHECKPOINT.value) if _CHECKPOINT.value else None, holdout, tiling, reading,
-        )  # fmt: skip
+    for category, plan in plans.items():
         say(f"== {methods.get(plan.method).title}, {DATASET.value}/{category}")
-        run_dir = None
-        if not _DRY_RUN.value:
-            run_dir = Path(WORKDIR.value) / (category if len(categories) > 1 else "")
-            checks.check_before(plan, DATASET.value, category, run_dir)
         timings = Timings()
         data = cell.open_data(
             plan, DATASET.value, DATA_DIR.value, category,
@@ -162,13 +170,11 @@ def main() -> int:
             say(json.dumps(record.make_record(plan, data, parallel)["config"], indent=1))
             say(memory.check(parts, memory.available_bytes(parallel.local[0])))
             continue
+        run_dir = run_dirs[category]
         result = cell.run_cell(plan, data, run_dir, parallel, options, timings, say)
         if result is None or not result["metrics"]:  # another host's, or there was no test image
             continue
         rows[category] = result["metrics"]
-        if RESULTS_DIR.value:
-            path = Path(RESULTS_DIR.value) / result_path(result)
-            record.write_json(path, record.small_result(result))
     if rows:
         print(format_table(rows))
         if len(categories) > 1:

@@ -17,7 +17,7 @@ from experiments.record import write_json
 from experiments.scaling_point import AXES, Request
 from imvad_jax import methods
 from imvad_jax.errors import UserError
-from imvad_jax.files import write_atomically
+from imvad_jax.owned import write_own
 from imvad_jax.reporting import scaling as tables
 from imvad_jax.reporting.benchmarks import BUSY
 from imvad_jax.reporting.plots import figure_png
@@ -120,7 +120,7 @@ def write(workdir: Path, command: str, records: list[dict]) -> None:
     write_json(workdir / "scaling.json", {"command": command, "records": [], "scaling": records})
     if any(tables.measured(record) for record in records):
         png = figure_png(tables.figure(records))
-        write_atomically(workdir / "scaling.png", lambda file: file.write(png))
+        write_own(workdir / "scaling.png", lambda file: file.write(png))
 
 
 def run(

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from experiments import devices, settings
+from experiments import devices, program, settings
 from imvad_jax.data import layouts
 from imvad_jax.data.decoded_cache import cached_categories
 from imvad_jax.data.reading import Reading, parse_full_scale
@@ -12,15 +12,15 @@ from imvad_jax.errors import UserError, choose
 DATASET = flags.DEFINE_string(
     "dataset", "mvtec_ad", f"Which dataset --data_dir holds: {', '.join(layouts.LAYOUTS)}."
 )
-DATA_DIR = flags.DEFINE_string(
+DATA_DIR = program.define_path(
     "data_dir", None, "Directory of the dataset. Left out: the decoded cache is used alone."
 )
-WEIGHTS = flags.DEFINE_string(
+WEIGHTS = program.define_sources(
     "weights", None, "Pretrained weights: a file (.safetensors, .npz, .pth), "
     "hub:OWNER/NAME@REVISION, package:NAME, or random (for tests).",
 )  # fmt: skip
-WORKDIR = flags.DEFINE_string("workdir", None, "Directory that is written to.")
-RESULTS_DIR = flags.DEFINE_string(
+WORKDIR = program.define_path("workdir", None, "Directory that is written to.")
+RESULTS_DIR = program.define_path(
     "results_dir", "", "Also write each cell's small result file here (see experiments.results)."
 )
 SAVE_PREDICTIONS = flags.DEFINE_bool(

@@ -27,7 +27,7 @@ from experiments.time_left import TimeLeft, format_seconds
 from imvad_jax.data.category import check_tiled
 from imvad_jax.data.decode import Geometry
 from imvad_jax.errors import UserError
-from imvad_jax.files import write_atomically
+from imvad_jax.owned import TABLE, check_directory, write_own
 from imvad_jax.reporting.grid import Grid, load_grid, read_cell
 from imvad_jax.reporting.grid_page import write_grid_page
 from imvad_jax.reporting.grid_text import as_json, averages, markdown, tidy_csv
@@ -181,7 +181,7 @@ def write_table(planned: Sequence[Task]) -> Grid:
         "table.json": as_json(grid),
     }
     for name, text in texts.items():
-        write_atomically(top / name, lambda file, text=text: file.write(text.encode()))
+        write_own(top / name, lambda file, text=text: file.write(text.encode()))
     write_grid_page(top / "table.html", grid, compare)
     return grid
 
@@ -234,11 +234,14 @@ def worker_environments() -> list[dict[str, str]]:
 def main() -> int:
     """The program."""
     planned = plan()
+    check_directory(WORKDIR.value, TABLE)
     mine = tasks.deal(planned, _SHARD.value) if _SHARD.value else planned
     for task in mine:
         tasks.check_same(task)
     load_grid(WORKDIR.value)  # what is damaged there is better said now
     waiting = [task for task in mine if not task.finished]
+    for task in mine:
+        tasks.complete(task) if task.finished else tasks.check_files(task)
     where = f" of shard {_SHARD.value}" if _SHARD.value else ""
     print(f"{len(mine)} cells{where}: {len(mine) - len(waiting)} finished, {len(waiting)} to run "
           f"(preset {tasks.BUDGETS[_BUDGET.value]})", flush=True)  # fmt: skip

@@ -4,19 +4,21 @@ import dataclasses
 import functools
 import hashlib
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from experiments import settings
-from experiments.record import write_json
+from experiments import program, settings
+from experiments.record import write_json, write_result
 from imvad_jax import methods
 from imvad_jax.backbones import BACKBONES
 from imvad_jax.data.reading import AS_IS
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError, choose
+from imvad_jax.marks import is_ours, is_result
+from imvad_jax.owned import RUN, check_directory, refuse_foreign
 from imvad_jax.reporting.grid import ERROR, cell_dir
-from imvad_jax.reporting.results import BASELINE
+from imvad_jax.reporting.report import write_report
+from imvad_jax.reporting.results import BASELINE, result_path
 
 # Which preset a budget takes.
 BUDGETS = {
@@ -26,6 +28,9 @@ BUDGETS = {
     "benchmark": "benchmark",
     "official": "official",
 }
+
+
+_STORED = ("config", "metrics", "timings")  # what a result file is made of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +71,12 @@ class Task:
     @property
     def finished(self) -> bool:
         """Whether its figures are there."""
-        return (self.run_dir / "metrics.json").is_file()
+        return is_ours(self.run_dir / "metrics.json")
+
+    @property
+    def result_file(self) -> Path | None:
+        """Its small result file; None where none is asked for."""
+        return Path(self.results_dir, result_path(self.record())) if self.results_dir else None
 
     @property
     def config(self) -> methods.DetectorConfig:
@@ -91,7 +101,7 @@ class Task:
                if value != getattr(AS_IS, name)},
         }  # fmt: skip
         parts = [f"--{name}={value}" for name, value in given.items() if value is not None]
-        return "python -m experiments.run " + " ".join(map(shlex.quote, parts))
+        return program.command("run", parts)
 
     def record(self) -> dict:
         """What is known of the cell before it runs, as config.json has it."""
@@ -201,6 +211,28 @@ def check_same(task: Task) -> None:
     if stored:
         different = _other_weights(stored.get("weights") or {}, task.weights)
         settings.refuse_other(task.run_dir, different)
+
+
+def check_files(task: Task) -> None:
+    """Raises UserError where making a task would meet somebody else's files."""
+    check_directory(task.run_dir, RUN)
+    if task.result_file:
+        refuse_foreign(task.result_file, "--results_dir: ", is_result)
+
+
+def complete(task: Task) -> None:
+    """Writes what a finished cell lacks: the report, where a run was killed before it was written,
+    and the small result file, where it is asked for only now.
+
+    Raises:
+      UserError: a file of somebody else's is in its place, or one of the cell is damaged.
+    """
+    top = task.run_dir
+    if (top / "predictions.npz").is_file() and not (top / "report.html").exists():
+        write_report(top)
+    if task.result_file and not task.result_file.exists():
+        read = {name: json.loads((top / f"{name}.json").read_text()) for name in _STORED}
+        write_result(task.results_dir, read.pop("config") | read)
 
 
 def _other_weights(stored: Mapping, wanted: str | None) -> str:

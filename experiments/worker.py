@@ -4,7 +4,6 @@ Started by experiments.table, one for each accelerator. Its own output is a log;
 carries the answers alone.
 """
 
-import contextlib
 import json
 import os
 import queue
@@ -13,13 +12,13 @@ import threading
 import traceback
 from functools import partial
 
-from experiments import cell, devices, program, record
+from experiments import cell, devices, program
 from experiments.tasks import Task, mark_failed
 from imvad_jax import methods
 from imvad_jax.data.reading import Reading
 from imvad_jax.errors import UserError
+from imvad_jax.marks import is_ours
 from imvad_jax.reporting.grid import ERROR
-from imvad_jax.reporting.results import result_path
 from imvad_jax.training.timing import Timings
 
 READY = {"ready": True}
@@ -40,17 +39,14 @@ def make_cell(task: Task, parallel, say=print) -> str | None:
                               timings, say)  # fmt: skip
         if not len(data.test):
             raise UserError(f"{task.dataset}/{task.category}: no test images to evaluate")
-        result = cell.run_cell(plan, data, task.run_dir, parallel, cell.Options(**task.options),
-                               timings, say)  # fmt: skip
-        if task.results_dir:
-            path = os.path.join(task.results_dir, result_path(result))
-            record.write_json(path, record.small_result(result))
+        options = cell.Options(**task.options, results_dir=task.results_dir)
+        cell.run_cell(plan, data, task.run_dir, parallel, options, timings, say)
     except UserError as error:
         return _failed(task, " ".join(str(error).split()), None, say)
     except Exception as error:  # whatever it is, the other cells go on
         text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         return _failed(task, text, traceback.format_exc(), say)
-    with contextlib.suppress(FileNotFoundError):
+    if is_ours(task.run_dir / ERROR):
         (task.run_dir / ERROR).unlink()
     return None
 

@@ -13,7 +13,7 @@ alone, the first time that it decodes a dataset. All errors for bad input are `U
 """
 
 import dataclasses
-import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +29,8 @@ from imvad_jax.data.reading import Reading, parse_full_scale
 from imvad_jax.data.tiled import TiledImages
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError
-from imvad_jax.files import write_atomically
 from imvad_jax.methods.base import config_from_strings
+from imvad_jax.owned import foreign_names
 from imvad_jax.reporting.progress import tqdm_progress, track, untracked
 from imvad_jax.training import checkpoint, record
 from imvad_jax.training import fit as fitting
@@ -146,6 +146,8 @@ def load_data(
     reading = Reading(
         scale, max_megapixels, mask_values, mask_orientation, recursive, on_bad_image
     )
+    data_dir = os.path.expanduser(data_dir)
+    cache_dir = cache_dir and os.path.expanduser(cache_dir)
     found = layouts.select_categories(
         layouts.get(dataset), data_dir, [category] if category else [], recursive
     )
@@ -218,17 +220,21 @@ def score(
 def save(model: Model, directory: str | Path) -> None:
     """Writes a fitted model to a directory, which is made; one saved there before is replaced.
 
+    The earlier model can be loaded until the new one is complete, whatever ends the process or
+    fills the disk. Other files in the directory stay.
+
     Args:
       model: From `fit` or `load`.
-      directory: Holds afterwards `config.json` and `checkpoint`. `experiments.predict` takes it as
-        its `--workdir` (with `--good`, as there is no threshold in it).
+      directory: Holds afterwards `config.json` and the folder that it names: `checkpoint`, or
+        `checkpoint-2` and so on where an earlier one was replaced. `experiments.predict` takes it
+        as its `--workdir` (with `--good`, as there is no threshold in it).
 
     Raises:
       UserError: the model is not fitted, the directory holds something else (a run of
         `experiments.run` too), or it cannot be written.
     """
     _require_fitted(model)
-    directory = Path(directory)
+    directory = Path(directory).expanduser()
     kept = {
         "method": model.method,
         "title": methods.get(model.method).title,
@@ -246,15 +252,13 @@ def save(model: Model, directory: str | Path) -> None:
         kept["full_scale"] = model.reader.full_scale
     stored = record.read_record(directory)
     try:
-        others = directory.exists() and any(directory.iterdir())
+        others = sorted(foreign_names(directory)) if directory.exists() else []
         if others and (stored or {}).get("saved_by") != kept["saved_by"]:
             raise UserError(
-                f"{directory}: holds something else; expected a new or empty directory, or one "
-                "that api.save wrote"
+                f"{directory}: holds something else ({others[0]}); expected a new or empty "
+                "directory, or one that api.save wrote"
             )
-        checkpoint.save_variables(directory, model.variables)
-        text = json.dumps(kept, indent=1) + "\n"
-        write_atomically(directory / record.NAME, lambda file: file.write(text.encode()))
+        checkpoint.save_model(directory, kept, model.variables)
     except OSError as error:
         raise UserError(f"{directory}: cannot be written ({error.strerror or error})") from None
 
@@ -268,6 +272,7 @@ def load(directory: str | Path) -> Model:
     Raises:
       UserError: no fitted model there, or a damaged one.
     """
+    directory = Path(directory).expanduser()
     stored = record.read_record(directory)
     if stored is None:
         raise UserError(f"{directory}: no model there; expected what api.save or a run wrote")

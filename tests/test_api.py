@@ -1,6 +1,8 @@
 """The Python API on numpy arrays and on a folder."""
 
+import contextlib
 import csv
+import json
 import sys
 
 import numpy as np
@@ -12,6 +14,7 @@ from imvad_jax import api
 from imvad_jax.data.decode import Geometry
 from imvad_jax.data.pipeline import FileImages
 from imvad_jax.errors import UserError
+from imvad_jax.training import checkpoint
 from imvad_jax.training.parallel import choose_devices
 from tests.data.trees import mvtec_tree
 from tests.methods.small import images
@@ -48,6 +51,130 @@ def test_saved_and_loaded_it_scores_the_same(model, tmp_path):
     new = images(3, 1).images
     for a, b in zip(api.score(model, new), api.score(loaded, new)):
         np.testing.assert_array_equal(a, b)
+
+
+class Killed(BaseException):
+    pass
+
+
+@contextlib.contextmanager
+def dead_after(count, monkeypatch):
+    """Within it a save gets `count` steps far; nothing is cleared away, as by a killed process."""
+    steps = []
+
+    def killing(real):
+        def call(*args):
+            if len(steps) >= count:
+                raise Killed
+            steps.append(real.__name__)
+            return real(*args)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("write_own", "save_variables", "_remove"):
+            patch.setattr(checkpoint, name, killing(getattr(checkpoint, name)))
+        yield
+
+
+@pytest.mark.parametrize("at", range(7))
+def test_whatever_ends_a_save_one_of_the_two_models_can_be_loaded(model, tmp_path, monkeypatch, at):
+    other = api.fit(api.make("raw_color", **FIELDS | {"grid_size": 8}), images(12).images)
+    api.save(model, tmp_path / "detector")
+    (tmp_path / "detector" / "precious.txt").write_text("mine")
+    with dead_after(at, monkeypatch):
+        if at < 5:
+            with pytest.raises(Killed):
+                api.save(other, tmp_path / "detector")
+        else:
+            api.save(other, tmp_path / "detector")
+    expected = other if at >= 3 else model
+    assert api.load(tmp_path / "detector").config == expected.config
+    new = images(2, 1).images
+    found = api.score(api.load(tmp_path / "detector"), new).image
+    np.testing.assert_array_equal(found, api.score(expected, new).image)
+    api.save(other, tmp_path / "detector")  # sweeps what was left
+    api.save(model, tmp_path / "detector")
+    assert api.load(tmp_path / "detector").config == model.config
+    names = {path.name.partition("-")[0] for path in (tmp_path / "detector").iterdir()}
+    assert names == {"config.json", "checkpoint", "precious.txt"}
+    assert len(list((tmp_path / "detector").iterdir())) == 3
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_first_save_that_was_ended_is_no_hindrance(model, tmp_path, monkeypatch, at):
+    other = api.fit(api.make("raw_color", **FIELDS | {"grid_size": 8}), images(12).images)
+    with dead_after(at, monkeypatch):
+        if at < 2:
+            with pytest.raises(Killed):
+                api.save(model, tmp_path / "detector")
+        else:
+            api.save(model, tmp_path / "detector")
+    if at < 2:
+        with pytest.raises(UserError, match="no model there|no checkpoint there"):
+            api.load(tmp_path / "detector")
+    api.save(other, tmp_path / "detector")
+    assert api.load(tmp_path / "detector").config == other.config
+
+
+def test_a_full_disk_leaves_the_earlier_model(model, tmp_path, monkeypatch):
+    api.save(model, tmp_path / "detector")
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.ocp.StandardCheckpointer, "save", full)
+    with pytest.raises(UserError, match="cannot be written .No space left on device"):
+        api.save(model, tmp_path / "detector")
+    assert api.load(tmp_path / "detector").config == model.config
+    assert len(list((tmp_path / "detector").iterdir())) == 2
+
+
+def test_folders_of_others_are_neither_replaced_nor_written_into(model, tmp_path):
+    for name in ("checkpoint/my_model.pth", "checkpoint/_CHECKPOINT_METADATA", "notes.txt"):
+        directory = tmp_path / name.replace("/", "-")
+        (directory / name).parent.mkdir(parents=True)
+        (directory / name).write_text("mine")
+        with pytest.raises(UserError, match="holds something else .*expected a new or empty"):
+            api.save(model, directory)
+        assert [p.read_text() for p in directory.rglob("*") if p.is_file()] == ["mine"]
+    api.save(model, tmp_path / "saved")
+    (tmp_path / "saved" / "checkpoint" / "mine.txt").write_text("mine")
+    (tmp_path / "saved" / "checkpoint-2").mkdir()
+    api.save(model, tmp_path / "saved")
+    assert (tmp_path / "saved" / "checkpoint" / "mine.txt").read_text() == "mine"
+    assert len(list((tmp_path / "saved" / "checkpoint").iterdir())) == 1
+    assert api.load(tmp_path / "saved").config == model.config
+    record = json.loads((tmp_path / "saved" / "config.json").read_text())
+    (tmp_path / "saved" / "config.json").write_text(json.dumps(record | {"checkpoint": "../x"}))
+    with pytest.raises(UserError, match="no checkpoint there"):  # no way out of the directory
+        api.load(tmp_path / "saved")
+
+
+def test_a_model_of_before_is_loaded_and_replaced(model, tmp_path):
+    api.save(model, tmp_path / "saved")
+    path = tmp_path / "saved" / "config.json"
+    record = json.loads(path.read_text())
+    del record["checkpoint"], record["checkpoints"]  # as it was written then
+    path.write_text(json.dumps(record))
+    assert api.load(tmp_path / "saved").config == model.config
+    api.save(model, tmp_path / "saved")
+    assert api.load(tmp_path / "saved").config == model.config
+    assert len(list((tmp_path / "saved").iterdir())) == 2
+
+
+def test_the_home_directory_may_be_written_as_a_tilde(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    api.save(model, "~/saved")
+    assert api.load("~/saved").config == model.config and not (tmp_path / "~").exists()
+    mvtec_tree(tmp_path / "data")
+    data = api.load_data("~/data", model, dataset="mvtec_ad", cache_dir="~/cache")
+    assert len(data.train_names) == 6 and (tmp_path / "cache").is_dir()
+    assert not (tmp_path / "~").exists()
+    config = api.methods.get("draem").config()
+    config = api.config_from_strings(config, {"texture_dir": "~/textures"})
+    assert config.texture_dir == str(tmp_path / "textures")
 
 
 def test_experiments_predict_takes_what_was_saved(model, tmp_path):

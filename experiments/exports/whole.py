@@ -17,6 +17,7 @@ from imvad_jax.evaluation.calibration import Calibration, read_calibration
 from imvad_jax.training.job import as_float
 
 VERSION = 1  # of the metadata
+FORMAT = "imvad_jax export"
 MEANINGS = {
     "score": "the method's own score of the image; larger is more anomalous",
     "normalized_score": "the score from 0 to 1: 0.5 is the threshold, 0.25 a usual good image",
@@ -88,7 +89,7 @@ class Whole:
         batch, size = batch_size or "batch", geometry.crop
         first, last = geometry.offset, geometry.offset + size
         return {
-            "format": "imvad_jax export",
+            "format": FORMAT,
             "version": VERSION,
             **{key: record.get(key) for key in ("method", "title", "dataset", "category", "config",
                                                 "weights", "notes", "tile", "overlap")},

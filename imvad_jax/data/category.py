@@ -42,7 +42,7 @@ class CategoryData:
     test_defects: list[str]
     masks: np.ndarray | list[np.ndarray] | None
     files: layouts.Category | None
-    found: Found
+    found: Found = Found()  # noqa: RUF009 - it is frozen
     held_out: Images | TiledImages | None = None  # good images that are not fitted on
     held_out_names: list[str] = dataclasses.field(default_factory=list)
     tiling: Tiling | None = None

@@ -6,6 +6,7 @@ statistics, banks, fixed random draws). What is not fitted is absent.
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -227,7 +228,7 @@ def _feature_shapes(backbone: str, size: int, outputs: tuple[str, ...]):
 
 
 def config_from_strings(config: DetectorConfig, values: dict[str, str]) -> DetectorConfig:
-    """`config` with fields replaced by values given as text (flags).
+    """`config` with fields replaced by values given as text (flags). A path may begin with `~`.
 
     Raises:
       UserError: a field that this config has not, or a value that is not of its type.
@@ -241,7 +242,8 @@ def config_from_strings(config: DetectorConfig, values: dict[str, str]) -> Detec
             )
         default = getattr(config, name)
         try:
-            changes[name] = _parse(default, text)
+            path = fields[name].metadata.get("path")
+            changes[name] = _parse(default, os.path.expanduser(text) if path else text)
         except ValueError:
             kind = type(default).__name__
             if default and isinstance(default, tuple):

@@ -36,7 +36,8 @@ class DRAEMConfig(base.TrainedConfig):
     # Channels of the encoders by level, each half the size of the one before.
     reconstructive_widths: tuple[int, ...] = (128, 256, 512, 1024, 1024)
     discriminative_widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512)
-    texture_dir: str = ""  # folder of pictures for the anomalies; empty: drawn by the program
+    # Folder of pictures for the anomalies; empty: drawn by the program.
+    texture_dir: str = dataclasses.field(default="", metadata={"path": True})
     own_textures: float = 0.0  # share of the anomalies whose texture is the image, rearranged
     score_window: int = 21  # the score is the largest mean of the map over so many pixels squared
 

@@ -8,8 +8,11 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from scipy import ndimage
 
+from imvad_jax.marks import MARK, is_ours, own_heatmaps
+from imvad_jax.owned import write_own
 from imvad_jax.reporting.packing import unpack_maps, unpack_masks
 
 MIN_SIDE, MAX_SIDE = 192, 512  # of a tile, pixels: smaller ones are enlarged, larger ones shrunk
@@ -230,7 +233,7 @@ def write_heatmaps(
     """Writes a panel for every test image.
 
     Args:
-      directory: Made if need be. Pictures of the same names are replaced.
+      directory: Made if need be. Pictures of ours of the same names are replaced.
       images: uint8 `[H, W, 3]` each, in the order of the predictions; read once, one at a time.
       predictions: The arrays of predictions.npz: `path`, `defect`, `image_score`, and where they
         exist those of `packing`.
@@ -245,6 +248,8 @@ def write_heatmaps(
     maps, masks = unpack_maps(predictions), unpack_masks(predictions)
     low, high = color_range(predictions["anomaly_map"]) if maps is not None else (0.0, 1.0)
     names = picture_names(paths)
+    earlier, about = set(own_heatmaps(directory)), PngInfo()
+    about.add_text("Comment", MARK)
     rows = zip(names, images, paths, predictions["defect"], scores, strict=True)
     for number, (name, image, path, defect, score) in enumerate(rows):
         anomaly_map = maps[number] if maps is not None else None
@@ -252,6 +257,7 @@ def write_heatmaps(
         caption = f"{defect} · score {score:.4g} · {path}"
         picture = panel(image, anomaly_map, mask, low, high, caption)
         # Level 1: twice the speed for a tenth more bytes.
-        picture.save(directory / name, compress_level=1)
+        save = functools.partial(picture.save, format="PNG", compress_level=1, pnginfo=about)
+        write_own(directory / name, save, test=lambda path: is_ours(path) or Path(path) in earlier)
         progress(1)
     return names

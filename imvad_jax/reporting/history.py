@@ -8,7 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from imvad_jax.errors import UserError
-from imvad_jax.files import write_atomically
+from imvad_jax.marks import MARK
+from imvad_jax.owned import write_own
 
 
 class History:
@@ -36,7 +37,7 @@ class History:
         self.rows = [row for row in self.rows if row["epoch"] < epoch]
         self.rows.append({"epoch": epoch, **figures, **rate})
         text = json.dumps(self.rows, indent=0) + "\n"
-        write_atomically(self._path, lambda file: file.write(text.encode()))
+        write_own(self._path, lambda file: file.write(text.encode()))
         if self._writer:
             for name, value in (figures | rate).items():
                 self._writer.add_scalar(name, value, epoch)
@@ -49,7 +50,10 @@ class History:
         if self.rows:
             figure = learning_curve(self.rows)
             path = self._path.with_name("learning_curve.png")
-            write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
+            about = {"Comment": MARK}
+            write_own(
+                path, lambda file: figure.savefig(file, format="png", dpi=120, metadata=about)
+            )
         if self._writer:
             self._writer.close()
 

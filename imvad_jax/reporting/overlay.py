@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from imvad_jax.data.decode import Geometry
 from imvad_jax.evaluation.calibration import Scale
+from imvad_jax.marks import MARK
 from imvad_jax.reporting import heatmaps
 from imvad_jax.reporting.regions import Placement, Region, find_regions
 
@@ -67,7 +68,8 @@ def draw_regions(
 def as_jpeg(picture: Image.Image, quality: int = 88) -> bytes:
     """The bytes of a JPEG file."""
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=quality, subsampling=0)  # thin coloured lines stay whole
+    # Without subsampling thin coloured lines stay whole.
+    picture.save(file, "JPEG", quality=quality, subsampling=0, comment=MARK)
     return file.getvalue()
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import jinja2
 
-from imvad_jax.files import write_atomically
+from imvad_jax.marks import MARK
+from imvad_jax.owned import write_own
 
 
 def write_page(path: Path, template: str, context: Mapping) -> Path:
     """Renders a template, which may use `asset(name)` for the text of a file beside it."""
     page = _environment().get_template(template).render(context)
-    write_atomically(path, lambda file: file.write(page.encode()))
+    write_own(path, lambda file: file.write(page.encode()))
     return path
 
 
@@ -26,7 +27,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["asset"] = _asset
+    environment.globals |= {"asset": _asset, "mark": MARK}
     return environment
 
 

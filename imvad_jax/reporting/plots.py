@@ -7,6 +7,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from imvad_jax.marks import MARK
+
 GOOD = "#1f9e89"
 DEFECTS = ("#d1495b", "#edae49", "#9b72cf", "#f4845f", "#3d7ea6", "#b56576", "#9a8c5c", "#4f5d75")
 CURVE = "#d1495b"
@@ -125,7 +127,8 @@ def figure_png(figure: Figure, dpi: int = 150) -> bytes:
     """The figure as PNG with a clear background; equal figures give equal bytes."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
-    figure.savefig(buffer, format="png", dpi=dpi, transparent=True, metadata={"Software": None})
+    about = {"Software": None, "Comment": MARK}
+    figure.savefig(buffer, format="png", dpi=dpi, transparent=True, metadata=about)
     return buffer.getvalue()
 
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from imvad_jax.data.listing import NotUsed
 from imvad_jax.evaluation.calibration import Calibration
-from imvad_jax.files import write_atomically
+from imvad_jax.marks import MARK
+from imvad_jax.owned import write_own
 from imvad_jax.reporting import pages
 
 BINS = 50  # of the histogram on the page
@@ -133,12 +134,13 @@ def write_csv(path: Path, found: Predictions) -> None:
         lines.writerow({"file": file, "verdict": "unreadable", "error": reason})
     # With a byte order mark, without which spreadsheets take UTF-8 for something else.
     content = text.getvalue().encode("utf-8-sig")
-    write_atomically(path, lambda file: file.write(content))
+    write_own(path, lambda file: file.write(content))
 
 
 def write_results_json(path: Path, found: Predictions) -> None:
     """Everything, for programs; the worst image first."""
     head = {
+        "program": MARK,
         "finished": found.finished,
         **found.about,
         "notes": list(found.notes),
@@ -168,7 +170,7 @@ def write_results_json(path: Path, found: Predictions) -> None:
             file.write(f"{',' if number else ''}\n{line}".encode())
         file.write(b"\n]}\n")
 
-    write_atomically(path, write)
+    write_own(path, write)
 
 
 def write_page(path: Path, found: Predictions, thumbnails: Mapping[str, tuple[bytes, ...]]) -> None:

@@ -29,8 +29,8 @@ _LEGEND_IMAGE_ONLY = (
 )
 
 
-def write_report(run_dir: str | Path) -> Path:
-    """Writes `report.html` into a finished run directory.
+def write_report(run_dir: str | Path, metrics: Mapping | None = None) -> Path:
+    """Writes `report.html` into a run directory, of `metrics` or those of its metrics.json.
 
     The page stands alone but for links to `heatmaps/*.png`; pictures that are not there are left
     out, as is the gallery where predictions.npz was not kept.
@@ -42,7 +42,9 @@ def write_report(run_dir: str | Path) -> Path:
       UserError: config.json or metrics.json is missing or damaged.
     """
     run_dir = Path(run_dir)
-    record, metrics = _read_json(run_dir / "config.json"), _read_json(run_dir / "metrics.json")
+    record = _read_json(run_dir / "config.json")
+    if metrics is None:
+        metrics = _read_json(run_dir / "metrics.json")
     timings = _read_json(run_dir / "timings.json") if (run_dir / "timings.json").exists() else {}
     predictions = None
     if (run_dir / "predictions.npz").exists():

@@ -1,6 +1,9 @@
 """Fitted variables on disk, by orbax: atomic, free of pickles, of any number of devices."""
 
-import shutil
+import itertools
+import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,32 +12,86 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from imvad_jax.errors import UserError
-from imvad_jax.training import hosts
+from imvad_jax.owned import remove_checkpoint, write_own
+from imvad_jax.training import hosts, record
 
-NAME = "checkpoint"
+NAME = "checkpoint"  # of the folder, unless the record beside it names another
+FIELD = "checkpoint"  # of that record; and "checkpoints", all folders that are its own
+_NAMES = re.compile(rf"{NAME}(-\d+)?")
 
 
-def save_variables(run_dir: str | Path, variables: dict) -> None:
-    """Writes a fitted detector's variables to `run_dir/checkpoint`; waits until they are there.
+def save_variables(run_dir: str | Path, variables: dict, name: str = NAME) -> None:
+    """Writes a fitted detector's variables to the folder `name`; waits until they are there.
 
     They are saved as host arrays, so that they restore on any number of devices.
+
+    Raises:
+      UserError: something is there already; it stays as it is.
     """
-    path = Path(run_dir).resolve() / NAME
+    path = Path(run_dir).resolve() / name
     if hosts.is_first():
-        # Also what a killed run left, of which orbax would warn.
-        for pattern in (NAME, f"{NAME}.orbax-checkpoint-tmp*"):
-            for left in path.parent.glob(pattern):
-                shutil.rmtree(left)
+        for left in path.parent.glob(f"{name}.orbax-checkpoint-tmp*"):  # by a killed run
+            remove_checkpoint(left)
     hosts.wait("incomplete checkpoint removed")
+    if path.exists():
+        raise UserError(
+            f"{path}: is there already and is no checkpoint of this run; it is left as it is: "
+            "move it, or choose another directory"
+        )
+    hosts.wait("place for the checkpoint looked at")
     checkpointer = ocp.StandardCheckpointer()
     checkpointer.save(path, jax.tree.map(np.asarray, jax.device_get(variables)))
     checkpointer.wait_until_finished()
     checkpointer.close()
 
 
+def save_model(directory: str | Path, kept: dict, variables: dict) -> None:
+    """Writes variables and the record `kept` to a directory, in place of those saved there before.
+
+    The record is what makes them valid: it names their folder, and is replaced in one step when the
+    folder is complete. Whatever ends the process before leaves the earlier model as it was; what is
+    left of the new one goes when the next is saved.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    directory = Path(directory)
+    stored = record.read_record(directory) or {}
+    used = _folder(directory).name
+    for left in set(stored.get("checkpoints", ())) - {used}:
+        if _NAMES.fullmatch(left):
+            _remove(directory, left)
+    taken = (f"{NAME}-{number}" for number in itertools.count(2))
+    name = next(n for n in itertools.chain([NAME], taken) if not os.path.lexists(directory / n))
+
+    def write(about: dict, current: str, *own: str) -> None:
+        value = about | {FIELD: current, "checkpoints": sorted({current, *own})}
+        text = json.dumps(value, indent=1) + "\n"
+        write_own(directory / record.NAME, lambda file: file.write(text.encode()))
+
+    earlier = has_checkpoint(directory)
+    write(stored, used, name) if earlier else write(kept, name)
+    try:
+        save_variables(directory, variables, name)
+        if earlier:
+            write(kept, name, used)
+    except BaseException:
+        if not earlier or _folder(directory).name != name:
+            _remove(directory, name)
+        raise
+    if earlier:
+        _remove(directory, used)
+        write(kept, name)
+
+
+def _remove(directory: Path, name: str) -> None:
+    for path in (directory / name, *directory.glob(f"{name}.orbax-checkpoint-tmp*")):
+        remove_checkpoint(path)
+
+
 def has_checkpoint(run_dir: str | Path) -> bool:
     """Whether `run_dir` holds a complete checkpoint."""
-    return (Path(run_dir) / NAME / "_CHECKPOINT_METADATA").is_file()
+    return (_folder(run_dir) / "_CHECKPOINT_METADATA").is_file()
 
 
 def load_variables(run_dir: str | Path) -> dict:
@@ -43,7 +100,7 @@ def load_variables(run_dir: str | Path) -> dict:
     Raises:
       UserError: there is no checkpoint, or it is damaged.
     """
-    path = Path(run_dir).resolve() / NAME
+    path = _folder(run_dir).resolve()
     if not has_checkpoint(run_dir):
         raise UserError(f"{path}: no checkpoint there; expected one written by experiments.run")
     try:
@@ -53,6 +110,15 @@ def load_variables(run_dir: str | Path) -> dict:
         return jax.tree.map(np.asarray, restored)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: the checkpoint is damaged ({str(error)[:200]})") from None
+
+
+def _folder(run_dir: str | Path) -> Path:
+    """Where the checkpoint lies: the record names it where it was replaced by a newer one."""
+    try:
+        name = (record.read_record(run_dir) or {}).get(FIELD)
+    except UserError:  # whoever reads the record says what is wrong with it
+        name = None
+    return Path(run_dir) / (name if isinstance(name, str) and _NAMES.fullmatch(name) else NAME)
 
 
 class TrainingCheckpoints:

@@ -20,11 +20,14 @@ def read_record(run_dir: str | Path) -> dict | None:
         return None
     try:
         record = json.loads(path.read_text())
-        if not isinstance(record, dict) or "method" not in record:
-            raise ValueError("no field 'method'")
+        for field in ("method", "config"):
+            if not isinstance(record, dict) or field not in record:
+                raise ValueError(f"no field '{field}'")
         return record
     except (ValueError, OSError) as error:
-        raise UserError(f"{path}: not a run's record ({error})") from None
+        raise UserError(
+            f"{path}: not a run's record ({error}); expected that of experiments.run"
+        ) from None
 
 
 def config_of(record: dict) -> methods.DetectorConfig:

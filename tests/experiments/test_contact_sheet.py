@@ -40,6 +40,18 @@ def test_originals_results_and_masks_stand_below_each_other(call):
     assert (picture[:4] == 128).all() and (picture[:, -4:] == 128).all()
 
 
+def test_a_sheet_replaces_a_sheet_and_nothing_else(call, tmp_path):
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (5, 5)).save(photo)
+    before = photo.read_bytes()
+    done, _ = call(out=photo, size=32, count=1)
+    assert done.returncode == 2 and photo.read_bytes() == before
+    assert f"error: --out: {photo}: is there already and was not written" in done.stderr
+    photo.unlink()
+    for _ in range(2):
+        assert call(out=photo, size=32, count=1)[0].returncode == 0
+
+
 @pytest.mark.parametrize(
     "given, expected",
     [

@@ -2,8 +2,6 @@
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,10 +11,10 @@ from tqdm import tqdm
 
 from imvad_jax.data.demo.catalogue import CATEGORIES, draw
 from imvad_jax.errors import UserError, choose
+from imvad_jax.files import create_atomically, is_temporary, write_atomically
 
 MARKER = "demo.json"
 _VERSION = 1  # of the drawings: raise it when the same arguments give other pictures
-_UNFINISHED = ".part-"  # prefix of the folders of a run that was killed
 _LICENSE = """\
 These images and masks are drawn by the project imvad_jax (imvad_jax/data/demo); they show no real
 product. They are dedicated to the public domain under CC0 1.0 Universal:
@@ -71,11 +69,9 @@ def write_demo_dataset(
     try:
         if not _claim(out, wanted):
             # Never left half-written: the marker comes before the first category.
-            out.mkdir(parents=True, exist_ok=True)
             _write_text(out / MARKER, json.dumps(wanted, indent=1) + "\n")
-        _write_text(out / "license.txt", _LICENSE)
-        for stale in out.glob(_UNFINISHED + "*"):
-            shutil.rmtree(stale)
+        if not (out / "license.txt").exists():
+            _write_text(out / "license.txt", _LICENSE)
         missing = [name for name in names if not (out / name).is_dir()]
         if not missing and progress:
             print(f"{out}: the demo dataset is there already")
@@ -94,7 +90,7 @@ def _claim(out: Path, wanted: dict) -> bool:
         raise UserError(f"out_dir: '{out}' is a file; expected a folder, new or empty")
     marker = out / MARKER
     if not marker.is_file():
-        found = sorted(p.name for p in out.iterdir())
+        found = sorted(p.name for p in out.iterdir() if not is_temporary(p.name))
         if found:
             raise UserError(
                 f"out_dir: '{out}' holds '{found[0]}' and no {MARKER}; "
@@ -105,11 +101,24 @@ def _claim(out: Path, wanted: dict) -> bool:
         had = dict(json.loads(marker.read_text()))
     except (ValueError, TypeError):
         raise UserError(f"out_dir: '{marker}' is not readable; remove '{out}' first") from None
+    if had.get("dataset") != wanted["dataset"]:
+        raise UserError(
+            f"out_dir: '{marker}' is of another program; expected a new or empty folder, or a "
+            "demo dataset"
+        )
     for key in wanted:
         if had.get(key) != wanted[key]:
             raise UserError(
                 f"out_dir: '{out}' holds a demo dataset with {key} {had.get(key)}, not "
                 f"{wanted[key]}; choose another folder or remove this one"
+            )
+    for name in wanted["categories"]:
+        paths = [out / name / split / defect / f"{index:03d}.png"
+                 for split, defect, index in _pictures(name, wanted)]  # fmt: skip
+        if (lost := [path for path in paths if not path.is_file()]) and (out / name).exists():
+            raise UserError(
+                f"out_dir: '{out / name}' is there and no whole category ('{lost[0].name}' is "
+                "missing); it is left as it is: move it, or choose another folder"
             )
     return True
 
@@ -119,14 +128,15 @@ def _write_category(
 ) -> None:
     """Draws one category into a folder beside its place, then puts it there in one step."""
     jobs = list(_pictures(name, counts))
-    temporary = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{name}-", dir=out))
-    temporary.chmod(0o755)
-    for split, defect, index in tqdm(jobs, desc=name, unit="image", disable=not progress):
-        image, mask = draw(name, split, defect, index, seed, size)
-        _write_png(temporary / split / defect / f"{index:03d}.png", image)
-        if defect != "good":
-            _write_png(temporary / "ground_truth" / defect / f"{index:03d}_mask.png", mask)
-    temporary.rename(out / name)
+
+    def create(temporary: Path) -> None:
+        for split, defect, index in tqdm(jobs, desc=name, unit="image", disable=not progress):
+            image, mask = draw(name, split, defect, index, seed, size)
+            _write_png(temporary / split / defect / f"{index:03d}.png", image)
+            if defect != "good":
+                _write_png(temporary / "ground_truth" / defect / f"{index:03d}_mask.png", mask)
+
+    create_atomically(out / name, create)
 
 
 def _pictures(name: str, counts: dict[str, int]) -> Iterator[tuple[str, str, int]]:
@@ -144,6 +154,4 @@ def _write_png(path: Path, image: np.ndarray) -> None:
 
 def _write_text(path: Path, text: str) -> None:
     """Whole or not at all, as the categories are."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(text)
-    temporary.replace(path)
+    write_atomically(path, lambda file: file.write(text.encode()))

@@ -1,0 +1,77 @@
+"""What the programs share: paths that begin with a tilde, and commands as a shell takes them."""
+
+import re
+import shlex
+import sys
+
+import pytest
+
+from experiments import document, program, settings
+
+PATHS = {
+    "anomalib_python", "benchmarks_dir", "cache_dir", "check_images", "checkpoint", "data_dir",
+    "good", "input", "out", "output", "profile", "results_dir", "weights", "workdir",
+}  # fmt: skip
+SPEAKS_OF_A_PATH = re.compile(
+    r"^(Directory|Folder|File|With --render: (page|directory))\b|^(Page|Picture) to write"
+    r"|: a file|the python of"
+)
+PROGRAMS = (*document.PROGRAMS, "results", "document", "contact_sheet", "make_demo_data")
+
+
+@pytest.fixture
+def home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    return "/home/me"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("~/x", "/home/me/x"), ("~", "/home/me"), ("a/~/x", "a/~/x"), ("./~", "./~"), ("", ""),
+        ("~nobody_of_this_name/x", "~nobody_of_this_name/x"),
+    ],
+)  # fmt: skip
+def test_a_path_may_begin_with_a_tilde(home, given, expected):
+    assert program._PathParser().parse(given) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("~/w.pth", "/home/me/w.pth"),
+        ("resnet18=~/w.pth,~/v.npz,hub", "resnet18=/home/me/w.pth,/home/me/v.npz,hub"),
+        ("hub:timm/resnet18.tv_in1k@main", "hub:timm/resnet18.tv_in1k@main"),
+        ("/a=b/~c.pth", "/a=b/~c.pth"),
+    ],
+)
+def test_so_may_each_source_of_weights(home, given, expected):
+    assert program._SourcesParser().parse(given) == expected
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_flag_that_takes_a_path_is_expanded(home, name):
+    found = {flag.name: flag for flag in document.program_flags(name)[1]}
+    for flag in found.values():  # whoever adds one adds it here
+        assert not SPEAKS_OF_A_PATH.search(flag.help) or flag.name in PATHS, flag.name
+    given = [flag for flag in found.values() if flag.name in PATHS]
+    assert given
+    for flag in given:
+        flag.parse("~/x")
+        value = flag.value[-1] if isinstance(flag.value, list) else flag.value
+        assert value == "/home/me/x", flag.name
+        assert "~" not in flag.serialize(), flag.name
+
+
+def test_fields_of_a_configuration_that_are_paths_are_expanded(home):
+    config = settings.resolve("draem", "smoke", {"texture_dir": "~/textures"})
+    assert config.picture_dirs == {"textures": "/home/me/textures"}
+
+
+def test_commands_are_quoted_as_a_shell_takes_them(monkeypatch):
+    arguments = ["--workdir=my runs/it's", "--input=parts/*.png", "--preset=cpu"]
+    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+    command = program.command("run")
+    assert shlex.split(command) == ["python", "-m", "experiments.run", *arguments]
+    assert "'--input=parts/*.png' --preset=cpu" in command
+    assert shlex.split(program.command("predict", ["--workdir=a b"]))[-1] == "--workdir=a b"
