@@ -1,19 +1,33 @@
 # make install: .venv with all that is needed; make demo: the main job on drawn parts; make test: the
-# tests. Both set up .venv by themselves.
+# tests. All set up .venv by themselves; make install-onnx: .venv-onnx, which exports to ONNX.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+ONNX := .venv-onnx
 DEMO := demo
 
-.PHONY: install demo test test-real test-long clean
+.PHONY: install install-onnx demo test test-real test-long clean
+
+define CHECK_PYTHON
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+endef
 
 $(VENV)/.installed: setup.cfg pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	$(CHECK_PYTHON)
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev]'
 	touch $@
 
+$(ONNX)/.installed: requirements-onnx.txt setup.cfg pyproject.toml
+	$(CHECK_PYTHON)
+	test -x $(ONNX)/bin/python || $(PYTHON) -m venv $(ONNX)
+	$(ONNX)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-onnx.txt
+	$(ONNX)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
 install: $(VENV)/.installed
+
+install-onnx: $(ONNX)/.installed
 
 demo: $(VENV)/.installed
 	$(RUN) -m experiments.make_demo_data --out=$(DEMO)/parts
@@ -25,11 +39,11 @@ test: $(VENV)/.installed
 	$(RUN) -m ruff check .
 	$(RUN) -m pytest -m 'not real and not slow and not long and not formats' --durations=20
 
-test-real: $(VENV)/.installed
+test-real: $(VENV)/.installed $(ONNX)/.installed
 	$(RUN) -m pytest -m 'real or slow' --durations=20
 
 test-long: $(VENV)/.installed
 	$(RUN) -m pytest -s -m long --durations=20
 
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(ONNX) $(DEMO)

@@ -17,13 +17,18 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """The real data; the test is skipped where it is absent."""
+def shared_dir() -> Path:
+    """Where real data and weights would lie."""
     default = Path(__file__).resolve().parent.parent.parent / "shared"
-    path = Path(os.environ.get("IMVAD_SHARED", default))
-    if not (path / "data" / "mvtec_ad").is_dir():
-        pytest.skip(f"no real data at IMVAD_SHARED={path}")
-    return path
+    return Path(os.environ.get("IMVAD_SHARED", default))
+
+
+@pytest.fixture(scope="session")
+def shared(shared_dir) -> Path:
+    """The real data; the test is skipped where it is absent."""
+    if not (shared_dir / "data" / "mvtec_ad").is_dir():
+        pytest.skip(f"no real data at IMVAD_SHARED={shared_dir}")
+    return shared_dir
 
 
 @pytest.fixture(scope="module", autouse=True)

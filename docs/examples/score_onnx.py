@@ -7,9 +7,12 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
-import onnxruntime
-from PIL import Image, ImageOps
+try:
+    import numpy as np
+    import onnxruntime
+    from PIL import Image, ImageOps
+except ImportError as error:
+    sys.exit(f"{error}: pip install onnxruntime numpy pillow")
 
 
 def load(path):
@@ -22,8 +25,12 @@ def load(path):
 
 def read(path, metadata):
     """An image as the detector takes it: uint8 [S, S, 3]."""
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-    image = image.resize(metadata["input"]["resize"], Image.Resampling.BILINEAR)
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode[0] in "IF":  # deeper than 8 bits: convert("RGB") would cut it off at 255
+        white = metadata["input"].get("full_scale") or (1 if image.mode == "F" else 65535)
+        values = np.rint(np.asarray(image, np.float64) * 255 / white)
+        image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+    image = image.convert("RGB").resize(metadata["input"]["resize"], Image.Resampling.BILINEAR)
     return np.asarray(image.crop(metadata["input"]["crop"]))
 
 

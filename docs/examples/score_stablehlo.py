@@ -1,4 +1,4 @@
-"""Scores images with a detector exported as StableHLO. Needs jax, numpy and Pillow.
+"""Scores images with a detector exported as StableHLO. Needs jax, flatbuffers, numpy, Pillow.
 
     python score_stablehlo.py DETECTOR IMAGE_OR_FOLDER ...
 
@@ -9,10 +9,14 @@ import json
 import sys
 from pathlib import Path
 
-import jax
-import numpy as np
-from jax import export
-from PIL import Image, ImageOps
+try:
+    import flatbuffers  # noqa: F401  (jax.export needs it and does not install it)
+    import jax
+    import numpy as np
+    from jax import export
+    from PIL import Image, ImageOps
+except ImportError as error:
+    sys.exit(f"{error}: pip install jax flatbuffers numpy pillow")
 
 
 def load(path):
@@ -27,8 +31,12 @@ def load(path):
 
 def read(path, metadata):
     """An image as the detector takes it: uint8 [S, S, 3]."""
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-    image = image.resize(metadata["input"]["resize"], Image.Resampling.BILINEAR)
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode[0] in "IF":  # deeper than 8 bits: convert("RGB") would cut it off at 255
+        white = metadata["input"].get("full_scale") or (1 if image.mode == "F" else 65535)
+        values = np.rint(np.asarray(image, np.float64) * 255 / white)
+        image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+    image = image.convert("RGB").resize(metadata["input"]["resize"], Image.Resampling.BILINEAR)
     return np.asarray(image.crop(metadata["input"]["crop"]))
 
 

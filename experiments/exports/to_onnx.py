@@ -13,11 +13,6 @@ from imvad_jax.errors import UserError
 from imvad_jax.ops import loops
 
 LIMIT = 2**31  # bytes of a protobuf message
-ENVIRONMENT = (
-    "python -m venv .venv-onnx; .venv-onnx/bin/pip install jax2onnx onnxruntime absl-py pillow "
-    "scipy scikit-learn matplotlib contourpy jinja2 tqdm safetensors threadpoolctl; "
-    ".venv-onnx/bin/pip install --no-deps --editable ."
-)
 
 
 def check(whole: Whole) -> None:
@@ -25,7 +20,7 @@ def check(whole: Whole) -> None:
     if importlib.util.find_spec("jax2onnx") is None:
         raise UserError(
             "--format=onnx: jax2onnx is not installed here. It needs an environment of its own: "
-            f"{ENVIRONMENT}; then call this program with .venv-onnx/bin/python"
+            "'make install-onnx' makes it; then call this program with .venv-onnx/bin/python"
         )
     if whole.nbytes >= LIMIT:
         raise UserError(

@@ -101,6 +101,8 @@ class Whole:
                 "resize": [geometry.size, geometry.size],
                 "resample": "bilinear, antialiased where it shrinks (Pillow's BILINEAR)",
                 "crop": [first, first, last, last],  # left, top, right, bottom: Pillow's crop
+                # White in files deeper than 8 bits; None: 65535 in integers, 1.0 in floats.
+                "full_scale": record.get("full_scale"),
             },
             "outputs": {
                 name: {"dtype": "float32", "shape": [batch, *shape[1:]], "meaning": MEANINGS[name]}

@@ -25,7 +25,8 @@ def _largest_of_three(x: Array, axis: int) -> Array:
         pad[axis] = (0, 1)
         x = jnp.pad(x, pad)
     pairs = x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
-    even, odd = (jnp.take(pairs, side, axis + 1) for side in (0, 1))
+    # By name: jax2onnx's own `take` has no axis by position.
+    even, odd = (jnp.take(pairs, side, axis=axis + 1) for side in (0, 1))
     pad[axis] = (1, 0)
     before = jnp.pad(odd[(slice(None),) * axis + (slice(-1),)], pad)
     return jnp.maximum(jnp.maximum(before, even), odd)

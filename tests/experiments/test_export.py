@@ -128,7 +128,7 @@ def test_what_cannot_be_converted_is_refused_with_the_reason(raw_color, tmp_path
 
 def test_onnx_says_what_is_missing_and_what_is_too_big(raw_color, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="pip install jax2onnx"):
+    with pytest.raises(UserError, match="make install-onnx"):
         to_onnx.check(raw_color)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     to_onnx.check(raw_color)

@@ -1,6 +1,6 @@
 """Every method in the formats of other runtimes; `-s` prints the table of docs/export.md.
 
-ONNX needs the environment of docs/export.md, and pytest in it.
+ONNX needs the environment that `make install-onnx` makes.
 """
 
 import importlib.util

@@ -21,14 +21,14 @@ def images(count: int, seed: int = 0, size: int = 64) -> ArrayImages:
     return ArrayImages(np.kron(small, np.ones((1, size // 8, size // 8, 1))).astype(np.uint8))
 
 
-def make(method: str, **overrides) -> tuple[methods.Detector, dict]:
+def make(method: str, weights: str = "random", **overrides) -> tuple[methods.Detector, dict]:
     """A detector of the smoke preset and its variables before the fit."""
     text = {name: str(value) for name, value in overrides.items()}
     detector = methods.make(method, settings.resolve(method, "smoke", text))
     backbone = None
     if detector.outputs:
         spec = backbones.get(detector.config.backbone)
-        backbone = load_weights(spec, "random", detector.outputs).variables
+        backbone = load_weights(spec, weights, detector.outputs).variables
     return detector, init_variables(detector, backbone, seed=0)
 
 
