@@ -28,6 +28,9 @@ MIN_SIDE = 8  # pixels; a smaller picture shows no part
 MAX_MEGAPIXELS = 100.0  # line-scan pictures pass, a decompression bomb does not
 # `open_image` has a limit of its own, which can be raised; Pillow's cannot be raised per file.
 Image.MAX_IMAGE_PIXELS = None
+# Pillow speaks of damaged metadata by warnings that name no file. Threads decode, and filters that
+# are set for a while only are not safe with them.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # What Pillow raises on damaged files; a TypeError where a TIFF lacks its size.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError, OverflowError, MemoryError)
@@ -106,17 +109,13 @@ def open_image(path: str, max_megapixels: float = MAX_MEGAPIXELS) -> Iterator[Im
         if not stat.S_ISREG(mode := os.stat(path).st_mode):  # a pipe would never end
             what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
             raise Refused(f"{what}; expected an image file")
-        with warnings.catch_warnings():
-            # Pillow speaks of damaged metadata by warnings that name no file.
-            warnings.simplefilter("ignore")
-            with _opened(path) as image:
-                pixels = image.width * image.height
-                if pixels > max_megapixels * 1e6:
-                    raise Refused(
-                        f"{image.width} x {image.height} pixels; at most "
-                        f"{max_megapixels:g} megapixels are read (--max_megapixels)"
-                    )
-                yield image
+        with _opened(path) as image:
+            if image.width * image.height > max_megapixels * 1e6:
+                raise Refused(
+                    f"{image.width} x {image.height} pixels; at most {max_megapixels:g} megapixels "
+                    "are read (--max_megapixels)"
+                )
+            yield image
     except FileNotFoundError:
         link = " (a broken link)" if os.path.islink(path) else ""
         raise UserError(f"{readable(path)}: no such file{link}") from None
