@@ -17,12 +17,13 @@ MARK = "generated-by: imvad_jax"  # near the beginning of a file: a comment, or 
 _HEAD = 1 << 13  # bytes
 _STYLE = b"--ground: #fbfaf8; --card: #ffffff; --ink: #1d2126;"  # of pages without the mark
 _PAGES = re.compile(rb"(Generated from the files in|Written by) .{0,80}`python -m experiments\.")
-# What orbax writes into a checkpoint.
+# What orbax writes into a checkpoint, and tensorstore while it writes.
 _ORBAX = re.compile(
     r"(\d+/)?((default|descriptor|metrics|metadata|array_metadatas|ocdbt\.process_\d+|d)/)*"
     r"(_CHECKPOINT_METADATA|_METADATA|_sharding|_strings\.json|commit_success\.txt|checkpoint"
-    r"|manifest\.ocdbt|descriptor\.pbtxt|process_\d+|[0-9a-f]{32})"
+    r"|manifest\.ocdbt|descriptor\.pbtxt|process_\d+|[0-9a-f]{32})(\.__lock)?"
 )
+_UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that is not complete
 
 
 def is_ours(path: str | Path) -> bool:
@@ -48,7 +49,8 @@ def orbax_files(folder: str | Path) -> tuple[list[Path], list[Path]]:
     for top, folders, names in os.walk(folder):
         links = [name for name in folders if os.path.islink(os.path.join(top, name))]
         for path in (Path(top, name) for name in (*names, *links)):
-            fits = _ORBAX.fullmatch(path.relative_to(folder).as_posix())
+            name = path.relative_to(folder).as_posix()
+            fits = _ORBAX.fullmatch(re.sub(rf"{re.escape(_UNFINISHED)}[^/]*", "", name))
             (ours if fits else others).append(path)
     return ours, others
 
@@ -162,7 +164,7 @@ def _is_checkpoint(folder: Path) -> bool:
 def _are_checkpoints(folder: Path) -> bool:
     """Of a training: steps that orbax wrote, and nothing of others within them."""
     entries = list(_entries(folder))
-    steps = [p for p in entries if p.name.isdecimal() or ".orbax-checkpoint-tmp" in p.name]
+    steps = [p for p in entries if p.name.isdecimal() or _UNFINISHED in p.name]
     fits = all(step.is_dir() and not orbax_files(step)[1] for step in steps)
     return fits and (bool(steps) or not entries)
 

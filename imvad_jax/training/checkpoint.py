@@ -33,11 +33,12 @@ def save_variables(run_dir: str | Path, variables: dict, name: str = NAME) -> No
         for left in path.parent.glob(f"{name}.orbax-checkpoint-tmp*"):  # by a killed run
             remove_checkpoint(left)
     hosts.wait("incomplete checkpoint removed")
-    if path.exists():
-        raise UserError(
-            f"{path}: is there already and is no checkpoint of this run; it is left as it is: "
-            "move it, or choose another directory"
-        )
+    for left in (path, path.with_name(f"{name}.orbax-checkpoint-tmp")):  # orbax would delete them
+        if os.path.lexists(left):
+            raise UserError(
+                f"{left}: is there already and is no checkpoint of this run; it is left as it is: "
+                "move it, or choose another directory"
+            )
     hosts.wait("place for the checkpoint looked at")
     checkpointer = ocp.StandardCheckpointer()
     checkpointer.save(path, jax.tree.map(np.asarray, jax.device_get(variables)))

@@ -47,9 +47,10 @@ def test_comments_above_and_behind_a_field_are_its_meaning():
 
 
 def test_check_says_which_page_differs(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(document, "PAGES", {"a.md": lambda: "new", "b.md": lambda: "same"})
+    same = f"{document.NOTICE}\nsame"
+    monkeypatch.setattr(document, "PAGES", {"a.md": lambda: "new", "b.md": lambda: same})
     (tmp_path / "a.md").write_text(f"{document.NOTICE}\nold")
-    (tmp_path / "b.md").write_text("same")
+    (tmp_path / "b.md").write_text(same)
     assert document.write_pages(tmp_path, check=True) == 1
     assert "a.md does not fit" in (error := capsys.readouterr().err) and "b.md" not in error
     assert document.write_pages(tmp_path, check=False) == 0
