@@ -23,6 +23,7 @@ from experiments import (
     program,
     scaling,
     settings,
+    time_limit,
     workloads,
 )
 from experiments.record import write_json
@@ -35,6 +36,7 @@ from imvad_jax.owned import BENCHMARK, check_directory, write_own
 from imvad_jax.reporting import benchmarks
 from imvad_jax.reporting.plots import figure_png
 from imvad_jax.reporting.progress import tqdm_progress
+from imvad_jax.training.limit import LIMIT_STATUS, SIGNAL_STATUS, Limit, Stopped, limited
 
 _METHOD = flags.DEFINE_list("method", None, "Methods, separated by commas, or all.")
 _PRESET = flags.DEFINE_string("preset", "official", "Named configuration: official, benchmark, ...")
@@ -102,6 +104,7 @@ settings.define_config_flags()
 flags.adopt_module_key_flags(settings)  # --help shows them, too
 flags.adopt_module_key_flags(devices)
 flags.adopt_module_key_flags(scaling)
+flags.adopt_module_key_flags(time_limit)
 
 
 def render() -> int:
@@ -231,7 +234,7 @@ def compare_with_anomalib(plan: cell.Plan, subject: workloads.Subject) -> dict:
     return compare_anomalib.compare(subject, request, say, tqdm_progress)
 
 
-def measure_one(name: str, config, overrides: dict[str, str]) -> dict:
+def measure_one(name: str, config, overrides: dict[str, str], limit: Limit) -> dict:
     """Measures one method in this process; returns its record."""
     if flags.FLAGS.num_processes > 1:
         raise UserError("--num_processes: the benchmark runs on one host")
@@ -250,7 +253,7 @@ def measure_one(name: str, config, overrides: dict[str, str]) -> dict:
     source = f"{_DATASET.value}/{_CATEGORY.value}" if _DATA_DIR.value else "random"
     record = measure_method.benchmark(
         plan, load_images(config), parallel, options, comparisons(plan),
-        partial(print, flush=True), tqdm_progress,
+        partial(print, flush=True), limited(tqdm_progress, limit),
     )  # fmt: skip
     return record | {"images_from": source, "compiled_cache": _COMPILED.value}
 
@@ -276,21 +279,29 @@ def scale(configs: dict[str, tuple[methods.DetectorConfig, dict[str, str]]]) -> 
     return scaling.run(scales, Path(_WORKDIR.value), command_line(), say, tqdm_progress)
 
 
-def measure_apart(name: str, workdir: Path) -> dict:
+def measure_apart(name: str, workdir: Path, limit: Limit) -> dict:
     """Measures one method in a process of its own, whose peak memory is then that method's alone.
 
     Returns its record, or `{method, error}`.
+
+    Raises:
+      Stopped: there was no time left for it.
     """
     own = workdir / name
     (own / "benchmark.json").unlink(missing_ok=True)
     given = [flags.FLAGS[flag].serialize() for flag in flags.FLAGS if flags.FLAGS[flag].present]
     arguments = [*given, f"--method={name}", f"--workdir={own}"]  # the last of a name counts
+    if limit.left < float("inf"):
+        arguments.append(f"--time_limit={max(limit.left, 1):.0f}s")
     command = [sys.executable, "-m", "experiments.benchmark", *arguments]
     last = ""
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as child:
+        limit.on_end(child.terminate)
         for line in child.stderr:
             sys.stderr.write(line)
             last = line.strip() or last
+    if child.returncode in (LIMIT_STATUS, SIGNAL_STATUS):
+        raise limit.stop(f"{name}: {last}")
     if child.returncode < 0:
         return {"method": name, "error": f"ended by signal {-child.returncode}; out of memory?"}
     if child.returncode:
@@ -316,7 +327,7 @@ def main() -> int:
     """The program."""
     if _RENDER.value:
         return render()
-    names = chosen_methods()
+    names, limit = chosen_methods(), time_limit.start_limit()
     configs = settings.resolve_all(names, _PRESET.value, settings.config_overrides())
     if not _WORKDIR.value:
         raise UserError("--workdir is missing: name the directory to write to")
@@ -327,18 +338,31 @@ def main() -> int:
         return scale(configs)
     comparisons()  # says now what is missing
     check_profile()
+    # The next method is expected to take as long as the slowest so far.
+    seconds, stopped = 0.0, None
     for number, name in enumerate(names, 1):
-        if len(names) == 1:
-            print(f"== {methods.get(name).title}", flush=True)
-            records.append(measure_one(name, *configs[name]))
-        else:
-            print(f"method {number} of {len(names)}", flush=True)
-            records.append(measure_apart(name, workdir))
+        start = limit.clock()
+        try:
+            limit.require(seconds, f"{name}: a method")
+            if len(names) == 1:
+                print(f"== {methods.get(name).title}", flush=True)
+                records.append(measure_one(name, *configs[name], limit))
+            else:
+                print(f"method {number} of {len(names)}", flush=True)
+                records.append(measure_apart(name, workdir, limit))
+        except Stopped as stop:
+            stopped = stop
+            break
+        seconds = max(seconds, limit.clock() - start)
         write(workdir, records)
     for line in dict.fromkeys(benchmarks.device_line(r) for r in records if "error" not in r):
         print(line)
-    print(benchmarks.format_tables(records))
-    print(f"written to {workdir}: benchmark.json, benchmark.png")
+    if records:
+        print(benchmarks.format_tables(records))
+    if records:
+        print(f"written to {workdir}: benchmark.json, benchmark.png")
+    if stopped:
+        raise stopped
     return 1 if any("error" in record for record in records) else 0
 
 

@@ -28,6 +28,7 @@ from imvad_jax.reporting.progress import tqdm_progress, track, untracked
 from imvad_jax.training import checkpoint, gradient, hosts
 from imvad_jax.training.fit import fit, init_variables
 from imvad_jax.training.job import silent_progress
+from imvad_jax.training.limit import NO_LIMIT, Limit, limited
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.score import score
 from imvad_jax.training.timing import Timings
@@ -78,8 +79,15 @@ def open_data(
     decoded_dir: str | None,
     timings: Timings,
     say=print,
+    limit: Limit = NO_LIMIT,
 ) -> CategoryData:
-    """Decodes the images of a category, or takes them from the cache, and says what they are."""
+    """Decodes the images of a category, or takes them from the cache, and says what they are.
+
+    Raises:
+      UserError: bad files, or none.
+      Stopped: there is no time left for it.
+    """
+    limit.check(f"the images of {category}")
     geometry, reading = Geometry(plan.config.image_size, plan.config.input_size), plan.reading
     if plan.checkpoint and reading.full_scale is None:  # as its detector saw them
         stored = settings.read_record(plan.checkpoint) or {}
@@ -156,6 +164,7 @@ def run_cell(
     options: Options,
     timings: Timings,
     say=print,
+    limit: Limit = NO_LIMIT,
 ) -> dict | None:
     """Fits (or restores), scores, evaluates and writes one cell; returns its record and metrics.
 
@@ -164,6 +173,7 @@ def run_cell(
 
     Raises:
       UserError: bad input, or the directory holds another run. Nothing is overwritten then.
+      Stopped: the rest is not expected to end within the limit; the same call goes on.
     """
     checks.check_images(data)
     if options.save_heatmaps:
@@ -194,7 +204,8 @@ def run_cell(
     if stored is not None:
         settings.refuse_other(run_dir, settings.difference(stored, record))
     if fitted and not plan.checkpoint:
-        record = stored  # commit and hardware stay those of the fit
+        # Commit and hardware stay those of the fit.
+        record = stored | {"found": data.found.as_dict()}
     elif stored is not None:  # as are the pictures that lie there
         record["marked"] = stored.get("marked", False)
     for note in record["notes"]:
@@ -216,13 +227,13 @@ def run_cell(
             with training_options(detector, data, run_dir, options, say) as extra:
                 variables = fit(
                     detector, variables, data.train, parallel, plan.seed,
-                    progress=progress(data), timings=timings, **extra,
+                    progress=progress(data, limit), timings=timings, limit=limit, **extra,
                 )  # fmt: skip
         with timings.stage("checkpoint"):
             checkpoint.save_variables(run_dir, variables)
     with timings.stage("calibrate"):
         found = find_thresholds(
-            plan, detector, variables, data, run_dir, parallel, options, progress(data),
+            plan, detector, variables, data, run_dir, parallel, options, progress(data, limit),
             record["train_files"],
         )  # fmt: skip
     if found:
@@ -236,21 +247,25 @@ def run_cell(
         return record | {"metrics": {}, "timings": timings.as_dict()}
     with timings.stage("score"):
         scores = score(
-            detector, variables, data.test, parallel, progress=progress(data), timings=timings
-        )
+            detector, variables, data.test, parallel, progress=progress(data, limit),
+            timings=timings,
+        )  # fmt: skip
     del variables
     result = None
     if hosts.is_first():
+        limit.check("the evaluation")
         result = evaluate_cell(scores, data, run_dir, options, timings, record, say, found)
     hosts.wait("cell written")
     return result
 
 
-def progress(data: CategoryData):
-    """The progress display of this host: only the first one has any."""
+def progress(data: CategoryData, limit: Limit = NO_LIMIT):
+    """The progress display of this host: only the first one has any; it keeps within the limit."""
     if not hosts.is_first():
         return silent_progress
-    return partial(tqdm_progress, unit="tiles") if data.tiling else tqdm_progress
+    shown = partial(tqdm_progress, unit="tiles") if data.tiling else tqdm_progress
+    # Of several hosts none may stop alone; they stop between epochs.
+    return limited(shown, limit) if hosts.count() == 1 else shown
 
 
 @contextlib.contextmanager

@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 
 from imvad_jax.errors import UserError
+from imvad_jax.training.limit import Stopped
+
+OWN_PROCESS = False  # whether a program of this project started the process
 
 flags.disclaim_key_flags()  # what is defined by the functions below belongs to their callers
 
@@ -75,15 +78,23 @@ def parse(argv: Sequence[str]) -> list[str]:
 
 
 def guard(main: Callable[[], int | None]) -> int | None:
-    """Calls `main`; a UserError becomes one line on stderr and exit status 2."""
+    """Calls `main`; a UserError becomes one line on stderr and exit status 2.
+
+    Work that a limit of time ended is one line, too, with the exit status that it carries.
+    """
     try:
         return main()
     except UserError as error:
         fail(str(error))
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.status
 
 
 def run(main: Callable[[], int | None]) -> None:
     """Parses the flags and runs `main` under `guard`."""
+    global OWN_PROCESS
+    OWN_PROCESS = True
 
     def start(argv):
         del argv

@@ -16,7 +16,17 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import cell, checks, devices, memory, program, record, settings, shared_flags
+from experiments import (
+    cell,
+    checks,
+    devices,
+    memory,
+    program,
+    record,
+    settings,
+    shared_flags,
+    time_limit,
+)
 from experiments.shared_flags import (
     CHECKPOINT_EVERY,
     DATA_DIR,
@@ -35,6 +45,7 @@ from imvad_jax.owned import CATEGORIES, check_directory
 from imvad_jax.reporting import report
 from imvad_jax.reporting.table import format_table
 from imvad_jax.training import hosts
+from imvad_jax.training.limit import Stopped
 from imvad_jax.training.timing import Timings
 
 HOLDOUT_OF_FOLDERS = 0.2
@@ -77,6 +88,7 @@ _TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Write scalars for Tensor
 flags.adopt_module_key_flags(settings)  # --help shows them, too
 flags.adopt_module_key_flags(shared_flags)
 flags.adopt_module_key_flags(devices)
+flags.adopt_module_key_flags(time_limit)
 
 
 def list_everything() -> None:
@@ -111,6 +123,15 @@ def _find_holdout() -> float:
     return share
 
 
+def say_what_is_needed(plan: cell.Plan, data, parallel, say) -> None:
+    """What --dry_run prints of a cell. Raises UserError where the run would."""
+    checks.check_images(data)
+    checks.check_pictures(plan.config)
+    parts = memory.estimate(plan.detector, data, parallel)
+    say(json.dumps(record.make_record(plan, data, parallel)["config"], indent=1))
+    say(memory.check(parts, memory.available_bytes(parallel.local[0])))
+
+
 def main() -> int:
     """The program."""
     if _LIST.value:
@@ -130,6 +151,7 @@ def main() -> int:
         )
     holdout, tiling = _find_holdout(), shared_flags.find_tiling()
     reading = shared_flags.find_reading()
+    limit = time_limit.start_limit()
     plans = {
         category: cell.Plan(
             _METHOD.value, _PRESET.value, overrides, config, _SEED.value, WEIGHTS.value,
@@ -155,23 +177,24 @@ def main() -> int:
         CHECKPOINT_EVERY.value, _KEEP_CHECKPOINTS.value, _TENSORBOARD.value,
         _THRESHOLD_QUANTILE.value, RESULTS_DIR.value,
     )  # fmt: skip
-    rows = {}
+    rows, stopped = {}, None
     for category, plan in plans.items():
         say(f"== {methods.get(plan.method).title}, {DATASET.value}/{category}")
         timings = Timings()
-        data = cell.open_data(
-            plan, DATASET.value, DATA_DIR.value, category,
-            devices.decoded_dir(), timings, say,
-        )  # fmt: skip
-        if _DRY_RUN.value:
-            checks.check_images(data)
-            checks.check_pictures(plan.config)
-            parts = memory.estimate(plan.detector, data, parallel)
-            say(json.dumps(record.make_record(plan, data, parallel)["config"], indent=1))
-            say(memory.check(parts, memory.available_bytes(parallel.local[0])))
-            continue
-        run_dir = run_dirs[category]
-        result = cell.run_cell(plan, data, run_dir, parallel, options, timings, say)
+        try:
+            data = cell.open_data(
+                plan, DATASET.value, DATA_DIR.value, category,
+                devices.decoded_dir(), timings, say, limit,
+            )  # fmt: skip
+            if _DRY_RUN.value:
+                say_what_is_needed(plan, data, parallel, say)
+                continue
+            result = cell.run_cell(
+                plan, data, run_dirs[category], parallel, options, timings, say, limit
+            )
+        except Stopped as stop:
+            stopped = stop
+            break
         if result is None or not result["metrics"]:  # another host's, or there was no test image
             continue
         rows[category] = result["metrics"]
@@ -181,6 +204,8 @@ def main() -> int:
             report.write_index(Path(WORKDIR.value), rows)
         print(f"written to {WORKDIR.value}; open "
               f"{'index.html' if len(categories) > 1 else 'report.html'} there")  # fmt: skip
+    if stopped:
+        raise stopped
     return 0
 
 

@@ -13,15 +13,20 @@ from pathlib import Path
 
 from experiments.tasks import Task, mark_failed
 from imvad_jax.errors import UserError
+from imvad_jax.training.limit import NO_LIMIT, Limit
 
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """A cell that a worker has begun (`seconds` is None) or ended, perhaps with an error."""
+    """A cell that a worker has begun (`seconds` is None) or ended, perhaps with an error.
+
+    `stopped` says why one is not finished, though nothing is wrong with it.
+    """
 
     task: Task
     seconds: float | None = None
     error: str | None = None
+    stopped: str | None = None
 
 
 _ENDED = object()  # a worker's last event
@@ -51,12 +56,28 @@ class Pool:
         self._processes: set[subprocess.Popen] = set()
         self._stopped = False
 
-    def run(self, tasks: Sequence[Task], on_event: Callable[[Event | None], None]) -> None:
+    def end_soon(self) -> None:
+        """Tells the workers that there is no time left."""
+        for process in list(self._processes):
+            process.terminate()
+
+    def run(
+        self,
+        tasks: Sequence[Task],
+        on_event: Callable[[Event | None], None],
+        limit: Limit = NO_LIMIT,
+        refuse: Callable[[Task], str | None] = lambda task: None,
+    ) -> None:
         """Runs all tasks; `on_event` is called in this thread, with None when a second passed.
+
+        Args:
+          limit: What is left of it, a worker is given with each task.
+          refuse: Says why a task is not to be begun, None if it is.
 
         Raises:
           UserError: a worker does not start.
         """
+        self._limit, self._refuse = limit, refuse
         groups: queue.SimpleQueue[list[Task]] = queue.SimpleQueue()
         for group in by_method(tasks):
             groups.put(group)
@@ -97,6 +118,9 @@ class Pool:
                 for task in group:
                     if self._stopped:
                         return
+                    if reason := self._refuse(task):
+                        self._events.put(Event(task, 0.0, stopped=reason))
+                        continue
                     worker = worker or self._start(environment, log)
                     if worker is None:
                         return
@@ -133,7 +157,9 @@ class Pool:
         self._events.put(Event(task))
         start = time.perf_counter()
         try:
-            worker.stdin.write(task.to_json() + "\n")
+            left = self._limit.left
+            given = dataclasses.replace(task, seconds_left=left if left < float("inf") else None)
+            worker.stdin.write(given.to_json() + "\n")
             worker.stdin.flush()
             answer = _answer(worker)
         except OSError:  # it is gone, and its input with it
@@ -143,10 +169,14 @@ class Pool:
             status = worker.wait()
             if self._stopped:
                 return None
-            error = _why(status, log)
-            mark_failed(task, error)
             self._processes.discard(worker)
-        self._events.put(Event(task, time.perf_counter() - start, error))
+            if self._limit.left <= 0 or self._limit.ended_by_signal:
+                answer = {"stopped": "stopped with its worker; the same command goes on"}
+            else:
+                error = _why(status, log)
+                mark_failed(task, error)
+        seconds = time.perf_counter() - start
+        self._events.put(Event(task, seconds, error, answer.get("stopped")))
         return None if dead else worker
 
 

@@ -20,10 +20,11 @@ from pathlib import Path
 from absl import flags
 from tqdm import tqdm
 
-from experiments import devices, program, settings, shared_flags, supervise, tasks
+from experiments import devices, program, settings, shared_flags, supervise, tasks, time_limit
 from experiments.shared_flags import DATA_DIR, DATASET, RESULTS_DIR, WEIGHTS, WORKDIR
 from experiments.tasks import Task
 from experiments.time_left import TimeLeft, format_seconds
+from imvad_jax import methods
 from imvad_jax.data.category import check_tiled
 from imvad_jax.data.decode import Geometry
 from imvad_jax.errors import UserError
@@ -32,6 +33,7 @@ from imvad_jax.reporting.grid import Grid, load_grid, read_cell
 from imvad_jax.reporting.grid_page import write_grid_page
 from imvad_jax.reporting.grid_text import as_json, averages, markdown, tidy_csv
 from imvad_jax.reporting.metric_names import format_value
+from imvad_jax.training.limit import Limit, Stopped
 
 _METHODS = flags.DEFINE_list("methods", "all", "Methods, separated by commas, or all.")
 _CATEGORIES = flags.DEFINE_list("categories", "all", "Categories, separated by commas, or all.")
@@ -57,7 +59,7 @@ _ISOLATE = flags.DEFINE_bool(
     "isolate", True, "Make cells in a process of their own, so that one that is killed does not "
     "end the rest; its output goes to logs/ in the work directory. False: in this one.",
 )  # fmt: skip
-for module in (settings, shared_flags, devices):
+for module in (settings, shared_flags, devices, time_limit):
     flags.adopt_module_key_flags(module)  # --help shows them, too
 
 
@@ -115,8 +117,9 @@ class Display:
         self._waiting = list(waiting)
         self._now: dict[str, Task] = {}
         self._logs = logs
-        self._left = TimeLeft(workers)
+        self.left = TimeLeft(workers)
         self._done, self._total = 0, len(waiting)
+        self.stopped: list[Task] = []  # for which there was no time
         self._bar = None
         if sys.stderr.isatty():
             form = "{n_fmt}/{total_fmt} cells |{bar:20}| {elapsed}, {desc}"
@@ -127,12 +130,28 @@ class Display:
         self._now[task.path] = task
         self.tick()
 
+    def stop(self, task: Task, reason: str) -> None:
+        """A cell is not finished, since there is no time left."""
+        self._now.pop(task.path, None)
+        self._waiting.remove(task)
+        self.stopped.append(task)
+        self._say(f"{task.name}: {reason}")
+
+    def refuse(self, task: Task, limit: Limit) -> str | None:
+        """Why a cell is not begun; None if it is. A training counts by its next epoch."""
+        trained = "gradient" in methods.get(task.method).detector.phases
+        known = None if trained else self.left.known(task.method)
+        if limit.ended_by_signal or limit.left <= 0 or not limit.fits(known or 0):
+            needs = f" and needs about {format_seconds(known)}" if known else ""
+            return f"not begun{needs}; {format_seconds(max(limit.left, 0))} are left"
+        return None
+
     def end(self, task: Task, seconds: float, error: str | None) -> None:
         """A cell is finished, or has failed."""
         self._now.pop(task.path, None)
         self._waiting.remove(task)
         self._done += 1
-        self._left.add(task.method, seconds)
+        self.left.add(task.method, seconds)
         found = f"FAILED: {error}" if error else self._figures(task)
         left = format_seconds(self._time_left())
         self._say(f"[{self._done}/{self._total}] {task.name}: {found}; {seconds:.0f} s; "
@@ -157,7 +176,7 @@ class Display:
             self._bar.close()
 
     def _time_left(self) -> float | None:
-        return self._left.of([task.method for task in self._waiting])
+        return self.left.of([task.method for task in self._waiting])
 
     def _figures(self, task: Task) -> str:
         metrics = read_cell(task.workdir, task.path).metrics
@@ -186,15 +205,22 @@ def write_table(planned: Sequence[Task]) -> Grid:
     return grid
 
 
-def make_here(waiting: Sequence[Task], display: Display, after) -> None:
+def make_here(waiting: Sequence[Task], display: Display, after, limit: Limit) -> None:
     """Makes the cells in this process."""
     from experiments.worker import make_cell
 
     parallel = devices.start_jax()
     for task in waiting:
+        if reason := display.refuse(task, limit):
+            display.stop(task, reason)
+            continue
         display.begin(task)
         start = time.perf_counter()
-        error = make_cell(task, parallel)
+        try:
+            error = make_cell(task, parallel, limit=limit)
+        except Stopped as stopped:
+            display.stop(task, str(stopped))
+            continue
         display.end(task, time.perf_counter() - start, error)
         after()
 
@@ -233,6 +259,7 @@ def worker_environments() -> list[dict[str, str]]:
 
 def main() -> int:
     """The program."""
+    limit = time_limit.start_limit()
     planned = plan()
     check_directory(WORKDIR.value, TABLE)
     mine = tasks.deal(planned, _SHARD.value) if _SHARD.value else planned
@@ -252,22 +279,32 @@ def main() -> int:
     logs = [Path(WORKDIR.value, "logs", f"{label}worker{number}.log")
             for number in range(len(environments))]  # fmt: skip
     display = Display(waiting, len(environments), logs if _ISOLATE.value else [])
+    for task in mine:
+        if task.finished and (seconds := task.seconds):
+            display.left.add(task.method, seconds)
     try:
         if waiting and _ISOLATE.value:
             print(f"log: {', '.join(map(str, logs))}", flush=True)
 
+            pool = supervise.Pool(worker_command(), environments, logs)
+            limit.on_end(pool.end_soon)
+
             def on_event(event):
                 if event is None:
                     display.tick()
+                    if limit.left <= 0:
+                        pool.end_soon()
+                elif event.stopped:
+                    display.stop(event.task, event.stopped)
                 elif event.seconds is None:
                     display.begin(event.task)
                 else:
                     display.end(event.task, event.seconds, event.error)
                     write_table(planned)
 
-            supervise.Pool(worker_command(), environments, logs).run(waiting, on_event)
+            pool.run(waiting, on_event, limit, lambda task: display.refuse(task, limit))
         elif waiting:
-            make_here(waiting, display, lambda: write_table(planned))
+            make_here(waiting, display, lambda: write_table(planned), limit)
     except KeyboardInterrupt:
         display.close()
         print("interrupted; the same command goes on from here", file=sys.stderr)
@@ -280,6 +317,10 @@ def main() -> int:
     for cell in failed:
         print(f"failed: {cell.name}: {cell.error}", file=sys.stderr)
     print(f"written to {WORKDIR.value}: table.html, table.md, table.csv, table.json")
+    if display.stopped:
+        raise limit.stop(
+            f"{len(display.stopped)} cells are not finished; the same command goes on"
+        )
     return 1 if failed else 0
 
 

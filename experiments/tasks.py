@@ -52,6 +52,7 @@ class Task:
     tile: int = 0  # pixels; 0: images are looked at whole
     overlap: int = 0
     reading: dict = dataclasses.field(default_factory=dict)  # fields of Reading
+    seconds_left: float | None = None  # for the cell, when it is given to a worker; None: any
 
     @property
     def path(self) -> str:
@@ -77,6 +78,15 @@ class Task:
     def result_file(self) -> Path | None:
         """Its small result file; None where none is asked for."""
         return Path(self.results_dir, result_path(self.record())) if self.results_dir else None
+
+    @property
+    def seconds(self) -> float | None:
+        """What the finished cell took; None where that is not known."""
+        try:
+            stages = json.loads((self.run_dir / "timings.json").read_text()).values()
+            return sum(stage["wall_s"] for stage in stages)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
 
     @property
     def config(self) -> methods.DetectorConfig:

@@ -4,6 +4,8 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
+from imvad_jax.training.limit import in_words
+
 
 class TimeLeft:
     """Learns from finished cells; those of a method are taken to be alike.
@@ -28,6 +30,11 @@ class TimeLeft:
         total = sum(self._method(method, count) for method, count in Counter(waiting).items())
         return total / self._workers
 
+    def known(self, method: str) -> float | None:
+        """Seconds of one more cell of a method; None before the first is finished."""
+        known = self._seconds.get(method)
+        return statistics.median(known[1:] or known) if known else None
+
     def _method(self, method: str, count: int) -> float:
         """Seconds that `count` more cells of a method take."""
         if known := self._seconds.get(method):
@@ -39,9 +46,4 @@ class TimeLeft:
 
 def format_seconds(seconds: float | None) -> str:
     """`8 s`, `4 min`, `2 h 05 min`; `unknown`."""
-    if seconds is None:
-        return "unknown"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
+    return "unknown" if seconds is None else in_words(seconds)

@@ -12,22 +12,23 @@ import threading
 import traceback
 from functools import partial
 
-from experiments import cell, devices, program
+from experiments import cell, devices, program, time_limit
 from experiments.tasks import Task, mark_failed
 from imvad_jax import methods
 from imvad_jax.data.reading import Reading
 from imvad_jax.errors import UserError
 from imvad_jax.marks import is_ours
 from imvad_jax.reporting.grid import ERROR
+from imvad_jax.training.limit import NO_LIMIT, Limit, Stopped
 from imvad_jax.training.timing import Timings
 
 READY = {"ready": True}
 
 
-def make_cell(task: Task, parallel, say=print) -> str | None:
+def make_cell(task: Task, parallel, say=print, limit: Limit = NO_LIMIT) -> str | None:
     """Makes one cell by the code of experiments.run; returns the error of one that failed.
 
-    The error is marked in the run directory. Only KeyboardInterrupt and SystemExit pass.
+    The error is marked in the run directory. Only KeyboardInterrupt, SystemExit and Stopped pass.
     """
     say(f"== {methods.get(task.method).title}, {task.dataset}/{task.category}, seed {task.seed}")
     try:
@@ -36,11 +37,13 @@ def make_cell(task: Task, parallel, say=print) -> str | None:
                          reading=Reading(**task.reading))  # fmt: skip
         timings = Timings()
         data = cell.open_data(plan, task.dataset, task.data_dir, task.category, task.decoded_dir,
-                              timings, say)  # fmt: skip
+                              timings, say, limit)  # fmt: skip
         if not len(data.test):
             raise UserError(f"{task.dataset}/{task.category}: no test images to evaluate")
         options = cell.Options(**task.options, results_dir=task.results_dir)
-        cell.run_cell(plan, data, task.run_dir, parallel, options, timings, say)
+        cell.run_cell(plan, data, task.run_dir, parallel, options, timings, say, limit)
+    except Stopped:
+        raise
     except UserError as error:
         return _failed(task, " ".join(str(error).split()), None, say)
     except Exception as error:  # whatever it is, the other cells go on
@@ -58,7 +61,7 @@ def _failed(task: Task, error: str, trace: str | None, say) -> str:
 
 
 def main() -> None:
-    """The program: answers `{"ready": true}`, then `{"path", "error"}` a task."""
+    """The program: answers `{"ready": true}`, then `{"path", "error", "stopped"}` per task."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever else prints, prints to the log
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -75,13 +78,20 @@ def main() -> None:
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
+    limit = time_limit.start_limit()
     parallel = devices.start_jax()
     answers.write(json.dumps(READY) + "\n")
     say = partial(print, flush=True)
     while True:
         task = Task.from_json(lines.get())
-        error = make_cell(task, parallel, say)
-        answers.write(json.dumps({"path": task.path, "error": error}) + "\n")
+        limit.restart(task.seconds_left)
+        error = stopped = None
+        try:
+            error = make_cell(task, parallel, say, limit)
+        except Stopped as stop:
+            stopped = str(stop)
+            say(stopped)
+        answers.write(json.dumps({"path": task.path, "error": error, "stopped": stopped}) + "\n")
         sys.stdout.flush()
 
 

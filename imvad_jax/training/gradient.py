@@ -14,6 +14,7 @@ from imvad_jax.ops.collectives import mean_over_devices
 from imvad_jax.training import hosts
 from imvad_jax.training.features import compute_features
 from imvad_jax.training.job import IN_FLIGHT, Job, as_float
+from imvad_jax.training.limit import Pace, in_words
 from imvad_jax.training.optimizers import make_optimizer
 from imvad_jax.training.parallel import Parallel
 
@@ -105,6 +106,8 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
 
     Raises:
       UserError: the loss is not finite; the last good checkpoint stays.
+      Stopped: the next epoch is not expected to end before the job's limit; what is trained so far
+        is saved.
     """
     config, count = detector.config, len(job.images)
     parallel = job.parallel.dividing(config.batch_size)
@@ -124,7 +127,9 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
     draws = steps_per_epoch * config.batch_size
     shown = draws if config.steps_per_epoch else count
     done = job.progress((config.epochs - epoch) * shown, "train")
+    watch = _Watch(job, steps_per_epoch, config.epochs)
     while epoch < config.epochs:
+        watch.begin(epoch)
         order = epoch_order(job.seed, epoch, count, draws)
         # Each host takes its part of every batch.
         parts = order.reshape(steps_per_epoch, hosts.count(), -1)[:, jax.process_index()]
@@ -133,6 +138,7 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
             lambda state, batch: step(state, fixed, parallel.split(batch), key, steps),
             state,
             batches,
+            watch,
         )
         epoch += 1
         if not all(np.isfinite(value) for value in figures.values()):
@@ -143,14 +149,66 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
             )
         done(shown)
         job.on_epoch(epoch, figures)
+        stopping = watch.end(epoch)
         if job.checkpoints:
-            job.checkpoints.save(epoch, state, last=epoch == config.epochs)
+            job.checkpoints.save(epoch, state, last=stopping or epoch == config.epochs)
+        if stopping:
+            watch.stop(epoch)
     if job.checkpoints:
         job.checkpoints.wait()
     return variables | {name: jax.device_get(state[name]) for name in TRAINED if state[name]}
 
 
-def _run_epoch(step, state, batches):
+class _Watch:
+    """Keeps a training within the limit of its job.
+
+    It counts by its next epoch: expected to take as long as the last one; the first one as long as
+    its first steps tell.
+    """
+
+    def __init__(self, job: Job, steps: int, epochs: int):
+        self._job, self._steps, self._epochs = job, steps, epochs
+        self._seconds: float | None = None  # of the last epoch
+        self._epoch, self._start, self._pace = 0, 0.0, Pace(steps, job.limit)
+
+    def begin(self, epoch: int) -> None:
+        """An epoch begins after `epoch` of them."""
+        limit = self._job.limit
+        if hosts.count() == 1 and self._seconds is None:
+            limit.check(f"epoch {epoch + 1} of {self._epochs}")
+        self._epoch, self._start, self._pace = epoch, limit.clock(), Pace(self._steps, limit)
+
+    def step(self) -> None:
+        """A step of the epoch is done. Raises Stopped if the epoch cannot end in time."""
+        self._pace.add(1)
+        limit, rest = self._job.limit, self._pace.rest
+        # An epoch that was expected to end in time is not given up as long as there is any.
+        known = self._seconds is not None and not limit.ended_by_signal and limit.left > 0
+        if hosts.count() > 1 or known or rest is None or limit.fits(rest):
+            return
+        saved = self._job.checkpoints.latest() if self._job.checkpoints else 0
+        raise limit.stop(
+            f"stopped within epoch {self._epoch + 1} of {self._epochs}, which needs about "
+            f"{in_words(rest)} more; saved is epoch {saved}; the same command goes on from there"
+        )
+
+    def end(self, epoch: int) -> bool:
+        """Whether the training stops here, after `epoch` epochs."""
+        limit = self._job.limit
+        self._seconds = limit.clock() - self._start
+        late = limit.ended_by_signal or not limit.fits(self._seconds)
+        return epoch < self._epochs and hosts.any_of(late)
+
+    def stop(self, epoch: int) -> None:
+        """Raises Stopped once everything is on disk."""
+        if self._job.checkpoints:
+            self._job.checkpoints.wait()
+        raise self._job.limit.stop(
+            f"stopped after epoch {epoch} of {self._epochs}; the same command goes on"
+        )
+
+
+def _run_epoch(step, state, batches, watch: _Watch):
     """One epoch; the host looks at the figures only when it is over."""
     figures, in_flight = [], deque()
     for batch in batches:
@@ -159,5 +217,6 @@ def _run_epoch(step, state, batches):
         in_flight.append(found["loss"])
         if len(in_flight) > IN_FLIGHT:
             in_flight.popleft().block_until_ready()
+            watch.step()
     figures = jax.device_get(figures)
     return state, {k: float(np.mean([f[k] for f in figures])) for k in figures[0]}

@@ -64,6 +64,11 @@ def equal_share(total: int) -> np.ndarray:
     return np.minimum(np.arange(start, start + length), total - 1)
 
 
+def any_of(flag: bool) -> bool:
+    """Whether the flag is set on one of the hosts; the same answer on all."""
+    return bool(np.any(gather(np.array(flag))))
+
+
 def gather(tree: Any) -> Any:
     """Host arrays `[hosts, ...]` of every host's `[...]`, on all hosts."""
     if count() == 1:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from imvad_jax.data.batches import Batch, Images
 from imvad_jax.methods.base import Progress
 from imvad_jax.training.checkpoint import TrainingCheckpoints
+from imvad_jax.training.limit import NO_LIMIT, Limit
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.timing import Timings
 
@@ -45,7 +46,7 @@ class Job:
 
     `on_epoch(epoch, figures)` is called after each epoch of a gradient phase with the mean loss and
     what else the method reports; epochs count from 1. `checkpoints` is where the phase saves itself
-    and resumes from; None: nowhere.
+    and resumes from; None: nowhere. `limit` is asked before each epoch.
     """
 
     images: Images
@@ -54,4 +55,5 @@ class Job:
     progress: Progress = silent_progress
     timings: Timings = dataclasses.field(default_factory=Timings)
     checkpoints: TrainingCheckpoints | None = None
+    limit: Limit = NO_LIMIT
     on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, figures: None
