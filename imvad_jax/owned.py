@@ -133,8 +133,9 @@ def _is_expected(path: Path, kind: Kind) -> bool:
         return True
     if not path.is_dir():
         return kind.nested and is_ours(path)
-    if not path.is_symlink() and not any(names for _, _, names in os.walk(path)):
-        return True  # there is nothing in it to lose
+    inside = (name for _, _, names in os.walk(path) for name in names)
+    if not path.is_symlink() and all(map(is_temporary, inside)):
+        return True  # nothing in it to lose, and perhaps another process of ours begins there
     # A folder such as checkpoint/ proves nothing by itself.
     return kind.nested and (path.name == "logs" or path.name not in FOLDERS) and is_ours(path)
 

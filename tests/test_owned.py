@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from imvad_jax import marks, owned
+from imvad_jax import files, marks, owned
 from imvad_jax.errors import UserError
 from imvad_jax.reporting import pages
 
@@ -51,8 +51,9 @@ def test_other_files_are_refused_in_one_line_that_names_them(tmp_path, kind):
     owned.check_directory(tmp_path, kind)
     write(tmp_path / ".DS_Store")
     (tmp_path / "empty" / "folder").mkdir(parents=True)
+    write(files.temporary_path(tmp_path / "begun" / "config.json"))
     owned.check_directory(tmp_path, kind)
-    for name in ("my_model.pth", "precious.txt", "checkpoint/weights.pt", "heatmaps/mine.png"):
+    for name in ("my_model.pth", "precious.txt", "checkpoint/w.pt", "heatmaps/mine.png"):
         write(tmp_path / name)
     before = contents(tmp_path)
     with pytest.raises(UserError) as error:
