@@ -12,7 +12,7 @@ from absl import flags
 from experiments import program
 from imvad_jax.training.limit import GRACE, SIGNAL_STATUS, Limit, parse_seconds
 
-_STARTED = time.monotonic()  # as early as the program can tell
+_IMPORTED = time.monotonic()
 _LAST = 5.0  # seconds for writing, after which the process ends whatever it does
 
 _TIME_LIMIT = flags.DEFINE_string(
@@ -33,10 +33,20 @@ def start_limit() -> Limit:
     given = _TIME_LIMIT.value
     limit = Limit()
     if given is not None:
-        limit.restart(parse_seconds(given) - (time.monotonic() - _STARTED))
+        limit.restart(parse_seconds(given) - process_age())
     if program.OWN_PROCESS:
         _watch(limit)
     return limit
+
+
+def process_age() -> float:
+    """Seconds since the process was started; where the system does not say, since the import."""
+    try:
+        with open("/proc/self/stat", encoding="utf-8") as file:
+            started = int(file.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+    except (OSError, ValueError, AttributeError):
+        return time.monotonic() - _IMPORTED
 
 
 def _watch(limit: Limit) -> None:

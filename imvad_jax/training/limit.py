@@ -15,6 +15,7 @@ LIMIT_STATUS = 75  # exit status: the limit was reached; the same command goes o
 SIGNAL_STATUS = 143  # exit status: ended by SIGTERM
 GRACE = 20.0  # seconds that a program has left once it was told to end
 MARGIN = 1.1  # of an expectation: steps differ
+CLOSING = 5.0  # seconds kept for saving and leaving
 WARM_UP = 2  # first steps of a work, which compile
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -86,8 +87,8 @@ class Limit:
         return min(ends) - self.clock() if ends else float("inf")
 
     def fits(self, seconds: float) -> bool:
-        """Whether a work of so many seconds is expected to end in time."""
-        return seconds * MARGIN <= self.left
+        """Whether a work of so many seconds is expected to end in time, and be saved."""
+        return seconds * MARGIN + CLOSING <= self.left
 
     def stop(self, message: str) -> Stopped:
         """What to raise, with the status of what ends the work."""
@@ -96,13 +97,15 @@ class Limit:
     def require(self, seconds: float, what: str) -> None:
         """Raises Stopped if a work is not expected to end in time."""
         if self.ended_by_signal or not self.fits(seconds):
-            needs = f"{what} needs about {in_words(seconds)}, {in_words(self.left)} are left"
+            needs = f"{what} needs about {in_words(seconds)}; {in_words(self.left)} are left"
             raise self.stop(f"{needs}; the same command goes on")
 
     def check(self, what: str) -> None:
         """Raises Stopped if nothing may be begun any more."""
-        if self.ended_by_signal or self.left <= 0:
-            raise self.stop(f"stopped before {what}; the same command goes on")
+        if self.ended_by_signal or not self.fits(0):
+            raise self.stop(
+                f"stopped before {what}, {in_words(self.left)} are left; the same command goes on"
+            )
 
 
 NO_LIMIT = Limit()
@@ -147,7 +150,7 @@ def limited(progress: Progress, limit: Limit) -> Progress:
             pace.add(number)
             late = pace.rest is not None and not limit.fits(pace.rest)
             if label != "train" and pace.done < total and (limit.ended_by_signal or late):
-                rest = f" ({in_words(pace.rest)} more are needed)" if late else ""
+                rest = f" ({in_words(pace.rest)} more are needed)" if late and pace.rest > 1 else ""
                 raise limit.stop(
                     f"stopped during '{label}', {pace.done} of {total}{rest}; the same command "
                     "begins it anew"

@@ -160,9 +160,14 @@ def test_a_second_category_compiles_nothing(method):
     assert COMPILES.programs == before
 
 
+# After the 15 epochs of its preset DRAEM finds the defect on some processors and seeds only; after
+# these it did with a wide margin for three seeds.
+LONGER = {"draem": {"epochs": 30, "learning_rate": 1e-3, "own_textures": 0.5}}
+
+
 @pytest.mark.parametrize("method", ALL)
 def test_a_defect_scores_higher_than_a_good_part_and_is_found_where_it_is(method):
-    detector, variables = make(method)
+    detector, variables = make(method, **LONGER.get(method, {}))
     rng = np.random.default_rng(0)
     base = images(1).images[0].astype(int)
     good = np.clip(base + rng.integers(-8, 9, (40, *base.shape)), 0, 255).astype(np.uint8)

@@ -50,9 +50,9 @@ def test_times_are_read_and_nonsense_is_refused():
 
 def test_a_work_is_begun_only_if_it_is_expected_to_end(clock):
     limit = Limit(100, clock)
-    assert limit.fits(90) and not limit.fits(95)  # with a margin
-    limit.require(90, "it")
-    with pytest.raises(Stopped, match="it needs about 5 min, 2 min are left") as caught:
+    assert limit.fits(86) and not limit.fits(87)  # with a margin
+    limit.require(86, "it")
+    with pytest.raises(Stopped, match="it needs about 5 min; 2 min are left") as caught:
         limit.require(300, "it")
     assert caught.value.status == LIMIT_STATUS
     clock.now += 100
