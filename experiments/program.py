@@ -87,8 +87,10 @@ def guard(main: Callable[[], int | None]) -> int | None:
     except UserError as error:
         fail(str(error))
     except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return stopped.status
+        message, status = str(stopped), stopped.status
+    # Only now the work is let go of, and its progress bar closed.
+    print(message, file=sys.stderr)
+    return status
 
 
 def run(main: Callable[[], int | None]) -> None:
