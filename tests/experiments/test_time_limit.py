@@ -72,7 +72,7 @@ def test_a_training_told_to_end_saves_itself_and_goes_on_to_the_same_bits(tmp_pa
     told.send_signal(signal.SIGTERM)
     error = told.communicate()[1]
     assert told.returncode == 143, error
-    assert re.search(r"stopped after epoch \d+ of 150; the same command goes on$", error.strip())
+    assert re.search(r"(?m)^stopped after epoch \d+ of 150; the same command goes on$", error)
     again = start("run", tmp_path, "told", *given)
     assert re.search(r"resuming after epoch \d+ of 150", again.communicate()[0])
     metrics = [(tmp_path / name / "metrics.json").read_bytes() for name in ("whole", "told")]
