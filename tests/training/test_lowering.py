@@ -30,7 +30,6 @@ GATHERING = [m for m in ALL if "statistics" in methods.get(m).detector.phases]
 BOTTLE = 209  # good images of MVTec AD's bottle
 
 
-
 def shaped(*shape, dtype=np.float32):
     return jax.ShapeDtypeStruct(shape, dtype)
 
