@@ -46,7 +46,8 @@ def start_jax():
     """Sets JAX up and returns the devices in use. To be called before JAX runs anything.
 
     On the CPU every core becomes a device: batches split over them run faster than one device
-    that uses all cores. The persistent compilation cache is on unless `--cache_dir` is empty.
+    that uses all cores. The persistent compilation cache is on unless `--cache_dir` is empty; it
+    may be copied to another path.
     """
     import jax
 
@@ -59,4 +60,7 @@ def start_jax():
     if cache_dir():
         jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+        # XLA's own caches are told their path by an option that is part of a program's key: with
+        # them, nothing would be found again in a directory that was moved.
+        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     return parallel.choose_devices(_NUM_DEVICES.value)
