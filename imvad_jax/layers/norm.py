@@ -81,7 +81,7 @@ class MapNorm(nn.Module):
     def __call__(self, x: Array) -> Array:
         """`[B, H, W, C]` to the same shape."""
         shape = x.shape[1:]
-        scale = self.param("scale", nn.initializers.ones, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         x = x - _map_mean(x)
         return x * (lax.rsqrt(_map_mean(x * x) + self.epsilon) * scale) + bias
