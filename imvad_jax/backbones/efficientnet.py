@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from imvad_jax.backbones.spec import BackboneSpec, Tap, check_call
-from imvad_jax.ops.collectives import mapped_axis
+from imvad_jax.layers.norm import batch_norm
 
 # (kernel, stride, expansion, channels, repeats) of the seven stages of B0
 STAGES = (
@@ -150,15 +150,8 @@ class EfficientNet(nn.Module):
         """
         check_call(images, outputs, OUTPUTS)
         conv = partial(nn.Conv, padding="SAME", use_bias=False, dtype=self.dtype)
-        norm = partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            # TensorFlow trained with .99, over far more steps than a student from scratch gets.
-            momentum=0.9,
-            epsilon=1e-3,
-            dtype=self.dtype,
-            axis_name=mapped_axis() if train else None,
-        )
+        # TensorFlow trained with momentum .99, over far more steps than a student here gets.
+        norm = partial(batch_norm, train, self.dtype, epsilon=1e-3)
         activation = nn.relu6 if self.lite else nn.silu
         outer_width = 1.0 if self.lite else self.width
         wanted, found = {ALIASES.get(name, name) for name in outputs}, {}

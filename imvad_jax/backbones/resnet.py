@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from imvad_jax.backbones.spec import BackboneSpec, Tap, check_call
+from imvad_jax.layers.norm import batch_norm
 from imvad_jax.ops import pooling
-from imvad_jax.ops.collectives import mapped_axis
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB in [0, 1]
 STD = (0.229, 0.224, 0.225)
@@ -77,8 +77,7 @@ class BottleneckBlock(nn.Module):
 class ResNet(nn.Module):
     """A residual network that returns the features asked for and computes no deeper than them.
 
-    Under pmap all devices share the training statistics. PyTorch stores the unbiased running
-    variance, flax updates the biased one: equal when frozen, as backbones are.
+    Under pmap all devices share the training statistics.
     """
 
     stage_sizes: Sequence[int]
@@ -100,14 +99,7 @@ class ResNet(nn.Module):
         # The start of torchvision's ResNets, which matters where one is trained from scratch.
         start = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         conv = partial(nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=start)
-        norm = partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=1e-5,
-            dtype=self.dtype,
-            axis_name=mapped_axis() if train else None,
-        )
+        norm = partial(batch_norm, train, self.dtype)
         wanted, found = set(outputs), {}
         x = (images - jnp.asarray(MEAN, jnp.float32)) / jnp.asarray(STD, jnp.float32)
         x = conv(64, (7, 7), (2, 2), padding=3, name="conv1")(x.astype(self.dtype))

@@ -121,8 +121,9 @@ class AllInOneBlock(nn.Module):
         subnet = ConvSubnet(
             2 * active, self.kernel_size, self.hidden_ratio, self.dtype, name="subnet"
         )
-        raw = self.param("global_scale", nn.initializers.constant(UNIT_SCALE), (channels,))
-        offset = self.param("global_offset", nn.initializers.zeros, (channels,))
+        width, start = (channels,), nn.initializers.constant(UNIT_SCALE)
+        raw = self.param("global_scale", start, width, jnp.float32)
+        offset = self.param("global_offset", nn.initializers.zeros, width, jnp.float32)
         scale = 0.1 * jax.nn.softplus(SOFTPLUS_BETA * raw) / SOFTPLUS_BETA
         x = full_precision(x)
         if reverse:
@@ -149,7 +150,7 @@ class Flow(nn.Module):
     @nn.compact
     def __call__(self, x: Array, permutations: Array, reverse: bool = False) -> tuple[Array, Array]:
         """`[B, H, W, C]`, int `[steps, C]` -> `[B, H, W, C]` and the log-determinant `[B]`."""
-        total = jnp.zeros(x.shape[0])
+        total = 0.0
         steps = list(enumerate(self.kernel_sizes))
         for i, size in reversed(steps) if reverse else steps:
             block = AllInOneBlock(size, self.hidden_ratio, self.clamp, self.dtype, name=f"step_{i}")

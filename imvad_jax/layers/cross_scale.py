@@ -56,7 +56,7 @@ class CrossScaleSubnet(nn.Module):
                 y += self._conv(up, self.features, f"up_{i}")
             if i > 0:
                 y += self._conv(hidden[i - 1], self.features, f"down_{i}", stride=2)
-            gamma = self.param(f"gamma_{i}", nn.initializers.zeros, ())
+            gamma = self.param(f"gamma_{i}", nn.initializers.zeros, (), jnp.float32)
             found.append(y * gamma.astype(y.dtype))
         return found
 

@@ -1,23 +1,64 @@
 """Batch normalisation as PyTorch's, its statistics shared by all devices; layer norm of maps."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
-from imvad_jax.ops.collectives import mapped_axis
+from imvad_jax.ops.collectives import mapped_axis, mean_over_devices
 
 
-def batch_norm(train: bool, dtype=jnp.float32, **options) -> nn.BatchNorm:
-    """eps 1e-5, torch momentum .1 (flax .9); synchronised under pmap, so that 1 and N devices see
-    the same batch statistics."""
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        dtype=dtype,
-        axis_name=mapped_axis() if train else None,
-        **options,
-    )
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last, as PyTorch's.
+
+    Parameters and statistics are those of flax's module of this name, so that their checkpoints are
+    the same; but flax keeps the running variance of the batch divided by n, the values of a channel
+    on all devices, and PyTorch divided by n - 1. What is normalised is divided by n in both.
+    """
+
+    use_running_average: bool
+    momentum: float = 0.9  # share of the old statistics; PyTorch's momentum is the rest
+    epsilon: float = 1e-5
+    dtype: Any = jnp.float32  # of the result; statistics are at least float32
+    scale_init: Callable[..., Array] = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """`[..., C]` to the same shape. A single value a channel has the variance 0."""
+        width = x.shape[-1:]
+        mean_kept = self.variable("batch_stats", "mean", jnp.zeros, width, jnp.float32)
+        var_kept = self.variable("batch_stats", "var", jnp.ones, width, jnp.float32)
+        if self.use_running_average:
+            mean, var = mean_kept.value, var_kept.value
+        else:
+            mean, var = self._of_batch(x, mean_kept, var_kept)
+        scale = self.param("scale", self.scale_init, width, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, width, jnp.float32)
+        y = (x - mean) * (lax.rsqrt(var + self.epsilon) * scale) + bias
+        return y.astype(self.dtype)
+
+    def _of_batch(self, x: Array, mean_kept, var_kept) -> tuple[Array, Array]:
+        """Mean and variance `[C]` of the batch on all devices, which move the running ones."""
+        x = jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
+        axes = tuple(range(x.ndim - 1))
+        mean, square = mean_over_devices((x.mean(axes), (x * x).mean(axes)))
+        var = jnp.maximum(square - mean * mean, 0)
+        if not self.is_initializing():
+            n = x.size // x.shape[-1] * (lax.axis_size(mapped_axis()) if mapped_axis() else 1)
+            unbiased = var * (n / max(n - 1, 1))
+            for kept, new in ((mean_kept, mean), (var_kept, unbiased)):
+                kept.value = self.momentum * kept.value + (1 - self.momentum) * new
+        return mean, var
+
+
+def batch_norm(train: bool, dtype=jnp.float32, **options) -> BatchNorm:
+    """The batch normalisation of all networks of the project; `options` as above.
+
+    Synchronised under pmap, so that 1 and N devices see the same batch statistics.
+    """
+    return BatchNorm(use_running_average=not train, dtype=dtype, **options)
 
 
 def _map_mean(x: Array) -> Array:
@@ -40,7 +81,7 @@ class MapNorm(nn.Module):
     def __call__(self, x: Array) -> Array:
         """`[B, H, W, C]` to the same shape."""
         shape = x.shape[1:]
-        scale = self.param("scale", nn.initializers.ones, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         x = x - _map_mean(x)
         return x * (lax.rsqrt(_map_mean(x * x) + self.epsilon) * scale) + bias

@@ -19,6 +19,7 @@ from imvad_jax.errors import UserError
 from imvad_jax.layers.coordconv import CoordConv
 from imvad_jax.methods import base
 from imvad_jax.ops import loops, neighbors, resample
+from imvad_jax.ops.precision import full_precision
 
 HIGHEST = lax.Precision.HIGHEST
 
@@ -28,7 +29,7 @@ class CFAConfig(base.TrainedConfig):
     """Settings of CFA, names as in the paper and its code.
 
     `dtype` is the backbone's alone: nu multiplies differences of squared distances by a thousand,
-    so descriptor and distances stay in float32.
+    so descriptor and distances are computed in float32 at least.
     """
 
     batch_size: int = 4
@@ -73,7 +74,7 @@ class CoupledHyperspheres(nn.Module):
     def __call__(self, squared: Array) -> tuple[Array, dict[str, Array]]:
         """The loss `[]` of squared distances `[..., K + J]` to the nearest centres, ascending."""
         start = nn.initializers.constant(self.config.radius)
-        squared_radius = jnp.square(self.param("radius", start, ()))
+        squared_radius = jnp.square(self.param("radius", start, (), jnp.float32))
         split = self.config.num_neighbors
         attraction = jnp.maximum(squared[..., :split] - squared_radius, 0).mean()
         repulsion = squared_radius - squared[..., split:] - self.config.alpha
@@ -93,7 +94,8 @@ class CFA(base.Detector):
     phases = ("statistics", "gradient")
 
     def setup(self):
-        self.descriptor = CoordConv(self.dim, precision=HIGHEST)
+        dtype = jnp.promote_types(self.config.dtype, jnp.float32)
+        self.descriptor = CoordConv(self.dim, dtype=dtype, precision=HIGHEST)
         self.hyperspheres = CoupledHyperspheres(self.config)
 
     @property
@@ -133,7 +135,7 @@ class CFA(base.Detector):
         maps, grid = self.features(images), self.grid
         parts = []
         for name in self.outputs:
-            part = maps[name].astype(jnp.float32)
+            part = full_precision(maps[name])
             if self.has_pre_activation:
                 part = nn.leaky_relu(part, 0.01)
             else:

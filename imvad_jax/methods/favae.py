@@ -93,9 +93,13 @@ def kl_divergence(mean: Array, log_variance: Array) -> Array:
     return 0.5 * jnp.sum(mean**2 + jnp.exp(log_variance) - 1 - log_variance, -1)
 
 
-def sampled(mean: Array, log_variance: Array, keys: Array) -> Array:
-    """A draw from each of the normal distributions `[B, Z]`, by keys `[B]`."""
-    noise = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:], mean.dtype))(keys)
+def standard_normal(keys: Array, like: Array) -> Array:
+    """Draws `[B, Z]` from the standard normal distribution by keys `[B]`, of the type of `like`."""
+    return jax.vmap(lambda key: jax.random.normal(key, like.shape[1:], like.dtype))(keys)
+
+
+def sampled(mean: Array, log_variance: Array, noise: Array) -> Array:
+    """A draw from each of the normal distributions `[B, Z]`, given one from the standard one."""
     return mean + jnp.exp(log_variance / 2) * noise
 
 
@@ -197,7 +201,7 @@ class FAVAE(base.Detector):
         if config.augment:
             inputs = self.targets(jax.vmap(augmented)(inputs, keys[:, 0]))
         mean, log_variance = map(full_precision, self.encoder(inputs["images"], train=True))
-        latent = sampled(mean, log_variance, keys[:, 1])
+        latent = sampled(mean, log_variance, standard_normal(keys[:, 1], mean))
         errors = self.errors(inputs, latent, train=True)
         # Sums over pixels and channels: they alone balance image, features and divergence.
         figures = {name: error.sum((1, 2)).mean() for name, error in errors.items()}

@@ -27,13 +27,18 @@ def _distance(features: Array, row: Array) -> Array:
 
 
 @jax.jit
-def _start(features: Array, count: Array, key: Array) -> tuple[Array, Array]:
-    """The features less their mean, and the mean distance `[N]` to `STARTS` random ones.
+def draw_starts(key: Array, count: Array) -> Array:
+    """`STARTS` random rows of the first `count`, int32 `[STARTS]`."""
+    return jax.random.randint(key, (STARTS,), 0, count, jnp.int32)
+
+
+@jax.jit
+def _start(features: Array, count: Array, starts: Array) -> tuple[Array, Array]:
+    """The features less their mean, and the mean distance `[N]` to the rows `starts`.
 
     Rows beyond the first `count` get the distance -inf.
     """
     used = jnp.arange(features.shape[0]) < count
-    starts = jax.random.randint(key, (STARTS,), 0, count)
     total = lax.fori_loop(
         0,
         STARTS,
@@ -134,7 +139,7 @@ def k_center(
     """
     if not 1 <= picks <= count:
         raise ValueError(f"picks must be in 1..{count}, got {picks}")
-    features, distances = _start(features, count, key)
+    features, distances = _start(features, count, draw_starts(key, count))
     # The array of picks is as long as the features, so that no shape depends on the ratio.
     chosen = jnp.zeros(features.shape[0], jnp.int32)
     for start in range(0, picks, chunk):

@@ -115,8 +115,8 @@ def gather(gathered: Gathered, features: Array, valid: Array) -> Gathered:
     start = gathered.filled
     return Gathered(
         gathered.moments,
-        lax.dynamic_update_slice(gathered.rows, features.transpose(1, 0, 2), (0, start, 0)),
-        lax.dynamic_update_slice(gathered.valid, valid, (start,)),
+        lax.dynamic_update_slice_in_dim(gathered.rows, features.transpose(1, 0, 2), start, 1),
+        lax.dynamic_update_slice_in_dim(gathered.valid, valid, start, 0),
         start + count,
     )
 

@@ -68,7 +68,9 @@ def nearest(
     def merge(carry, rows, start, usable):
         distances, numbers = carry
         new = _squared_distances(queries, rows, usable)
-        new_numbers = jnp.broadcast_to(start + jnp.arange(block), new.shape)
+        # Loops count in int64 under jax_enable_x64, of which the carried numbers know nothing.
+        new_numbers = (start + jnp.arange(block)).astype(numbers.dtype)
+        new_numbers = jnp.broadcast_to(new_numbers, new.shape)
         distances = jnp.concatenate([distances, new], 1)
         numbers = jnp.concatenate([numbers, new_numbers], 1)
         best, place = lax.top_k(-distances, k)

@@ -1,7 +1,5 @@
 """What the backbone tests share: the shared folder, and weights made by the golden recipe."""
 
-import os
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +7,8 @@ import pytest
 from flax import traverse_util
 
 from imvad_jax.backbones import layout
+from tests.golden.files import recipe as recipe_value
+from tests.golden.files import shared_root
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -16,8 +16,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data and golden features; skips the test where there is none."""
-    root = Path(__file__).resolve().parents[2]
-    path = Path(os.environ.get("IMVAD_SHARED", root / ".." / "shared"))
+    path = shared_root()
     if not path.is_dir():
         pytest.skip(f"no shared data at {path} (set IMVAD_SHARED)")
     return path
@@ -29,18 +28,7 @@ def _recipe(spec, outputs):
     for path, leaf in traverse_util.flatten_dict(spec.variables_template(outputs)).items():
         name = layout.timm_name(path[1:])
         shape = layout.torch_shape(path, leaf.shape)
-        z = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
-        if name.endswith("running_var"):
-            z = np.abs(z) * 0.5 + 0.5
-        elif name.endswith("running_mean"):
-            z = 0.1 * z
-        elif z.ndim >= 2:
-            z = z * np.sqrt(1 / np.prod(shape[1:]))
-        elif name.endswith("bias"):
-            z = 0.05 * z
-        else:
-            z = 1 + 0.1 * z
-        tensors[name] = z.astype(np.float32)
+        tensors[name] = recipe_value(name, shape)
     return tensors
 
 

@@ -160,4 +160,4 @@ def test_batch_norms_follow_the_batch_in_training_and_the_running_values_after_i
     inner = np.stack([enlarged(image, kernel) for image in np.asarray(x, np.float64)])
     found = changed["batch_stats"]["stage0_0"]["bn1"]
     np.testing.assert_allclose(found["mean"], 0.1 * inner.mean((0, 1, 2)), atol=1e-5)
-    np.testing.assert_allclose(found["var"], 0.9 + 0.1 * inner.var((0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(found["var"], 0.9 + 0.1 * inner.var((0, 1, 2), ddof=1), rtol=1e-4)

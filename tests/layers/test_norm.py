@@ -1,10 +1,83 @@
-"""The layer norm of maps against flax's, and how it adds up."""
+"""Batch norm against flax's and a plain computation; the layer norm of maps, and how it adds up."""
+
+from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import linen as nn
 
-from imvad_jax.layers.norm import MapNorm
+import imvad_jax
+from imvad_jax.layers.norm import MapNorm, batch_norm
+from imvad_jax.layers.start import normal
+from imvad_jax.ops.collectives import AXIS
+
+
+def batch_and_variables(shape=(8, 3, 2, 5)):
+    """A batch, and a batch norm's variables away from their start."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(2, 3, shape).astype(np.float32)
+    one = {name: rng.uniform(0.5, 2, shape[-1]).astype(np.float32) for name in "abcd"}
+    params = {"scale": one["a"], "bias": one["b"]}
+    return x, {"params": params, "batch_stats": {"mean": one["c"], "var": one["d"]}}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("train", [False, True])
+def test_batch_norm_gives_what_that_of_flax_gives_from_the_same_variables(train, dtype):
+    x, variables = batch_and_variables()
+    other = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-3, dtype=dtype)
+    found, moved = batch_norm(train, dtype, epsilon=1e-3).apply(
+        variables, x.astype(dtype), mutable=["batch_stats"]
+    )
+    expected, theirs = other.apply(variables, x.astype(dtype), mutable=["batch_stats"])
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(moved["batch_stats"]["mean"], theirs["batch_stats"]["mean"])
+
+
+def test_batch_norm_starts_as_that_of_flax_does():
+    x, key, start = jnp.ones((2, 5)), jax.random.key(0), normal(1, 0.1)
+    ours = batch_norm(train=True, scale_init=start).init(key, x)
+    theirs = nn.BatchNorm(use_running_average=False, scale_init=start).init(key, x)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("shape", [(8, 3, 2, 5), (8, 5)])
+def test_the_running_variance_is_that_of_n_less_one_over_all_devices(devices, shape):
+    x, variables = batch_and_variables(shape)
+
+    def step(x):
+        return batch_norm(train=True).apply(variables, x, mutable=["batch_stats"])
+
+    if devices == 1:
+        y, moved = step(x)
+    else:
+        parts = x.reshape(devices, -1, *shape[1:])
+        y, moved = jax.pmap(step, AXIS, out_axes=(0, None))(parts)
+    rows = x.astype(np.float64).reshape(-1, shape[-1])
+    kept, params = variables["batch_stats"], variables["params"]
+    for name, batch in (("mean", rows.mean(0)), ("var", rows.var(0, ddof=1))):
+        expected = 0.9 * kept[name] + 0.1 * batch
+        np.testing.assert_allclose(moved["batch_stats"][name], expected, rtol=2e-6)
+    expected = (rows - rows.mean(0)) / np.sqrt(rows.var(0) + 1e-5)  # this divided by n
+    expected = expected * params["scale"] + params["bias"]
+    np.testing.assert_allclose(np.reshape(y, rows.shape), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_single_value_a_channel_has_no_variance():
+    x, variables = batch_and_variables((1, 5))
+    _, moved = batch_norm(train=True).apply(variables, x, mutable=["batch_stats"])
+    expected = 0.9 * variables["batch_stats"]["var"]
+    np.testing.assert_allclose(moved["batch_stats"]["var"], expected, rtol=1e-6)
+
+
+def test_no_network_takes_the_batch_norm_of_flax():
+    sources = list(Path(imvad_jax.__file__).parent.rglob("*.py"))
+    assert len(sources) > 100
+    assert [path.name for path in sources if "nn.BatchNorm" in path.read_text("utf-8")] == []
 
 
 def test_map_norm_is_the_layer_norm_of_flax_with_its_parameters():

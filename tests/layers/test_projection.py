@@ -19,8 +19,10 @@ def test_blocks_of_linear_norm_relu_then_a_linear_layer():
     expected = expected @ params["classifier"]["kernel"] + params["classifier"]["bias"]
     found, changed = head.apply(variables, x, True, mutable=["batch_stats"])
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-    moved = changed["batch_stats"]["norm0"]["mean"]
-    np.testing.assert_allclose(moved, 0.1 * (x @ params["linear0"]["kernel"]).mean(0), rtol=1e-4)
+    moved = changed["batch_stats"]["norm0"]
+    first = x @ params["linear0"]["kernel"]
+    np.testing.assert_allclose(moved["mean"], 0.1 * first.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(moved["var"], 0.9 + 0.1 * first.var(0, ddof=1), rtol=1e-4)
 
 
 def test_it_starts_uniform_within_one_by_the_root_of_the_width():

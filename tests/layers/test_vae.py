@@ -164,7 +164,8 @@ def test_training_uses_and_keeps_the_batch_statistics():
     first = np.stack([convolved(x, kernel, 2, 1) for x in images]) + layer["bias"]
     found = changed["batch_stats"]["bn1"]
     np.testing.assert_allclose(found["mean"], 0.1 * first.mean((0, 1, 2)), rtol=1e-4)
-    np.testing.assert_allclose(found["var"], 0.9 + 0.1 * first.var((0, 1, 2)), rtol=1e-4)
+    variance = first.var((0, 1, 2), ddof=1)
+    np.testing.assert_allclose(found["var"], 0.9 + 0.1 * variance, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
