@@ -36,9 +36,13 @@ from imvad_jax.owned import BENCHMARK, check_directory, write_own
 from imvad_jax.reporting import benchmarks
 from imvad_jax.reporting.plots import figure_png
 from imvad_jax.reporting.progress import tqdm_progress
+from imvad_jax.reporting.results import folder_name
 from imvad_jax.training.limit import LIMIT_STATUS, SIGNAL_STATUS, Limit, Stopped, limited
 
-_METHOD = flags.DEFINE_list("method", None, "Methods, separated by commas, or all.")
+_METHOD = flags.DEFINE_list(
+    "method", None, "Methods, separated by commas, or all; package.module:Class for those of a "
+    "package of your own.",
+)  # fmt: skip
 _PRESET = flags.DEFINE_string("preset", "official", "Named configuration: official, benchmark, ...")
 _WORKDIR = program.define_path("workdir", None, "Directory that is written to.")
 _WEIGHTS = program.define_sources(
@@ -134,7 +138,9 @@ def chosen_methods() -> list[str]:
         )
     if _METHOD.value == ["all"]:
         return list(methods.METHODS)
-    return list(dict.fromkeys(choose("--method", m, methods.METHODS) for m in _METHOD.value))
+    for name in _METHOD.value:
+        methods.get(name)
+    return list(dict.fromkeys(_METHOD.value))
 
 
 @cache
@@ -287,7 +293,7 @@ def measure_apart(name: str, workdir: Path, limit: Limit) -> dict:
     Raises:
       Stopped: there was no time left for it.
     """
-    own = workdir / name
+    own = workdir / folder_name(name)
     (own / "benchmark.json").unlink(missing_ok=True)
     given = [flags.FLAGS[flag].serialize() for flag in flags.FLAGS if flags.FLAGS[flag].present]
     arguments = [*given, f"--method={name}", f"--workdir={own}"]  # the last of a name counts
@@ -332,7 +338,7 @@ def main() -> int:
     if not _WORKDIR.value:
         raise UserError("--workdir is missing: name the directory to write to")
     workdir, records = Path(_WORKDIR.value), []
-    for top in (workdir, *(workdir / name for name in names if len(names) > 1)):
+    for top in (workdir, *(workdir / folder_name(name) for name in names if len(names) > 1)):
         check_directory(top, BENCHMARK)
     if _SCALING.value:
         return scale(configs)
@@ -367,4 +373,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    program.run(main)
+    program.run(main, settings.define_outside_flags)

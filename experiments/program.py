@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from absl import app, flags, logging
 
@@ -64,10 +65,14 @@ def fail(message: str) -> None:
     sys.exit(2)
 
 
-def parse(argv: Sequence[str]) -> list[str]:
+def parse(
+    argv: Sequence[str], prepare: Callable[[Sequence[str]], None] = lambda argv: None
+) -> list[str]:
+    """Parses a command line, the program's name first, after `prepare` has seen it."""
     try:
+        prepare(argv)
         rest = flags.FLAGS(list(argv))
-    except flags.Error as error:
+    except (flags.Error, UserError) as error:
         fail(str(error))
     if len(rest) > 1:
         fail(
@@ -93,8 +98,10 @@ def guard(main: Callable[[], int | None]) -> int | None:
     return status
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Parses the flags and runs `main` under `guard`."""
+def run(
+    main: Callable[[], int | None], prepare: Callable[[Sequence[str]], None] = lambda argv: None
+) -> None:
+    """Parses the flags and runs `main` under `guard`; `prepare` may define more flags before."""
     global OWN_PROCESS
     OWN_PROCESS = True
 
@@ -103,4 +110,4 @@ def run(main: Callable[[], int | None]) -> None:
         logging.set_verbosity(logging.WARNING)
         return guard(main)
 
-    app.run(start, flags_parser=parse)
+    app.run(start, flags_parser=partial(parse, prepare=prepare))

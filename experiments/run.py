@@ -50,7 +50,10 @@ from imvad_jax.training.timing import Timings
 
 HOLDOUT_OF_FOLDERS = 0.2
 
-_METHOD = flags.DEFINE_string("method", None, f"One of {', '.join(methods.METHODS)}.")
+_METHOD = flags.DEFINE_string(
+    "method", None, f"One of {', '.join(methods.METHODS)}; or package.module:Class of a package of "
+    "your own (docs/extending.md).",
+)  # fmt: skip
 _PRESET = flags.DEFINE_string(
     "preset", "official", "Named configuration: official (of the paper), benchmark, cpu (fits two "
     "cores), demo, smoke (tests).",
@@ -210,4 +213,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    program.run(main)
+    program.run(main, settings.define_outside_flags)

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -34,16 +35,56 @@ def define_config_flags() -> None:
         flags.DEFINE_string(field, None, f"Field of {', '.join(names)}; default: the preset's.")
 
 
+def define_outside_flags(argv: Sequence[str]) -> None:
+    """Defines the fields of methods of other packages that a command line names by --method(s).
+
+    It is called before the flags are parsed, so that such fields are flags as all others are: in
+    any place of the command line, with one way to write them, and stored as overrides.
+
+    Raises:
+      UserError: such a method cannot be loaded, or has a field that is another flag's name.
+    """
+    ours = _config_flags()
+    for name in _outside_methods(argv):
+        for field in dataclasses.fields(methods.get(name).config):
+            if field.name in ours:
+                continue
+            if field.name in flags.FLAGS:
+                raise UserError(
+                    f"--method={name}: its field '{field.name}' is a flag of the program already; "
+                    "call it otherwise"
+                )
+            flags.DEFINE_string(field.name, None, f"Field of {name}; default: the preset's.")
+            ours.add(field.name)
+
+
+def _outside_methods(argv: Sequence[str]) -> list[str]:
+    """The names `package.module:Class` that a command line gives --method or --methods."""
+    given = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+    found = []
+    for argument, following in zip(given, [*given[1:], ""]):
+        name, equals, value = argument.partition("=")
+        if name.lstrip("-") in ("method", "methods") and name.startswith("-"):
+            found += (value if equals else following).split(",")
+    return [name.strip() for name in found if methods.outside.is_outside(name)]
+
+
+def _config_flags() -> set[str]:
+    """The flags that are fields of configurations."""
+    return {flag.name for flag in flags.FLAGS.flags_by_module_dict().get(__name__, ())}
+
+
 def config_overrides() -> dict[str, str]:
     """The configuration fields that were given as flags, as text."""
-    fields = {f.name for m in methods.METHODS.values() for f in dataclasses.fields(m.config)}
-    given = {name: flags.FLAGS[name].value for name in sorted(fields)}
+    given = {name: flags.FLAGS[name].value for name in sorted(_config_flags())}
     return {name: value for name, value in given.items() if value is not None}
 
 
 def presets(method: str) -> dict[str, methods.DetectorConfig]:
-    """The presets of a method, from experiments/configs/<method>.py."""
-    methods.get(method)
+    """The presets of a method: from experiments/configs/<method>.py, or those its class names."""
+    found = methods.get(method)
+    if methods.outside.is_outside(method):
+        return {"official": found.config(), **found.detector.presets}
     return importlib.import_module(f"experiments.configs.{method}").presets()
 
 
@@ -54,6 +95,11 @@ def resolve(method: str, preset: str, overrides: dict[str, str]) -> methods.Dete
       UserError: an unknown method, preset, field, value or backbone.
     """
     available = presets(method)
+    if methods.outside.is_outside(method) and preset not in available:
+        raise UserError(
+            f"--method={method}: has no preset '{preset}'; {methods.get(method).detector.__name__}"
+            f".presets and the defaults give: {', '.join(available)}"
+        )
     config = config_from_strings(available[choose("--preset", preset, available)], overrides)
     if config.backbone != "none" or "backbone" in overrides:
         choose("--backbone", config.backbone, BACKBONES)

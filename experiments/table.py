@@ -35,7 +35,10 @@ from imvad_jax.reporting.grid_text import as_json, averages, markdown, tidy_csv
 from imvad_jax.reporting.metric_names import format_value
 from imvad_jax.training.limit import Limit, Stopped
 
-_METHODS = flags.DEFINE_list("methods", "all", "Methods, separated by commas, or all.")
+_METHODS = flags.DEFINE_list(
+    "methods", "all", "Methods, separated by commas, or all; package.module:Class for those of a "
+    "package of your own.",
+)  # fmt: skip
 _CATEGORIES = flags.DEFINE_list("categories", "all", "Categories, separated by commas, or all.")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "How many seeds, from 0 on.", lower_bound=1)
 _BUDGET = flags.DEFINE_enum(
@@ -325,4 +328,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    program.run(main)
+    program.run(main, settings.define_outside_flags)

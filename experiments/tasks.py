@@ -13,7 +13,7 @@ from imvad_jax import methods
 from imvad_jax.backbones import BACKBONES
 from imvad_jax.data.reading import AS_IS
 from imvad_jax.data.tiles import Tiling
-from imvad_jax.errors import UserError, choose
+from imvad_jax.errors import UserError
 from imvad_jax.marks import is_ours, is_result
 from imvad_jax.owned import RUN, check_directory, refuse_foreign
 from imvad_jax.reporting.grid import ERROR, cell_dir
@@ -145,8 +145,9 @@ class Task:
 def choose_methods(wanted: Sequence[str]) -> list[str]:
     """The methods that --methods names, the baseline last. Raises UserError for a wrong name."""
     names = list(methods.METHODS) if wanted in ([], ["all"]) else wanted
-    chosen = {choose("--methods", name, methods.METHODS) for name in names}
-    return sorted(chosen, key=lambda name: (name == BASELINE, name))
+    for name in names:
+        methods.get(name, "--methods")
+    return sorted(set(names), key=lambda name: (name == BASELINE, name))
 
 
 def overrides_for(method: str, preset: str, overrides: Mapping[str, str]) -> dict[str, str]:

@@ -1,8 +1,11 @@
-"""The methods. A new one is one new file and one line in METHODS."""
+"""The methods. A new one is one new file and one line in METHODS.
+
+A method of another package is named `package.module:Class` and needs no line (`outside.py`).
+"""
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from imvad_jax.errors import choose
 from imvad_jax.methods import (
@@ -12,6 +15,7 @@ from imvad_jax.methods import (
     draem,
     fastflow,
     favae,
+    outside,
     padim,
     patchcore,
     raw_color,
@@ -19,17 +23,7 @@ from imvad_jax.methods import (
     spade,
     stpm,
 )
-from imvad_jax.methods.base import Detector, DetectorConfig, Prediction
-
-
-class Method(NamedTuple):
-    """A registered method."""
-
-    title: str  # as printed in tables
-    detector: type[Detector]
-    config: type[DetectorConfig]
-    in_benchmark: bool = True  # one of the eleven; the baseline is not
-
+from imvad_jax.methods.base import Detector, DetectorConfig, Method, Prediction
 
 METHODS: dict[str, Method] = {
     "cfa": Method("CFA", cfa.CFA, cfa.CFAConfig),
@@ -48,9 +42,15 @@ METHODS: dict[str, Method] = {
 }  # fmt: skip
 
 
-def get(name: str) -> Method:
-    """The method called `name`. Raises UserError with the nearest valid name."""
-    return METHODS[choose("--method", name, METHODS)]
+def get(name: str, flag: str = "--method") -> Method:
+    """The method called `name`: one of METHODS, or `package.module:Class` of another package.
+
+    Raises:
+      UserError: there is none; gives the nearest valid name, or what the other package lacks.
+    """
+    if outside.is_outside(name):
+        return outside.load(name, flag)
+    return METHODS[choose(flag, name, METHODS)]
 
 
 def make(name: str, config: DetectorConfig | None = None) -> Detector:
@@ -62,10 +62,12 @@ def make(name: str, config: DetectorConfig | None = None) -> Detector:
 def with_newer_fields(record: dict) -> dict:
     """A stored record of a run that has, in its `config` too, the fields that were added since.
 
-    A field is only ever added with a default that gives the figures of before.
+    A field is only ever added with a default that gives the figures of before. Nothing is imported:
+    the record of a method of another package gets them where that method is in use.
     """
     record = {"tile": 0, "overlap": 0} | record
-    method = METHODS.get(record.get("method"))
+    name = record.get("method")
+    method = METHODS.get(name) or outside.loaded(name)
     if method is None or not isinstance(record.get("config"), dict):
         return record
     return record | {"config": dataclasses.asdict(method.config()) | record["config"]}

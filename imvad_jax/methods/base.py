@@ -7,7 +7,7 @@ statistics, banks, fixed random draws). What is not fitted is absent.
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -98,6 +98,11 @@ class Detector(nn.Module):
     outputs: ClassVar[tuple[str, ...]] = ()  # backbone intermediates in use; () without a backbone
     # Arrays of `memory` of which each device holds its own part of the rows while scoring.
     shared_out: ClassVar[tuple[str, ...]] = ()
+    # Of a class in another package, which is named `package.module:Class`: how tables call it (the
+    # name of the class, if nothing is said), and the presets that it has besides `official`, which
+    # are the defaults of its configuration.
+    title: ClassVar[str] = ""
+    presets: ClassVar[Mapping[str, DetectorConfig]] = {}
 
     def init_memory(self, key: Array) -> dict[str, Any]:
         """The part of `memory` that is drawn at random before any image is seen."""
@@ -210,6 +215,15 @@ class Detector(nn.Module):
             return 0
         template = backbones.get(self.config.backbone).variables_template(self.outputs)
         return sum(leaf.size * FLOAT for leaf in jax.tree.leaves(template))
+
+
+class Method(NamedTuple):
+    """A method as the programs know it."""
+
+    title: str  # as printed in tables
+    detector: type[Detector]
+    config: type[DetectorConfig]
+    in_benchmark: bool = True  # one of the eleven; the baseline is not
 
 
 # progress(total, label) gives a function to call with the number of newly finished units.

@@ -16,7 +16,13 @@ from pathlib import Path
 from imvad_jax import methods
 from imvad_jax.errors import UserError
 from imvad_jax.reporting.metric_names import METRICS, is_missing, mean_of
-from imvad_jax.reporting.results import BASELINE, backbone_of, identity_key, settings_text
+from imvad_jax.reporting.results import (
+    BASELINE,
+    backbone_of,
+    folder_name,
+    identity_key,
+    settings_text,
+)
 
 AVERAGE = "average"  # the last column
 ERROR = "error.json"  # of a cell that failed, beside what its run directory holds
@@ -35,7 +41,7 @@ _STAGES = ("decode", "fit", "checkpoint", "score", "metrics", "write")  # that d
 
 def cell_dir(method: str, category: str, preset: str, seed: int) -> str:
     """The run directory of a cell, below the table's."""
-    return f"{method}/{category}/{preset}-seed{seed}"
+    return f"{folder_name(method)}/{category}/{preset}-seed{seed}"
 
 
 @dataclasses.dataclass(frozen=True)

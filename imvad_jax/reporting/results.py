@@ -42,6 +42,11 @@ _FIGURES = tuple(metric.label for metric in METRICS)
 _FIRST_NUMBER = _LABELS.index("pixels")  # from here on columns are set to the right
 
 
+def folder_name(text: str) -> str:
+    """A method, category or dataset as the name of a folder on any system."""
+    return re.sub(r"[^\w.=+-]", "_", text)
+
+
 def result_path(result: Mapping) -> Path:
     """Where the file of a result lies below the results directory.
 
@@ -51,7 +56,7 @@ def result_path(result: Mapping) -> Path:
     overrides = (f"{k}={v}" for k, v in _overrides(result) if k != "backbone")
     parts = [f"{result['preset']}-{result['config']['backbone']}", *overrides, *_tiles(result)]
     label = re.sub(r"[^\w.,=+-]", "_", ",".join(parts))
-    folders = [re.sub(r"[^\w.=+-]", "_", result[key]) for key in ("dataset", "category", "method")]
+    folders = [folder_name(result[key]) for key in ("dataset", "category", "method")]
     return Path(*folders, f"{label}-seed{result['seed']}.json")
 
 

@@ -31,8 +31,15 @@ def read_record(run_dir: str | Path) -> dict | None:
 
 
 def config_of(record: dict) -> methods.DetectorConfig:
-    """The configuration stored in a run's record. Raises UserError if it does not fit."""
-    kind = methods.get(record["method"]).config
+    """The configuration stored in a run's record.
+
+    Raises:
+      UserError: it does not fit, or the package of the method is not there.
+    """
+    try:
+        kind = methods.get(record["method"]).config
+    except UserError as error:
+        raise UserError(f"the method of the run is not there: {error}") from None
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in record["config"].items()}
     try:
         return kind(**values)
