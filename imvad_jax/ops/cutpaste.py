@@ -6,13 +6,18 @@ Localization", CVPR 2021, arXiv 2104.04015, section 2.2 and appendix. One image 
 coordinates.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from imvad_jax.ops import affine, color
 
 SCAR_IMAGE = 256  # pixels; the sizes of a scar are given for an image of this size
+
+# Of places in pixels: a TPU's products of bfloat16 would be a pixel off.
+_product = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 
 
 def cutpaste(
@@ -88,11 +93,11 @@ def scar(
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     turn = jnp.array([[cosine, sine], [-sine, cosine]])
     # The centre keeps the turned rectangle inside, where it fits at all.
-    room = jnp.minimum(jnp.abs(turn) @ extent / 2, frame / 2)
+    room = jnp.minimum(_product(jnp.abs(turn), extent) / 2, frame / 2)
     center = room + (frame - 2 * room) * drawn[5:7] - 0.5
     rows, columns = (jnp.arange(n) for n in image.shape[:2])
     away = jnp.stack(jnp.meshgrid(rows - center[0], columns - center[1], indexing="ij"), -1)
-    along = away @ turn.T  # position within the upright rectangle, from its centre
+    along = _product(away, turn.T)  # position within the upright rectangle, from its centre
     alpha = jnp.clip(extent / 2 + 0.5 - jnp.abs(along), 0, 1).prod(-1)
     mask = alpha > 0
     reach = (extent - 1) / 2  # the outermost pixel centres of the rectangle

@@ -17,7 +17,7 @@ from experiments import settings
 from imvad_jax import backbones, methods
 from imvad_jax.methods import buffers, patchcore
 from imvad_jax.methods.base import round_up
-from imvad_jax.ops import coreset, gaussian
+from imvad_jax.ops import coreset, cutpaste, gaussian
 from imvad_jax.training import features, fit, gradient, statistics
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.score import scoring_step
@@ -51,6 +51,13 @@ def assert_shared(lowered, devices, exchange):
     for text in (program.as_text() for program in lowered):
         assert int(re.search(r"mhlo.num_partitions = (\d+)", text)[1]) == len(devices)
         assert (f"stablehlo.{exchange}" in text) == (len(devices) > 1)
+
+
+def assert_exact_products(lowered):
+    """Matrix products are float32 on accelerators, too, where JAX takes coarser ones by default."""
+    for program in lowered:
+        products = [line for line in program.as_text().splitlines() if "dot_general" in line]
+        assert products and all("[HIGHEST, HIGHEST]" in line for line in products)
 
 
 def devices_of(count):
@@ -148,7 +155,9 @@ def test_training_steps(method, devices):
 
 @pytest.mark.parametrize("method", ALL)
 def test_scoring_steps(method):
-    lower_scoring(*small_fitted(method), devices_of(1))
+    lowered = lower_scoring(*small_fitted(method), devices_of(1))
+    if method not in TRAINED:  # a network is left what JAX takes
+        assert_exact_products(lowered)
 
 
 def test_scoring_with_a_bank_in_parts():
@@ -166,6 +175,11 @@ def test_scoring_with_a_bank_in_parts():
 @pytest.mark.parametrize("method", GATHERING)
 def test_gathering_statistics(method):
     lower_statistics(*small(method), devices_of(1), buffers.IMAGE_BUCKET)
+
+
+def test_products_of_places_are_exact():
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    assert_exact_products(lower(jax.jit(cutpaste.scar), key, shaped(64, 64, 3)))
 
 
 def test_what_is_computed_from_the_statistics():
