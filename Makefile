@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 ONNX := .venv-onnx
+# Processes that share the tests.
+WORKERS ?= 2
+TESTS := -m pytest -n $(WORKERS) --durations=20
 DEMO := demo
 
 .PHONY: install install-onnx demo test test-real test-long clean
@@ -37,10 +40,12 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(RUN) -m ruff check .
-	$(RUN) -m pytest -m 'not real and not slow and not long and not formats' --durations=20
+	@# A file is one worker's, so that its tests share compiled programs.
+	$(RUN) $(TESTS) --dist loadfile -m 'not real and not slow and not long and not formats'
 
 test-real: $(VENV)/.installed $(ONNX)/.installed
-	$(RUN) -m pytest -m 'real or slow' --durations=20
+	@# Most of these start programs of their own: whoever is idle takes the next.
+	$(RUN) $(TESTS) --dist worksteal -m 'real or slow'
 
 test-long: $(VENV)/.installed
 	$(RUN) -m pytest -s -m long --durations=20

@@ -1,7 +1,8 @@
 """ONNX Runtime computes what the detectors do, by the programs and the environment of its users.
 
 A run that this environment saved is exported by the one that `make install-onnx` makes (jax2onnx
-cannot be installed beside this project's orbax). `-s` prints differences and milliseconds.
+cannot be installed beside this project's orbax). Differences and milliseconds are printed at the
+end of the run.
 """
 
 import os
@@ -61,7 +62,7 @@ def run(*command) -> str:
     return done.stdout
 
 
-def test_onnx_runtime_computes_what_the_detectors_do(tmp_path, shared_dir):
+def test_onnx_runtime_computes_what_the_detectors_do(tmp_path, shared_dir, record_property):
     if not PYTHON.exists():
         pytest.skip("no environment for ONNX: make install-onnx")
     weights = shared_dir / WEIGHTS
@@ -81,12 +82,13 @@ def test_onnx_runtime_computes_what_the_detectors_do(tmp_path, shared_dir):
         )  # fmt: skip
         assert "compared with the detector on 4 images of noise" in said
     timed = run(PYTHON, "-c", DRIVER, check.EXAMPLES, tmp_path, ROUNDS, *METHODS)
-    print(f"\nweights: {Path(weights).name}; difference from the detector, milliseconds an image")
+    lines = [f"weights: {Path(weights).name}; difference from the detector, milliseconds an image"]
     for line in timed.splitlines():
         method, *milliseconds = line.split()
         expected = check.live(functions[method], batch)
         for kind, value in zip(("onnx", "stablehlo"), milliseconds, strict=True):
             with np.load(tmp_path / f"{method}.{kind}.npz") as found:
                 parity = check.differences(expected, dict(found))
-            print(f"{method:12}{kind:12}{max(parity.values()):8.0e}{float(value):8.2f}")
-    assert len(timed.splitlines()) == len(METHODS)
+            lines.append(f"{method:12}{kind:12}{max(parity.values()):8.0e}{float(value):8.2f}")
+    assert len(lines) == 1 + 2 * len(METHODS)
+    record_property("figures", "\n".join(lines))
