@@ -80,7 +80,7 @@ def open_data(
     say=print,
 ) -> CategoryData:
     """Decodes the images of a category, or takes them from the cache, and says what they are."""
-    geometry, reading = Geometry(plan.config.image_size, plan.config.input_size), plan.reading
+    geometry, reading = Geometry.of(plan.config), plan.reading
     if plan.checkpoint and reading.full_scale is None:  # as its detector saw them
         stored = settings.read_record(plan.checkpoint) or {}
         reading = dataclasses.replace(reading, full_scale=stored.get("full_scale"))
