@@ -23,6 +23,9 @@ LANCZOS = {"resize": "lanczos", "mask_rule": "nearest"}
 # What the preset `official` has besides the defaults, which keep the figures of before.
 OFFICIAL = {
     "cfa": LANCZOS,
+    "cutpaste": {"hard_edges": True},
+    "draem": {"texture_sharpness": 2.0},
+    "favae": {"steps_per_epoch": 125},
     "padim": LANCZOS | {"channels": "padim_1024"},
     "patchcore": {"mask_rule": "full"},
     "spade": LANCZOS,
