@@ -4,11 +4,12 @@ import dataclasses
 import runpy
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import settings
+from experiments import predictor, settings
 from imvad_jax import api, methods
 from imvad_jax.data.category import open_category
 from imvad_jax.data.decode import Geometry, load_image
@@ -17,7 +18,8 @@ from imvad_jax.data.mask_arrays import load_mask, shrink_whole
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError
 from imvad_jax.methods.padim import PaDiMConfig
-from imvad_jax.training.record import config_of
+from imvad_jax.training.parallel import Parallel
+from imvad_jax.training.record import config_of, read_record
 from tests.data.trees import mvtec_tree, write_image
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs/examples"
@@ -142,6 +144,11 @@ def test_a_saved_model_reads_images_as_it_was_fitted(data, tmp_path):
     read = api.load_data(str(data), loaded, "mvtec_ad")
     first = data / "bottle/train/good/000.png"
     np.testing.assert_array_equal(read.train.images[0][2:14, 2:14], resized(first, "lanczos"))
+    record = read_record(tmp_path / "model")
+    fitted = predictor.Fitted(tmp_path / "model", record, Parallel(jax.local_devices()[:1]))
+    files = [str(data / name) for name in read.test_names]
+    scores = [score for _, score, _ in fitted.score(files, pytest.fail, 64)]
+    np.testing.assert_allclose(scores, api.score(loaded, read.test).image, rtol=1e-5)
     usual = api.load_data(str(data), api.make("raw_color", image_size=16), "mvtec_ad")
     with pytest.raises(UserError, match="images: loaded for another model"):
         streamed = dataclasses.replace(usual, train=opened(data, USUAL, max_decoded_bytes=0).train)
