@@ -157,7 +157,7 @@ def load_images(config: methods.DetectorConfig):
     """The images to fit on and to score."""
     if not _DATA_DIR.value:
         return workloads.random_images(_NUM_IMAGES.value, config.input_size, _SEED.value)
-    data = load_category(Geometry(config.image_size, config.input_size))
+    data = load_category(Geometry.of(config))
     if len(data.train) < _NUM_IMAGES.value:
         raise UserError(
             f"--num_images={_NUM_IMAGES.value}: {data.name} has {len(data.train)} good images"
@@ -223,7 +223,7 @@ def compare_with_metrics(subject: workloads.Subject) -> dict:
     if not _DATA_DIR.value:
         return compare_metrics.compare(subject, None)
     config = subject.detector.config
-    data = load_category(Geometry(config.image_size, config.input_size))
+    data = load_category(Geometry.of(config))
     return compare_metrics.compare(subject, data)
 
 

@@ -88,7 +88,7 @@ def open_data(
       Stopped: there is no time left for it.
     """
     limit.check(f"the images of {category}")
-    geometry, reading = Geometry(plan.config.image_size, plan.config.input_size), plan.reading
+    geometry, reading = Geometry.of(plan.config), plan.reading
     if plan.checkpoint and reading.full_scale is None:  # as its detector saw them
         stored = settings.read_record(plan.checkpoint) or {}
         reading = dataclasses.replace(reading, full_scale=stored.get("full_scale"))

@@ -212,7 +212,7 @@ def compare(subject: Subject, request: Request, say=print, progress=silent_progr
     runs = {FIRST: [programs.ours(cold=True)], COLD: [], WARM: [], THEIRS: []}
     data = open_category(
         "mvtec_ad", request.data_dir, request.category,
-        Geometry(detector.config.image_size, detector.config.input_size),
+        Geometry.of(detector.config),
         str(programs.cache / "decoded"), request.seed,
     )  # fmt: skip
     forward = forward_call(subject, data)

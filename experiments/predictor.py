@@ -56,7 +56,7 @@ class Fitted:
         self.config = settings.config_of(methods.with_newer_fields(record))
         self.detector = methods.make(record["method"], self.config)
         self.variables = checkpoint.load_variables(run_dir)
-        self.geometry = Geometry(self.config.image_size, self.config.input_size)
+        self.geometry = Geometry.of(self.config)
         self.tiling = Tiling.of_record(record)
         self.parallel = parallel
 

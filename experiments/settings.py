@@ -22,6 +22,7 @@ IDENTITY = (
 )  # fmt: skip
 # What must be equal for two runs to share a fitted detector.
 DETECTOR = ("method", "config", "seed", "weights", "tile", "overlap", "full_scale")
+_OF_EVALUATION = "mask_rule"  # the field that the figures depend on and the detector does not
 _BY_TYPE = (1, 65535)  # what was white in files of each type before the record said so
 
 
@@ -140,6 +141,8 @@ def difference(old: dict, new: dict, keys: tuple[str, ...] = IDENTITY) -> str:
         weights = kept.get("weights") or {}
         kept["weights"] = weights.get("sha256") or weights.get("source")
         config = methods.decisive_fields(kept.pop("config") or {})
+        if keys == DETECTOR:
+            config.pop(_OF_EVALUATION, None)
         return kept | {f"config.{name}": value for name, value in config.items()}
 
     old, new = flat(old), flat(new)

@@ -91,7 +91,7 @@ def plan() -> list[Task]:
         config = settings.resolve(name, preset, overrides[name])
         if tiling:
             try:
-                check_tiled(DATA_DIR.value, Geometry(config.image_size, config.input_size))
+                check_tiled(DATA_DIR.value, Geometry.of(config))
             except UserError as error:
                 raise UserError(f"{name}: {error}") from None
         cells = [

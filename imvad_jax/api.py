@@ -72,12 +72,13 @@ def make(method: str, weights: str | None = None, seed: int = 0, **fields) -> Mo
     """A method by its name, unfitted, with its pretrained weights loaded.
 
     Args:
-      method: A name of the registry: "padim", "patchcore" and so on.
+      method: A name of the registry: "padim", "patchcore" and so on, or "package.module:Class".
       weights: Where pretrained weights come from, as the flag `--weights`: a file,
         "hub:OWNER/NAME@REVISION", "package:NAME", or "random" for tests. Methods without a
         backbone need none.
       seed: Seeds the random draws of the method and the weights "random".
-      fields: Fields of the method's configuration, over its official preset: `image_size=128`.
+      fields: Fields of the method's configuration, over its defaults: `image_size=128`. The preset
+        `official` of some methods has more: `resize`, `mask_rule` and others (docs/flags.md).
 
     Raises:
       UserError: an unknown method, field or backbone, a value of the wrong type, or weights that
@@ -286,7 +287,7 @@ def load(directory: str | Path) -> Model:
 
 
 def _geometry(model: Model) -> Geometry:
-    return Geometry(model.config.image_size, model.input_size)
+    return Geometry.of(model.config)
 
 
 def _require_fitted(model: Model) -> None:

@@ -38,7 +38,8 @@ def read(path, metadata):
         white = metadata["input"].get("full_scale") or (1 if image.mode == "F" else 65535)
         values = np.rint(np.asarray(image, np.float64) * 255 / white)
         image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
-    image = image.convert("RGB").resize(metadata["input"]["resize"], Image.Resampling.BILINEAR)
+    by = Image.Resampling[metadata["input"]["resample"].split(",")[0].upper()]
+    image = image.convert("RGB").resize(metadata["input"]["resize"], by)
     return np.asarray(image.crop(metadata["input"]["crop"]))
 
 

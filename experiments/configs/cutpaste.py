@@ -11,8 +11,8 @@ embedding), the Gaussian is of the good images as they are (not of all that was 
 and the aspect of the piece is log-uniform between fixed bounds. Its weights are
 `hub:timm/vit_base_patch16_224.sam_in1k@main`.
 
-`runinho` is pytorch-cutpaste's 3-way model, which starts from ImageNet weights (and keeps them for
-its first 20 steps, which is left out).
+`runinho` is pytorch-cutpaste's 3-way model as behind its figures: from scratch, batches of 32,
+10,000 steps, one hidden layer in the head. As in `official` and `patches`, the scar has hard edges.
 
 `patches` is the paper's localisation: the same network on patches of 64 pixels, and a map.
 
@@ -32,7 +32,7 @@ from imvad_jax.methods.cutpaste import CutPasteConfig
 def presets() -> dict[str, CutPasteConfig]:
     """The named configurations."""
     return {
-        "official": CutPasteConfig(),
+        "official": CutPasteConfig(hard_edges=True),
         "benchmark": CutPasteConfig(
             backbone="vit_base_patch16_224",
             pretrained=True,
@@ -48,9 +48,14 @@ def presets() -> dict[str, CutPasteConfig]:
             learning_rate=1e-4,
             weight_decay=1e-5,
         ),
-        "patches": CutPasteConfig(patch_size=64),
+        "patches": CutPasteConfig(patch_size=64, hard_edges=True),
         "runinho": CutPasteConfig(
-            pretrained=True, normalize=True, batch_size=64, epochs=100, steps_per_epoch=100
+            normalize=True,
+            hard_edges=True,
+            head_layers=1,
+            batch_size=32,
+            epochs=100,
+            steps_per_epoch=100,
         ),
         "cpu": CutPasteConfig(
             pretrained=True,

@@ -5,6 +5,9 @@ The benchmark's variant, ResNet-18 at 256 without crop:
     python -m experiments.run --method=padim --preset=benchmark --dataset=mvtec_ad \\
         --data_dir=DIR --category=screw --weights=hub:timm/resnet18.tv_in1k@main --workdir=RUN
 
+`official` is the common code's (there is no official one): images are shrunk by Lanczos' filter,
+masks by their nearest pixel, and the channels are those that it draws with seed 1024.
+
 The figures it reaches stand in RESULTS.md with their commands.
 """
 
@@ -14,7 +17,7 @@ from imvad_jax.methods.padim import PaDiMConfig
 def presets() -> dict[str, PaDiMConfig]:
     """The named configurations."""
     return {
-        "official": PaDiMConfig(),
+        "official": PaDiMConfig(resize="lanczos", mask_rule="nearest", channels="padim_1024"),
         "benchmark": PaDiMConfig(backbone="resnet18", crop_size=0),
         "cpu": PaDiMConfig(backbone="resnet18", crop_size=0),
         "demo": PaDiMConfig(backbone="efficientnet_lite0", crop_size=0),

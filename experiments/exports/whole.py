@@ -67,7 +67,7 @@ class Whole:
     @property
     def geometry(self) -> Geometry:
         """How a picture becomes what the method sees."""
-        return Geometry(self.model.config.image_size, self.model.input_size)
+        return Geometry.of(self.model.config)
 
     def array_shapes(self) -> list[jax.ShapeDtypeStruct]:
         """Shapes of the arrays, in their order."""
@@ -99,7 +99,8 @@ class Whole:
                 "shape": [batch, size, size, 3],
                 "channels": "RGB; grey values three times",
                 "resize": [geometry.size, geometry.size],
-                "resample": "bilinear, antialiased where it shrinks (Pillow's BILINEAR)",
+                "resample": f"{geometry.resize}, antialiased where it shrinks (Pillow's "
+                f"{geometry.resize.upper()})",
                 "crop": [first, first, last, last],  # left, top, right, bottom: Pillow's crop
                 # White in files deeper than 8 bits; None: 65535 in integers, 1.0 in floats.
                 "full_scale": record.get("full_scale"),

@@ -22,8 +22,10 @@ from imvad_jax.data.image_files import (
     orientation_of,
     turn,
 )
-from imvad_jax.errors import UserError
+from imvad_jax.errors import UserError, choose
 
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "lanczos": Image.Resampling.LANCZOS}
+MASK_RULES = ("half", "nearest", "full")
 _GREY = ("1", "L", "LA", "La")
 
 
@@ -31,11 +33,14 @@ _GREY = ("1", "L", "LA", "La")
 class Geometry:
     """Images are resized to `size x size` (aspect ignored), then cropped at the centre to `crop`.
 
-    `crop == size` means no crop. Units: pixels.
+    `crop == size` means no crop. Units: pixels. Images are resized by the filter `resize`, a key of
+    `FILTERS`; masks as `mask_rule` says, one of `MASK_RULES` (see `mask_arrays.shrink`).
     """
 
     size: int
     crop: int
+    resize: str = "bilinear"
+    mask_rule: str = "half"
 
     def __post_init__(self):
         if self.size < 8:
@@ -44,6 +49,13 @@ class Geometry:
             raise UserError(
                 f"--crop_size={self.crop}: must lie between 8 and --image_size ({self.size})"
             )
+        choose("--resize", self.resize, FILTERS)
+        choose("--mask_rule", self.mask_rule, MASK_RULES)
+
+    @classmethod
+    def of(cls, config) -> "Geometry":
+        """What the configuration of a method (`methods.DetectorConfig`) says."""
+        return cls(config.image_size, config.input_size, config.resize, config.mask_rule)
 
     @property
     def offset(self) -> int:
@@ -122,8 +134,12 @@ def read_image(path: str, reader: Reader = EVERY_DEPTH) -> Image.Image:
 
 def shape(image: Image.Image, geometry: Geometry) -> Image.Image:
     """The picture resized and cropped."""
-    # Pillow's bilinear is antialiased when shrinking.
-    image = image.resize((geometry.size, geometry.size), Image.Resampling.BILINEAR)
+    # Both of Pillow's filters are antialiased when shrinking.
+    return crop(image.resize((geometry.size, geometry.size), FILTERS[geometry.resize]), geometry)
+
+
+def crop(image: Image.Image, geometry: Geometry) -> Image.Image:
+    """The centre of a picture that was resized."""
     start, stop = geometry.offset, geometry.offset + geometry.crop
     return image.crop((start, start, stop, stop))
 

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from imvad_jax.data import layouts
-from imvad_jax.data.decode import Geometry
+from imvad_jax.data.decode import FILTERS, MASK_RULES, Geometry
 from imvad_jax.data.reading import VERSION, Reading
 from imvad_jax.errors import UserError
 from imvad_jax.files import write_atomically
+
+_USUAL = ("bilinear", "half")
 
 
 def fingerprint(files: layouts.Category, reading: Reading) -> str:
@@ -35,8 +37,12 @@ def fingerprint(files: layouts.Category, reading: Reading) -> str:
 
 
 def stem(dataset: str, name: str, geometry: Geometry) -> str:
-    """How the files of a category at one size begin; the version keeps older ones apart."""
-    return f"{dataset}-{name}-{geometry.size}-{geometry.crop}-v{VERSION}-"
+    """How the files of a category at one geometry begin; the version keeps older ones apart."""
+    # Bilinear and half are not named: caches that were made before there was a choice are those.
+    named = "" if (geometry.resize, geometry.mask_rule) == _USUAL else (
+        f"{geometry.resize}-{geometry.mask_rule}-"
+    )  # fmt: skip
+    return f"{dataset}-{name}-{geometry.size}-{geometry.crop}-{named}v{VERSION}-"
 
 
 def path_of(cache_dir: str, dataset: str, name: str, geometry: Geometry, mark: str) -> Path:
@@ -67,7 +73,10 @@ def cached_categories(cache_dir: str | None, dataset: str) -> list[str]:
     """Names of the categories of `dataset` that have a cache, sorted."""
     if not cache_dir:
         return []
-    pattern = re.compile(rf"{re.escape(dataset)}-(.+)-\d+-\d+-v{VERSION}-[0-9a-f]{{12}}\.npz")
+    rules = rf"(?:(?:{'|'.join(FILTERS)})-(?:{'|'.join(MASK_RULES)})-)?"
+    pattern = re.compile(
+        rf"{re.escape(dataset)}-(.+)-\d+-\d+-{rules}v{VERSION}-[0-9a-f]{{12}}\.npz"
+    )
     names = (pattern.fullmatch(p.name) for p in Path(cache_dir).expanduser().glob("*.npz"))
     return sorted({match[1] for match in names if match})
 

@@ -123,7 +123,10 @@ def gather_masks(
         except UserError as error:
             errors.append(str(error))
             continue
-        arrays[-1] = shrink(mask, geometry) if shapes is None else shrink_whole(mask, size)
+        if shapes is None:
+            arrays[-1] = shrink(mask, geometry)
+        else:
+            arrays[-1] = shrink_whole(mask, size, geometry.mask_rule)
         offset = geometry.offset if shapes is None else 0
         regions[-1] = count_regions(mask, arrays[-1], size, offset)
         if mask.mean() > 0.5:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from imvad_jax.data.decode import Geometry, shape
+from imvad_jax.data.decode import Geometry, crop
 from imvad_jax.data.image_files import MAX_MEGAPIXELS
 from imvad_jax.data.masks import NON_ZERO, MaskRule, read_masks
 
@@ -22,15 +22,29 @@ class Regions(NamedTuple):
 
 
 def shrink(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """A mask `[H, W]` as bool `[crop, crop]`: bilinear, at least one half (as the benchmark)."""
-    full = Image.fromarray(mask.astype(np.uint8) * 255)
-    return np.asarray(shape(full, geometry)) >= 128
+    """A mask `[H, W]` as bool `[crop, crop]`, by the geometry's `mask_rule`.
+
+    `half`: bilinear and at least one half, as the benchmark; `nearest`: the nearest pixel; `full`:
+    bilinear and 1 exactly, which leaves out what a defect covers in part.
+    """
+    resized = _resize(mask, (geometry.size, geometry.size), geometry.mask_rule)
+    return _is_defect(np.asarray(crop(resized, geometry)), geometry.mask_rule)
 
 
-def shrink_whole(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def shrink_whole(mask: np.ndarray, size: tuple[int, int], rule: str = "half") -> np.ndarray:
     """As `shrink`, of the whole mask to another width and height: bool `[height, width]`."""
-    full = Image.fromarray(mask.astype(np.uint8) * 255)
-    return np.asarray(full.resize(size, Image.Resampling.BILINEAR)) >= 128
+    return _is_defect(np.asarray(_resize(mask, size, rule)), rule)
+
+
+def _resize(mask: np.ndarray, size: tuple[int, int], rule: str) -> Image.Image:
+    nearest = rule == "nearest"
+    # Whatever images are resized by: overshooting filters have no meaning for a mask.
+    by = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
+    return Image.fromarray(mask.astype(np.uint8) * 255).resize(size, by)
+
+
+def _is_defect(values: np.ndarray, rule: str) -> np.ndarray:
+    return values == 255 if rule == "full" else values >= 128
 
 
 def count_regions(

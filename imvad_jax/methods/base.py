@@ -37,6 +37,11 @@ class DetectorConfig:
     image_size: int = 256  # images are resized to this square ...
     crop_size: int = 224  # ... and cropped at the centre to this; 0: no crop
     batch_size: int = 32  # over all devices
+    # How images are resized: bilinear or lanczos; both are Pillow's, antialiased where they shrink.
+    resize: str = "bilinear"
+    # How masks are resized, and which of their pixels are a defect then: half (bilinear, at least
+    # one half), nearest (the nearest pixel), or full (bilinear, but only what is wholly covered).
+    mask_rule: str = "half"
 
     @property
     def input_size(self) -> int:

@@ -48,6 +48,7 @@ class CutPasteConfig(base.TrainedConfig):
     scar_length_min: float = 10.0
     scar_length_max: float = 25.0
     scar_rotation: float = 45.0  # degrees to either side
+    hard_edges: bool = False  # the scar is pasted as Pillow turns it; else its edge is blended
     piece_jitter: float = 0.1  # colour jitter of the piece: brightness, contrast, saturation, hue
     image_jitter: float = 0.1  # of the whole image before anything is pasted
     image_rotation: float = 0.0  # largest angle by which every picture is turned in the end
@@ -174,7 +175,10 @@ class CutPaste(base.Detector):
         def scarred():
             width = (config.scar_width_min, config.scar_width_max)
             length = (config.scar_length_min, config.scar_length_max)
-            return scar(keys[2], image, width, length, config.scar_rotation, config.piece_jitter)[0]
+            return scar(
+                keys[2], image, width, length, config.scar_rotation, config.piece_jitter,
+                config.hard_edges,
+            )[0]  # fmt: skip
 
         match config.variant:
             case "cutpaste":

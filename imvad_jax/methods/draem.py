@@ -39,6 +39,7 @@ class DRAEMConfig(base.TrainedConfig):
     # Folder of pictures for the anomalies; empty: drawn by the program.
     texture_dir: str = dataclasses.field(default="", metadata={"path": True})
     own_textures: float = 0.0  # share of the anomalies whose texture is the image, rearranged
+    texture_sharpness: float = 3.0  # largest factor of a texture's sharpness; below 1 it is blurred
     score_window: int = 21  # the score is the largest mean of the map over so many pixels squared
 
     def __post_init__(self):
@@ -46,6 +47,10 @@ class DRAEMConfig(base.TrainedConfig):
             raise UserError(f"--score_window={self.score_window}: must be odd and positive")
         if not 0 <= self.own_textures <= 1:
             raise UserError(f"--own_textures={self.own_textures}: must lie in [0, 1]")
+        if self.texture_sharpness < 0:
+            raise UserError(
+                f"--texture_sharpness={self.texture_sharpness}: must not be negative"
+            )
         for name in ("reconstructive_widths", "discriminative_widths"):
             widths = getattr(self, name)
             if not widths or min(widths) < 1:
@@ -102,7 +107,10 @@ class DRAEM(base.Detector):
         if self.has_variable("textures", "images"):
             pictures = self.get_variable("textures", "images")
         keys = self.image_keys(inputs.shape[0])
-        drawn = anomaly.synthesize(keys, inputs, pictures, self.config.own_textures)
+        drawn = anomaly.synthesize(
+            keys, inputs, pictures, self.config.own_textures,
+            sharpest=self.config.texture_sharpness,
+        )  # fmt: skip
         repaired, logits = self.networks(drawn.augmented, train=True)
         figures = {
             "mse": jnp.mean((repaired - drawn.original) ** 2),

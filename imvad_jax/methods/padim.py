@@ -4,13 +4,17 @@ Defard, Setkov, Loesch, Audigier, "PaDiM", ICPR 2020 workshops, arXiv 2011.08785
 """
 
 import dataclasses
+import random
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from imvad_jax.errors import choose
 from imvad_jax.methods import base
 from imvad_jax.ops import gaussian, resample
+
+CHANNELS = ("seed", "padim_1024")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +23,14 @@ class PaDiMConfig(base.DetectorConfig):
 
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
     num_channels: int = 0  # d, drawn from all channels; 0: 100, or 550 for bottleneck ResNets
+    # How they are drawn: seed (by that of the run), or padim_1024 (those of the common code,
+    # whatever the seed: Python's `random.seed(1024)`, then `random.sample`).
+    channels: str = "seed"
     regularization: float = 0.01  # epsilon on the diagonal of the covariance (eq. 1)
     sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
+
+    def __post_init__(self):
+        choose("--channels", self.channels, CHANNELS)
 
 
 class PaDiM(base.Detector):
@@ -49,8 +59,11 @@ class PaDiM(base.Detector):
         return self.feature_shapes()[self.config.layers[0]][:2]
 
     def init_memory(self, key):
-        chosen = jax.random.choice(key, self.total_channels, (self.dim,), replace=False)
-        return {"channels": jnp.sort(chosen)}
+        if self.config.channels == "padim_1024":
+            chosen = jnp.array(random.Random(1024).sample(range(self.total_channels), self.dim))
+        else:
+            chosen = jax.random.choice(key, self.total_channels, (self.dim,), replace=False)
+        return {"channels": jnp.sort(chosen)}  # distances do not depend on their order
 
     def embed(self, images: Array) -> Array:
         """The chosen channels `[B, P, d]` of all layers, on the grid of the first."""

@@ -35,6 +35,9 @@ class RD4ADConfig(base.TrainedConfig):
     beta1: float = 0.5
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")  # shallow to deep
     embedding_channels: int = 0  # of the one-class embedding; 0: twice those of the deepest layer
+    # Its blocks are as wide inside as the teacher's (1024 channels for WRN50-2), or as a plain
+    # ResNet's (512).
+    wide_embedding: bool = True
     per_position_loss: bool = False  # the paper's mean of cosines (eq. 2), not one cosine an image
     sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
 
@@ -91,7 +94,8 @@ def student_modules(
     widths = [shape[-1] // expansion for shape in reversed(shapes)]
     filters = (config.embedding_channels // expansion) or 2 * widths[0]
     # parent=None: a module made outside of setup() must not look for one.
-    embedding = OneClassEmbedding(block, filters, sizes[-1], dtype, parent=None)
+    own = block if config.wide_embedding else getattr(block, "func", block)
+    embedding = OneClassEmbedding(own, filters, sizes[-1], dtype, parent=None)
     depths = tuple(sizes[: len(widths)])
     return embedding, ReverseDecoder(block, tuple(widths), depths, dtype, parent=None)
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from imvad_jax import backbones
+from imvad_jax.errors import choose
 from imvad_jax.methods import base
 from imvad_jax.ops import resample
 from imvad_jax.ops.precision import full_precision
@@ -33,6 +34,12 @@ class STPMConfig(base.TrainedConfig):
     learning_rate: float = 0.4  # large because the loss is a mean of small numbers
     weight_decay: float = 1e-4
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
+    student_start: str = "random"  # or teacher: the student starts as a copy of it
+    summed_loss: bool = False  # half the sum over a batch, not the mean: it grows with the batch
+    full_size_product: bool = False  # maps are multiplied as large as the image, not as layer 1
+
+    def __post_init__(self):
+        choose("--student_start", self.student_start, ("random", "teacher"))
 
 
 def unit_vectors(features: Array) -> Array:
@@ -51,8 +58,8 @@ def distance(teacher: Array, student: Array) -> Array:
 class STPM(base.Detector):
     """STPM (Wang et al., 2021).
 
-    The student is the teacher's network as far as the last layer in use, started at random. It
-    sees its input normalised as the teacher does.
+    The student is the teacher's network as far as the last layer in use, started at random or as
+    the teacher. It sees its input normalised as the teacher does.
     """
 
     config: STPMConfig
@@ -65,6 +72,12 @@ class STPM(base.Detector):
     def setup(self):
         self.student = backbones.get(self.config.backbone).build(jnp.dtype(self.config.dtype))
 
+    def start(self, variables):
+        if self.config.student_start == "random":
+            return variables
+        teacher = {name: {"student": value} for name, value in variables["backbone"].items()}
+        return {**variables, **teacher}
+
     def frozen(self, images):
         return images, self.features(images)
 
@@ -75,13 +88,17 @@ class STPM(base.Detector):
 
     def loss(self, inputs):
         # The paper's equations 2 and 3 without their factor of 1/2, as in the official code.
-        losses = {name: d.mean() for name, d in self.distances(*inputs, train=True).items()}
+        # As open-iad and anomalib have it, with it, but summed over all images of a batch.
+        scale = self.config.batch_size / 2 if self.config.summed_loss else 1
+        distances = self.distances(*inputs, train=True)
+        losses = {name: scale * d.mean() for name, d in distances.items()}
         return sum(losses.values()), losses
 
     def __call__(self, images):
         distances = self.distances(*self.frozen(images), train=False)
         # Maps are multiplied on the grid of the first layer (64 x 64 at 256 pixels), as officially.
-        grid = distances[self.outputs[0]].shape[1:]
+        full = self.config.full_size_product
+        grid = images.shape[1:3] if full else distances[self.outputs[0]].shape[1:]
         product = jnp.ones((), jnp.float32)
         for name in self.outputs:
             product *= resample.upsample_and_smooth(distances[name], grid, sigma=0)

@@ -13,7 +13,7 @@ from jax import Array
 
 from imvad_jax.ops import affine, photometric
 from imvad_jax.ops.perlin import LARGEST_EXPONENT, THRESHOLD, perlin_mask
-from imvad_jax.ops.textures import draw_textures
+from imvad_jax.ops.textures import SHARPEST, draw_textures
 
 ROTATED = 0.3  # probability that the image itself is turned
 LARGEST_ANGLE = np.pi / 2
@@ -70,17 +70,19 @@ def synthesize(
     pictures: Array | None = None,
     own: float = 0.0,
     anomalous: float = ANOMALOUS,
+    sharpest: float = SHARPEST,
 ) -> SyntheticAnomaly:
     """Draws an anomaly for each image of `[B, S, S, 3]` with probability `anomalous`.
 
     All that happens to an image comes from its key. Textures are parts of `pictures` (uint8
-    `[T, S, S, 3]`) or drawn, each changed by three photometric operations; with probability `own`,
-    the image itself `rearrange`d, in a large shape. Where `own` is positive, only visible changes
-    are in the mask: of a plain background laid over itself, nothing tells which part is anomalous.
+    `[T, S, S, 3]`) or drawn, each changed by three photometric operations (`sharpest`: see
+    `textures.change_texture`); with probability `own`, the image itself `rearrange`d, in a large
+    shape. Where `own` is positive, only visible changes are in the mask: of a plain background laid
+    over itself, nothing tells which part is anomalous.
     """
     size = images.shape[1]
     keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
-    textures = draw_textures(keys[:, 0], size, pictures)
+    textures = draw_textures(keys[:, 0], size, pictures, sharpest)
 
     def one(keys, image, texture):
         numbers = jax.random.uniform(keys[1], (4,))

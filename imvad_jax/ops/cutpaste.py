@@ -65,10 +65,11 @@ def scar(
     length: tuple[float, float] = (10.0, 25.0),
     rotation: float = 45.0,
     jitter: float = 0.1,
+    hard: bool = False,
 ) -> tuple[Array, Array]:
     """Copies a narrow upright rectangle of the image, turned, to another place in it.
 
-    The turned rectangle lies fully inside; its edge is blended over one pixel.
+    The turned rectangle lies fully inside; its edge is blended over one pixel, if it is not `hard`.
 
     Args:
       key: of all that is random.
@@ -77,6 +78,8 @@ def scar(
       length: the same of the length.
       rotation: the angle is uniform within this, degrees to either side.
       jitter: strength of the colour jitter of the rectangle, as in `cutpaste`.
+      hard: the rectangle covers the pixels whose centres lie in it, wholly, and each shows the
+        nearest pixel of the source, as Pillow turns pictures; else all is interpolated.
 
     Returns:
       The image with the rectangle pasted, and the pixels it touches: bool `[H, W]`.
@@ -99,9 +102,13 @@ def scar(
     away = jnp.stack(jnp.meshgrid(rows - center[0], columns - center[1], indexing="ij"), -1)
     along = _product(away, turn.T)  # position within the upright rectangle, from its centre
     alpha = jnp.clip(extent / 2 + 0.5 - jnp.abs(along), 0, 1).prod(-1)
+    if hard:
+        alpha = (jnp.abs(along) <= extent / 2).all(-1).astype(image.dtype)
     mask = alpha > 0
     reach = (extent - 1) / 2  # the outermost pixel centres of the rectangle
     taken = source + reach + jnp.clip(along, -reach, reach)
+    if hard:
+        taken = jnp.round(taken)
     moved = affine.sample_bilinear(image, taken[..., 0], taken[..., 1])
     moved = color.jitter(color_key, moved, jitter, jitter, jitter, jitter, where=mask)
     blended = jnp.clip(image + alpha[..., None] * (moved - image), 0, 1)

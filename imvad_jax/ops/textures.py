@@ -4,6 +4,8 @@ DRAEM (Zavrtanik et al., ICCV 2021) takes photographs of the Describable Texture
 changed by three of ten photometric operations. These stand in for the photographs.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,7 @@ from imvad_jax.ops.perlin import CELLS, LATTICE, perlin_of, power_of_two
 CHANNELS, OCTAVES = 3, 4  # of the noise that a texture is made of
 NUMBERS = 16  # uniform numbers that say what the texture is
 CHANGES = 3  # operations on each texture, all different
+SHARPEST = 3.0  # the largest factor of the sharpness, where nothing else is said
 
 
 def _between(uniform: Array, low: float, high: float) -> Array:
@@ -115,8 +118,8 @@ def _brightness(numbers, image):
     return photometric.multiply_add(image, _between(numbers[0], 0.8, 1.2), offset)
 
 
-def _sharpness(numbers, image):
-    return photometric.sharpness(image, _between(numbers[0], 0, 3))
+def _sharpness(numbers, image, largest=SHARPEST):
+    return photometric.sharpness(image, _between(numbers[0], 0, largest))
 
 
 def _hue_and_saturation(numbers, image):
@@ -165,16 +168,25 @@ def draw_changes(key: Array) -> tuple[Array, Array]:
     return chosen, uniform[len(OPERATIONS) :].reshape(CHANGES, 4)
 
 
-def change_texture(key: Array, texture: Array) -> Array:
-    """Three different of the ten operations on a texture `[H, W, 3]`, in random order."""
+def change_texture(key: Array, texture: Array, sharpest: float = SHARPEST) -> Array:
+    """Three different of the ten operations on a texture `[H, W, 3]`, in random order.
+
+    `sharpest` is the largest factor of the sharpness: 0 blurs, 1 changes nothing.
+    """
+    operations = [
+        functools.partial(_sharpness, largest=sharpest) if operation is _sharpness else operation
+        for operation in OPERATIONS
+    ]
 
     def change(image, which):
-        return lax.switch(which[0], OPERATIONS, which[1], image), None
+        return lax.switch(which[0], operations, which[1], image), None
 
     return lax.scan(change, texture, draw_changes(key))[0]
 
 
-def draw_textures(keys: Array, size: int, pictures: Array | None = None) -> Array:
+def draw_textures(
+    keys: Array, size: int, pictures: Array | None = None, sharpest: float = SHARPEST
+) -> Array:
     """One changed texture a key: `[B, size, size, 3]` in [0, 1].
 
     From `pictures` (uint8 `[T, size, size, 3]`) one at random, or drawn where there are none. Image
@@ -189,6 +201,6 @@ def draw_textures(keys: Array, size: int, pictures: Array | None = None) -> Arra
         else:
             number = jax.random.randint(for_source, (), 0, pictures.shape[0])
             texture = pictures[number].astype(jnp.float32) / 255
-        return change_texture(for_change, texture)
+        return change_texture(for_change, texture, sharpest)
 
     return lax.map(one, keys)

@@ -39,7 +39,7 @@ def draw(root, category: str, good_images: int | None) -> str:
 def metrics(parts: str, method: str, preset: str, devices: int, **overrides) -> dict:
     """Fits on the good parts and evaluates; the test is skipped where the weights are missing."""
     config = settings.resolve(method, preset, {k: str(v) for k, v in overrides.items()})
-    geometry = Geometry(config.image_size, config.input_size)
+    geometry = Geometry.of(config)
     data = open_category("mvtec_ad", parts, category_of(method), geometry, None)
     detector = methods.make(method, config)
     backbone = None

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 from sklearn.covariance import LedoitWolf
 
 from experiments.configs.cutpaste import presets
@@ -197,6 +198,29 @@ def test_settings_of_the_paper():
     assert (config.optimizer, config.learning_rate, config.schedule) == ("sgd", 0.03, "cosine")
     assert (config.momentum, config.weight_decay, config.pretrained) == (0.9, 3e-5, False)
     assert CutPaste(config).embedding_dim == 512
+
+
+def test_settings_behind_the_figures_of_pytorch_cutpaste():
+    config = presets()["runinho"]
+    assert not config.pretrained and not CutPaste(config).outputs
+    assert (config.batch_size, config.epochs * config.steps_per_epoch) == (32, 10_000)
+    assert (config.head_layers, config.normalize, config.hard_edges) == (1, True, True)
+
+
+@pytest.mark.parametrize("hard", [True, False])
+def test_hard_edges_paste_pixels_as_they_are(hard):
+    config = dataclasses.replace(
+        SMOKE, variant="scar", hard_edges=hard, piece_jitter=0.0, scar_width_min=16.0,
+        scar_width_max=16.0,
+    )  # fmt: skip
+    noise = np.random.default_rng(0).uniform(0.1, 0.9, (64, 64, 3)).astype(np.float32)
+    detector = CutPaste(dataclasses.replace(config, image_jitter=0.0))
+    augment = jax.jit(lambda key, image: detector.apply({}, key, image, method="augment"))
+    plain, scarred = np.asarray(augment(jax.random.key(0), noise))
+    changed = scarred[(scarred != plain).any(-1)]
+    assert len(changed) > 5
+    away = cKDTree(plain.reshape(-1, 3)).query(changed)[0]
+    assert away.max() < 1e-5 if hard else np.median(away) > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,25 @@ def test_configurations():
     )
     benchmark = presets()["benchmark"]
     assert (benchmark.epochs, benchmark.batch_size, benchmark.weight_decay) == (50, 16, 3e-5)
+    assert official.texture_sharpness == benchmark.texture_sharpness == 2.0
+
+
+def test_the_sharpness_of_textures_reaches_where_they_are_drawn(small, monkeypatch):
+    detector, variables = small
+    seen, original = [], anomaly.synthesize
+    monkeypatch.setattr(
+        anomaly, "synthesize",
+        lambda *given, **named: seen.append(named["sharpest"]) or original(*given, **named),
+    )  # fmt: skip
+    for value in (2.0, 3.0):
+        one = DRAEM(dataclasses.replace(detector.config, texture_sharpness=value))
+        jax.eval_shape(
+            lambda v, d=one: d.apply(
+                v, batch(), method="loss", mutable=["batch_stats"], rngs=NOISE
+            ),
+            variables,
+        )
+    assert seen == [2.0, 3.0]
 
 
 @pytest.mark.parametrize(
@@ -168,6 +187,7 @@ def test_configurations():
     [
         ("score_window", 20, "--score_window=20"),
         ("own_textures", 1.5, "--own_textures=1.5"),
+        ("texture_sharpness", -1.0, "--texture_sharpness=-1.0"),
         ("reconstructive_widths", (), "--reconstructive_widths"),
         ("discriminative_widths", (8, 0), "--discriminative_widths"),
         ("image_size", 72, "--image_size: 72 pixels are not divisible by 16"),

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from imvad_jax.errors import UserError
 from imvad_jax.methods.padim import PaDiM, PaDiMConfig
 from imvad_jax.ops import resample
 from tests.methods.small import fitted, images
@@ -46,6 +47,24 @@ def test_channels_are_seeded_distinct_and_in_range():
     assert draws[0].tolist() != draws[1].tolist()
     wide = PaDiM(PaDiMConfig())
     assert (wide.dim, wide.total_channels, wide.grid) == (550, 1792, (56, 56))
+
+
+def test_channels_of_the_common_code():
+    # The first of Python's random.seed(1024), random.sample(range(448), 100) and (1792), 550.
+    for backbone, total, count, first in (
+        ("resnet18", 448, 100, [408, 9, 247, 435]),
+        ("wide_resnet50_2", 1792, 550, [1632, 39, 990, 1740]),
+    ):  # fmt: skip
+        detector = PaDiM(PaDiMConfig(backbone=backbone, channels="padim_1024"))
+        draws = [
+            detector.apply({}, jax.random.key(seed), method="init_memory")["channels"].tolist()
+            for seed in (0, 1)
+        ]
+        assert draws[0] == draws[1] == sorted(set(draws[0]))
+        assert len(draws[0]) == count and max(draws[0]) < total
+        assert set(first) <= set(draws[0])
+    with pytest.raises(UserError, match="--channels: unknown value 'padim'"):
+        PaDiMConfig(channels="padim")
 
 
 PEAK = """

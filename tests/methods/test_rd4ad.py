@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from experiments.configs.rd4ad import presets
 from imvad_jax import backbones
 from imvad_jax.backbones.weights import load_weights
 from imvad_jax.errors import UserError
@@ -192,6 +193,26 @@ def test_the_modules_mirror_the_teacher():
     assert (embedding.filters, embedding.depth) == (512, 2)
     assert (decoder.filters, decoder.depths) == ((256, 128, 64), (2, 2, 2))
     assert modules("resnet50", embedding_channels=1024)[0].filters == 256
+
+
+def test_the_embedding_of_the_published_table_is_narrower_inside():
+    config = presets()["benchmark"]
+    assert (config.batch_size, config.weight_decay) == (8, 1e-6)
+    assert (config.beta1, config.beta2, config.learning_rate) == (0.9, 0.999, 5e-3)
+
+    def inner(config):
+        shapes = list(RD4AD(config).feature_shapes().values())
+        embedding, decoder = rd4ad.student_modules(config, shapes)
+        maps = [jax.ShapeDtypeStruct((1, *shape), jnp.float32) for shape in shapes]
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        made = jax.eval_shape(lambda k, m: embedding.init(k, m, train=False), key, maps)
+        blocks = [made["params"][f"block{index}"] for index in range(3)]
+        return [block["conv2"]["kernel"].shape[-2:] for block in blocks], decoder
+
+    wide, decoder = inner(presets()["official"])
+    narrow, same = inner(config)
+    assert (wide, narrow) == ([(1024, 1024)] * 3, [(512, 512)] * 3)
+    assert decoder == same
 
 
 @pytest.mark.parametrize("size", [80, 100])

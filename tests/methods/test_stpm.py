@@ -1,14 +1,19 @@
 """STPM against its definition in float64."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.configs.stpm import presets
 from imvad_jax import backbones
 from imvad_jax.backbones.weights import load_weights
+from imvad_jax.errors import UserError
 from imvad_jax.methods import stpm
 from imvad_jax.methods.stpm import STPM, STPMConfig
+from imvad_jax.training.fit import init_variables
 
 LAYERS = ("layer1", "layer2", "layer3")
 
@@ -113,6 +118,64 @@ def test_a_student_that_is_the_teacher_scores_zero(small):
     same = {name: {"student": variables["backbone"][name]} for name in ("params", "batch_stats")}
     prediction = detector.apply({"backbone": variables["backbone"], **same}, drawn())
     assert float(prediction.score.max()) < 1e-18
+
+
+@pytest.fixture(scope="module")
+def table_detector():
+    """The recipe of the published table, small, with a student that has left the teacher."""
+    config = dataclasses.replace(presets()["benchmark"], image_size=64, batch_size=4)
+    detector = STPM(config)
+    variables = init_variables(detector, teacher_of(config), seed=0)
+    rng = np.random.default_rng(0)
+    moved = jax.tree.map(
+        lambda p: np.asarray(p) + 0.02 * rng.standard_normal(p.shape).astype(np.float32),
+        variables["params"],
+    )
+    return detector, variables, variables | {"params": moved}
+
+
+def test_a_student_that_starts_as_its_teacher(table_detector, small):
+    detector, started, _ = table_detector
+    for name in ("params", "batch_stats"):
+        same = jax.tree.map(np.array_equal, started[name]["student"], started["backbone"][name])
+        assert all(jax.tree.leaves(same))
+        assert jax.tree.structure(started[name]) == jax.tree.structure(small[1][name])
+    assert float(detector.apply(started, drawn()).score.max()) < 1e-18
+
+
+def test_loss_of_the_table_is_half_the_sum_over_the_batch(table_detector):
+    detector, _, variables = table_detector
+    (loss, figures), _ = jax.jit(
+        lambda v, x: detector.apply(v, x, method="image_loss", mutable=["batch_stats"])
+    )(variables, drawn())
+    teacher = features(variables["backbone"], drawn())
+    student = features(student_of(variables), drawn(), train=True)
+    expected = [
+        0.5 / np.prod(t.shape[1:3]) * squared_distance(t, s).sum()
+        for t, s in zip(teacher, student)
+    ]
+    np.testing.assert_allclose([figures[name] for name in LAYERS], expected, rtol=1e-4)
+    np.testing.assert_allclose(loss, sum(expected), rtol=1e-4)
+
+
+def test_map_of_the_table_is_the_product_at_full_size(table_detector):
+    detector, _, variables = table_detector
+    image = drawn(1, seed=1)
+    teacher = features(variables["backbone"], image)
+    student = features(student_of(variables), image)
+    product = np.ones((64, 64))
+    for t, s in zip(teacher, student):
+        product *= enlarged(squared_distance(t[0], s[0]), 64)
+    found = np.asarray(detector.apply(variables, image).anomaly_map[0])
+    np.testing.assert_allclose(found, product, rtol=1e-3, atol=1e-4 * product.max())
+
+
+def test_settings_of_the_published_table():
+    config = presets()["benchmark"]
+    assert (config.batch_size, config.weight_decay, config.epochs) == (8, 1e-5, 100)
+    assert (config.learning_rate, config.momentum, config.input_size) == (0.4, 0.9, 256)
+    with pytest.raises(UserError, match="--student_start: unknown value 'copy'"):
+        STPMConfig(student_start="copy")
 
 
 def test_the_student_is_as_deep_as_the_last_layer_in_use_and_starts_apart_from_the_teacher(small):

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from imvad_jax.ops.cutpaste import cutpaste, scar
 
@@ -99,6 +100,21 @@ def test_scars_have_the_papers_sizes_scaled_to_the_image():
     assert set(boxes[:, 2]) <= set(range(2, 8)) and boxes[:, 2].max() == 7
     assert set(boxes[:, 3]) <= set(range(1, 6)) and boxes[:, 3].max() == 5
     assert boxes[:, 2].mean() > boxes[:, 3].mean() + 1
+
+
+def test_hard_scars_show_pixels_of_the_image_within_what_blended_ones_touch():
+    image, _, touched = drawn(scar, jitter=0.0)
+    _, found, masks = drawn(scar, jitter=0.0, hard=True)
+    assert masks.any((1, 2)).all() and (masks <= touched).all()
+    assert masks.sum() < 0.8 * touched.sum()
+    pixels = cKDTree(image.reshape(-1, 3))
+    for one, mask in zip(found[:40], masks[:40]):
+        np.testing.assert_array_equal(one[~mask], image[~mask])
+        assert pixels.query(one[mask])[0].max() < 1e-5  # none is mixed
+    _, _, upright = drawn(scar, jitter=0.0, hard=True, rotation=0.0)
+    boxes = np.array([box(mask) for mask in upright])
+    np.testing.assert_array_equal(upright.sum((1, 2)), boxes[:, 2] * boxes[:, 3])
+    assert boxes[:, 2].max() <= 7 and boxes[:, 3].max() <= 5
 
 
 @functools.lru_cache

@@ -79,6 +79,27 @@ def test_three_different_operations_follow_each_other(drawn):
     assert min(one.min() for one in found) >= 0 and max(one.max() for one in found) <= 1
 
 
+def test_textures_are_sharpened_up_to_the_factor_asked_for(drawn):
+    sharpness = textures.OPERATIONS.index(textures._sharpness)
+    milder = jax.jit(lambda key, texture: textures.change_texture(key, texture, 2.0))
+    first = last = 0
+    for key in keys(60, 2):
+        chosen, numbers = textures.draw_changes(key)
+        usual, found = change(key, drawn[0]), milder(key, drawn[0])
+        if sharpness not in chosen:
+            np.testing.assert_array_equal(found, usual)
+            last += 1
+        elif first < 3:
+            expected = jnp.asarray(drawn[0])
+            for number, own in zip(chosen.tolist(), numbers):
+                own = own * (2 / 3) if number == sharpness else own
+                expected = OPERATIONS[number](own, expected)
+            assert np.quantile(np.abs(found - expected), 0.99) < 0.01
+            assert (np.asarray(found) != np.asarray(usual)).any()
+            first += 1
+    assert first == 3 and last > 20
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_operation_keeps_the_range(operation, drawn):
     for numbers in np.random.default_rng(0).uniform(0, 1, (3, 4)):
