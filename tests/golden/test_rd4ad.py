@@ -108,6 +108,7 @@ def test_maps_and_scores(golden, variables):
     golden.check("score", found.score, golden["score"], 1e-5)
 
 
+@pytest.mark.slow
 def test_training(golden, variables):
     with jax.enable_x64(True):
         config = RD4ADConfig(backbone="resnet18", image_size=64, batch_size=4, dtype="float64")
