@@ -285,7 +285,17 @@ def scale(configs: dict[str, tuple[methods.DetectorConfig, dict[str, str]]]) -> 
     return scaling.run(scales, Path(_WORKDIR.value), command_line(), say, tqdm_progress)
 
 
-def measure_apart(name: str, workdir: Path, limit: Limit) -> dict:
+def arguments_of(name: str, own: Path, overrides: dict[str, str]) -> list[str]:
+    """The flags for a process that measures one method: ours, but fields that it has not."""
+    left_out = {"method", "workdir", *settings.config_overrides()} - overrides.keys()
+    given = [flag for flag in flags.FLAGS if flags.FLAGS[flag].present and flag not in left_out]
+    given = [flags.FLAGS[flag].serialize() for flag in given]
+    return [*given, f"--method={name}", f"--workdir={own}"]
+
+
+def measure_apart(
+    name: str, workdir: Path, overrides: dict[str, str], limit: Limit
+) -> dict:
     """Measures one method in a process of its own, whose peak memory is then that method's alone.
 
     Returns its record, or `{method, error}`.
@@ -295,10 +305,9 @@ def measure_apart(name: str, workdir: Path, limit: Limit) -> dict:
     """
     own = workdir / folder_name(name)
     (own / "benchmark.json").unlink(missing_ok=True)
-    given = [flags.FLAGS[flag].serialize() for flag in flags.FLAGS if flags.FLAGS[flag].present]
-    arguments = [*given, f"--method={name}", f"--workdir={own}"]  # the last of a name counts
+    arguments = arguments_of(name, own, overrides)
     if limit.left < float("inf"):
-        arguments.append(f"--time_limit={max(limit.left, 1):.0f}s")
+        arguments.append(f"--time_limit={max(limit.left, 1):.0f}s")  # the last of a name counts
     command = [sys.executable, "-m", "experiments.benchmark", *arguments]
     last = ""
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as child:
@@ -355,7 +364,7 @@ def main() -> int:
                 records.append(measure_one(name, *configs[name], limit))
             else:
                 print(f"method {number} of {len(names)}", flush=True)
-                records.append(measure_apart(name, workdir, limit))
+                records.append(measure_apart(name, workdir, configs[name][1], limit))
         except Stopped as stop:
             stopped = stop
             break

@@ -162,3 +162,16 @@ def test_a_field_called_as_a_flag_of_the_program(importable, capsys):
         program.parse(["table", "--methods", "their_parts.heavy:Colors"],
                       settings.define_outside_flags)  # fmt: skip
     assert "its field 'weights' is a flag of the program already" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_benchmark_measures_it_beside_one_without_its_fields(folder):
+    status, out, err = call(
+        folder, "experiments.benchmark", f"--method={TWIN},{NAME}", "--preset=smoke", "--cells=16",
+        "--num_images=6", "--repeats=1", "--seconds=0", "--fit_repeats=0",
+        f"--workdir={folder / 'bench'}",
+    )  # fmt: skip
+    assert status == 0, out + err
+    records = json.loads((folder / "bench/benchmark.json").read_text())["records"]
+    assert [record["method"] for record in records] == [TWIN, NAME]
+    assert (folder / "bench/their_parts.colors_Colors/benchmark.json").is_file()
