@@ -172,7 +172,10 @@ def test_bad_limit(limit):
 
 
 def test_speed_and_memory_of_a_large_category():
-    """The largest category: five figures of 160 maps of 256 x 256 in well under 1.5 s."""
+    """The largest category: five figures of 160 maps of 256 x 256 in well under 1.5 s.
+
+    Processor seconds, since other workers of the tests use the machine meanwhile.
+    """
     maps, masks = smooth()
     scores, labels = maps.max((1, 2)), masks.any((1, 2))
 
@@ -181,9 +184,9 @@ def test_speed_and_memory_of_a_large_category():
 
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         found = five()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     assert len(found) == 5 and 0.5 < found["pixel_auroc"] < 1
     assert min(seconds) < 1.5, seconds
 
