@@ -23,7 +23,8 @@ def script(kind: str, monkeypatch) -> dict:
 
 
 def metadata(**fields) -> dict:
-    return {"input": {"resize": [SIZE, SIZE], "crop": [0, 0, SIZE, SIZE], **fields}}
+    shape = {"resize": [SIZE, SIZE], "resample": "bilinear", "crop": [0, 0, SIZE, SIZE]}
+    return {"input": shape | fields}
 
 
 def plain(value, dtype) -> Image.Image:
