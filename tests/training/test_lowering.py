@@ -133,7 +133,9 @@ def lower_statistics(detector, variables, devices, images):
 def lower_coreset(rows, width):
     some, number = shaped(rows, width), shaped(dtype=np.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    lower(coreset._start, some, number, key)
+    lower(coreset.draw_starts, key, number)
+    starts = jax.eval_shape(coreset.draw_starts, key, number)
+    lower(coreset._start, some, number, starts)
     distances, chosen = shaped(rows), shaped(rows, dtype=np.int32)
     lower(coreset._pick, some, distances, chosen, number, number)
 
