@@ -294,7 +294,8 @@ def evaluate_cell(scores, data, run_dir, options, timings, record, say, calibrat
     with timings.stage("metrics"), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         metrics = compute_metrics(scores, data, options)
-        metrics |= count_regions(data, options)
+        if scores.maps is not None:
+            metrics |= count_regions(data, options)
         if calibration:
             metrics |= verdicts(scores.image, data.labels, calibration.image.threshold, say)
     found = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
@@ -313,7 +314,7 @@ def evaluate_cell(scores, data, run_dir, options, timings, record, say, calibrat
                 f"{vanished} defective images have an empty mask at {size_in_words(data)}: they "
                 "count for the image metrics only"
             )
-        if metrics.get("pixel_pro") is not None and metrics["regions_vanished"]:
+        if metrics.get("regions_vanished"):
             found.append(
                 f"{metrics['regions_vanished']} of {metrics['regions']} defect regions vanish at "
                 f"{size_in_words(data)} (too small, or outside the crop), so no pixel metric "
