@@ -130,7 +130,7 @@ def test_training(golden, variables, monkeypatch):
         as_float(channels_last(golden[k]), np.float64) for k in ("clean_u8", "augmented_u8")
     )
     given = SyntheticAnomaly(clean, drawn, golden["mask"][:, 0], drawn)
-    monkeypatch.setattr(draem.anomaly, "synthesize", lambda *arguments: given)
+    monkeypatch.setattr(draem.anomaly, "synthesize", lambda *arguments, **options: given)
     with jax.enable_x64(True):
         config = draem.DRAEMConfig(image_size=64, batch_size=4, dtype="float64", **WIDTHS)
         detector, double = training.kept(OnDrawn(config)), as_double(variables)
