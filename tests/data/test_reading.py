@@ -145,6 +145,13 @@ def test_folders_below_are_taken_or_said_not_to_be(parts):
     assert "train/good/cam2/000.png" in data.train_names and data.found.masks == 4
 
 
+def test_a_name_that_is_no_utf8_is_read_and_shown_as_text(parts, tmp_path):
+    odd = os.fsdecode(os.fsencode(str(parts / "train/good")) + b"/gut_\xe4.png")
+    os.rename(parts / "train/good/000.png", odd)
+    for _ in range(2):  # decoded, then from the cache
+        assert "train/good/gut_\\xe4.png" in folder(parts, tmp_path / "c").train_names
+
+
 def test_masks_of_nearly_everything_are_noted(parts):
     Image.fromarray(np.full((40, 40), 255, np.uint8)).save(
         parts / "ground_truth/scratch/001_mask.png"
