@@ -1,6 +1,5 @@
 """Masks at the size that a method sees, and which defect regions are left there."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,8 +7,6 @@ from PIL import Image
 from scipy import ndimage
 
 from imvad_jax.data.decode import Geometry, crop
-from imvad_jax.data.image_files import MAX_MEGAPIXELS
-from imvad_jax.data.masks import NON_ZERO, MaskRule, read_masks
 
 _EIGHT_CONNECTED = np.ones((3, 3), bool)
 
@@ -73,19 +70,3 @@ def count_regions(
     left = small[cells[0][inside], cells[1][inside]]
     ids = labels[where][inside][left]
     return Regions(total, total - len(np.unique(ids)))
-
-
-def load_mask(
-    paths: Sequence[str],
-    image_path: str,
-    geometry: Geometry,
-    rule: MaskRule = NON_ZERO,
-    max_megapixels: float = MAX_MEGAPIXELS,
-) -> np.ndarray:
-    """An image's masks as bool `[crop, crop]`, see `shrink`. No path gives an empty mask.
-
-    Raises UserError as `read_mask`.
-    """
-    if not paths:
-        return np.zeros((geometry.crop, geometry.crop), bool)
-    return shrink(read_masks(paths, image_path, rule, max_megapixels), geometry)

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from imvad_jax.data.decode import Geometry, load_image, read_image
-from imvad_jax.data.mask_arrays import load_mask
-from imvad_jax.data.masks import read_mask
+from imvad_jax.data.mask_arrays import shrink
+from imvad_jax.data.masks import read_mask, read_masks
 from imvad_jax.errors import UserError
 
 
@@ -69,15 +69,15 @@ def test_mask_by_the_benchmarks_rule(tmp_path):
     image = save(tmp_path / "i.png", np.zeros((4, 4, 3), np.uint8))
     path = save(tmp_path / "m.png", mask)
     resized = np.asarray(Image.fromarray(mask).resize((16, 16), Image.Resampling.BILINEAR))
-    found = load_mask((path,), image, Geometry(16, 16))
+    found = shrink(read_mask(path, image), Geometry(16, 16))
     np.testing.assert_array_equal(found, resized >= 127.5)
-    assert not load_mask((), image, Geometry(16, 16)).any()
+    assert not shrink(read_masks((), image), Geometry(16, 16)).any()
 
 
 def test_any_non_zero_value_is_defect(tmp_path):
     image = save(tmp_path / "i.png", np.zeros((8, 8, 3), np.uint8))
     path = save(tmp_path / "m.png", np.eye(8, dtype=np.uint8))
-    assert load_mask((path,), image, Geometry(8, 8)).sum() == 8
+    assert shrink(read_mask(path, image), Geometry(8, 8)).sum() == 8
 
 
 def test_mis_sized_mask_is_named_with_both_sizes(tmp_path):

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 
 from imvad_jax.data import layouts
-from imvad_jax.data.decode import Geometry
-from imvad_jax.data.mask_arrays import load_mask
 from imvad_jax.data.masks import read_masks
 from imvad_jax.errors import UserError
 from tests.data.trees import (
@@ -140,7 +138,7 @@ def test_a_mask_of_another_size_is_named(tmp_path, dataset):
     shutil.copy(tmp_path / "small.png", mask)  # Pillow goes by the content
     with pytest.raises(UserError, match=f"{mask}: mask of 9 x 7 pixels"):
         for sample in read(dataset, tmp_path).test:
-            load_mask(sample.mask_paths, sample.path, Geometry(16, 16))
+            read_masks(sample.mask_paths, sample.path)
 
 
 def test_btad_in_all_its_suffixes(tmp_path):

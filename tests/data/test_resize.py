@@ -14,7 +14,8 @@ from imvad_jax import api, methods
 from imvad_jax.data.category import open_category
 from imvad_jax.data.decode import Geometry, load_image
 from imvad_jax.data.decoded_cache import cached_categories
-from imvad_jax.data.mask_arrays import load_mask, shrink_whole
+from imvad_jax.data.mask_arrays import shrink, shrink_whole
+from imvad_jax.data.masks import read_mask
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError
 from imvad_jax.methods.padim import PaDiMConfig
@@ -65,7 +66,7 @@ def test_masks_are_resized_by_their_rule(data):
     expected = {"half": smooth >= 128, "nearest": nearest > 0, "full": smooth == 255}
     for by in FILTERS:  # which says nothing of masks
         for rule, mask in expected.items():
-            found = load_mask((path,), path, Geometry(16, 12, by, rule))
+            found = shrink(read_mask(path, path), Geometry(16, 12, by, rule))
             np.testing.assert_array_equal(found, mask, err_msg=f"{by} {rule}")
     counts = {rule: mask.sum() for rule, mask in expected.items()}
     assert counts["full"] < counts["half"] and len(set(counts.values())) == 3
@@ -103,7 +104,7 @@ def test_tiles(data, tmp_path, keep):
     (batch, *_) = found.train.batches(1, np.array([0]))
     np.testing.assert_array_equal(batch.images[0][2:14, 2:14], resized(first, "lanczos"))
     mask = next((data / "bottle/ground_truth").rglob("*.png"))
-    full = load_mask((str(mask),), str(mask), Geometry(16, 16, "bilinear", "full"))
+    full = shrink(read_mask(str(mask), str(mask)), Geometry(16, 16, "bilinear", "full"))
     np.testing.assert_array_equal(found.masks[2], full)
 
 
