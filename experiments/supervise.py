@@ -30,6 +30,7 @@ class Event:
 
 
 _ENDED = object()  # a worker's last event
+_WITH_ITS_WORKER = "stopped with its worker; the same command goes on"
 
 
 def by_method(tasks: Sequence[Task]) -> list[list[Task]]:
@@ -106,6 +107,11 @@ class Pool:
             for process in list(self._processes):
                 process.kill()
 
+    @property
+    def _over(self) -> bool:
+        """Whether the workers are told to end."""
+        return self._limit.left <= 0 or self._limit.ended_by_signal
+
     def _serve(self, environment: dict, log: Path, groups: queue.SimpleQueue) -> None:
         """One place: a worker, again and again, until no method is left."""
         worker = None
@@ -122,6 +128,9 @@ class Pool:
                         self._events.put(Event(task, 0.0, stopped=reason))
                         continue
                     worker = worker or self._start(environment, log)
+                    if worker is None and self._over:
+                        self._events.put(Event(task, 0.0, stopped=_WITH_ITS_WORKER))
+                        continue
                     if worker is None:
                         return
                     worker = self._one(worker, task, log)
@@ -141,6 +150,9 @@ class Pool:
         self._processes.add(process)
         if _answer(process).get("ready"):
             return process
+        if self._over:  # it was told to end before it could say anything
+            self._end(process)
+            return None
         reason = _why(process.wait(), log)
         self._events.put(UserError(f"a worker does not start: {reason} (see {log})"))
         return None
@@ -170,8 +182,8 @@ class Pool:
             if self._stopped:
                 return None
             self._processes.discard(worker)
-            if self._limit.left <= 0 or self._limit.ended_by_signal:
-                answer = {"stopped": "stopped with its worker; the same command goes on"}
+            if self._over:
+                answer = {"stopped": _WITH_ITS_WORKER}
             else:
                 error = _why(status, log)
                 mark_failed(task, error)
