@@ -1,45 +1,6 @@
-"""Writes the tables of docs/fidelity.md from what the golden tests compared:
-python -m experiments.fidelity
+"""Starts the program of this name, which is described in imvad_jax/programs/fidelity.py."""
 
-The record is written by a run of all golden tests, which need the golden files:
-IMVAD_FIDELITY_FILE=docs/fidelity.json python -m pytest tests/golden
-With --check nothing is written; the status is 1 if the page does not fit the record.
-"""
-
-import sys
-from pathlib import Path
-
-from absl import flags
-
-from experiments import program
-from imvad_jax.errors import UserError
-from imvad_jax.files import write_atomically
-from imvad_jax.reporting.fidelity import COMMAND, filled_page, load_record
-
-flags.DEFINE_string("record", "docs/fidelity.json", "What the golden tests compared.")
-flags.DEFINE_string("page", "docs/fidelity.md", "Page whose tables are written anew.")
-flags.DEFINE_bool(
-    "check", False, "Only compare the page with the record; status 1 if they differ."
-)
-
-
-def main() -> int:
-    """The program."""
-    record, path = load_record(Path(flags.FLAGS.record)), Path(flags.FLAGS.page)
-    try:
-        page = path.read_text(encoding="utf-8")
-        text = filled_page(page, record)
-        if text == page:
-            return 0
-        if flags.FLAGS.check:
-            print(f"{path} does not fit {flags.FLAGS.record}; run: {COMMAND}", file=sys.stderr)
-            return 1
-        write_atomically(path, lambda file: file.write(text.encode()))
-    except OSError as error:
-        raise UserError(f"--page={path}: {error.strerror}") from None
-    print(f"written: {path}")
-    return 0
-
+from imvad_jax.programs import fidelity, program
 
 if __name__ == "__main__":
-    program.run(main)
+    program.start(fidelity)

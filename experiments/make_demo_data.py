@@ -1,29 +1,6 @@
-"""Draws the demo dataset: python -m experiments.make_demo_data --out=DIR
+"""Starts the program of this name, which is described in imvad_jax/programs/make_demo_data.py."""
 
-About 20 s on one core for all categories at 256 x 256.
-"""
-
-from absl import flags
-
-from experiments import program
-from imvad_jax.data.demo import CATEGORIES, write_demo_dataset
-from imvad_jax.errors import UserError
-
-_OUT = program.define_path("out", None, "Folder to write, new or empty.")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the whole dataset.")
-_SIZE = flags.DEFINE_integer("size", 256, "Height and width in pixels.")
-_CATEGORIES = flags.DEFINE_list(
-    "categories", ["all"], f"Comma-separated, or all: {', '.join(CATEGORIES)}."
-)
-
-
-def main() -> None:
-    """The program."""
-    if not _OUT.value:
-        raise UserError("--out is missing; expected the folder to write, --out=DIR")
-    categories = None if _CATEGORIES.value == ["all"] else _CATEGORIES.value
-    write_demo_dataset(_OUT.value, categories, seed=_SEED.value, size=_SIZE.value)
-
+from imvad_jax.programs import make_demo_data, program
 
 if __name__ == "__main__":
-    program.run(main)
+    program.start(make_demo_data)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import predictor
 from imvad_jax import api
 from imvad_jax.data.decode import Geometry
 from imvad_jax.data.pipeline import FileImages
 from imvad_jax.errors import UserError
+from imvad_jax.runs import predictor
 from imvad_jax.training import checkpoint
 from imvad_jax.training.parallel import choose_devices
 from tests.data.trees import mvtec_tree
@@ -111,7 +111,7 @@ def test_a_first_save_that_was_ended_is_no_hindrance(model, tmp_path, monkeypatc
         else:
             api.save(model, tmp_path / "detector")
     if at < 2:
-        with pytest.raises(UserError, match="no model there|no checkpoint there"):
+        with pytest.raises(UserError, match="no model there|not finished"):
             api.load(tmp_path / "detector")
     api.save(other, tmp_path / "detector")
     assert api.load(tmp_path / "detector").config == other.config
@@ -147,7 +147,7 @@ def test_folders_of_others_are_neither_replaced_nor_written_into(model, tmp_path
     assert api.load(tmp_path / "saved").config == model.config
     record = json.loads((tmp_path / "saved" / "config.json").read_text())
     (tmp_path / "saved" / "config.json").write_text(json.dumps(record | {"checkpoint": "../x"}))
-    with pytest.raises(UserError, match="no checkpoint there"):  # no way out of the directory
+    with pytest.raises(UserError, match="not finished"):  # no way out of the directory
         api.load(tmp_path / "saved")
 
 
@@ -172,8 +172,7 @@ def test_the_home_directory_may_be_written_as_a_tilde(model, tmp_path, monkeypat
     data = api.load_data("~/data", model, dataset="mvtec_ad", cache_dir="~/cache")
     assert len(data.train_names) == 6 and (tmp_path / "cache").is_dir()
     assert not (tmp_path / "~").exists()
-    config = api.methods.get("draem").config()
-    config = api.config_from_strings(config, {"texture_dir": "~/textures"})
+    config = api.make("draem", texture_dir="~/textures").config
     assert config.texture_dir == str(tmp_path / "textures")
 
 
@@ -182,10 +181,9 @@ def test_experiments_predict_takes_what_was_saved(model, tmp_path):
     paths = [str(tmp_path / f"{number}.png") for number in range(4)]
     for number, path in enumerate(paths):
         Image.fromarray(images(1, number).images[0]).save(path)
-    record = predictor.read_run(tmp_path / "detector")
-    fitted = predictor.Fitted(tmp_path / "detector", record, choose_devices(1))
-    calibration = predictor.calibrate_from(fitted, paths[:3], 0.95)
-    predictor.predict(fitted, calibration, paths, tmp_path / "out", predictor.Options())
+    fitted = api.load(tmp_path / "detector", choose_devices(1))
+    fitted = predictor.calibrate_from(fitted, paths[:3], 0.95)
+    predictor.predict(fitted, paths, tmp_path / "out", predictor.Options())
     assert (tmp_path / "out" / "index.html").is_file()
     raw = api.score(model, images(1, 3).images).image
     with (tmp_path / "out" / "results.csv").open(encoding="utf-8-sig") as file:
@@ -232,8 +230,9 @@ def test_lists_are_fields_too():
     ("given", "message"),
     [
         (np.zeros((2, 32, 32, 3), np.uint8), r"\[2, 32, 32, 3\]; expected \[N, 64, 64, C\]"),
-        (np.zeros((64, 64, 3), np.uint8), r"expected \[N, 64, 64, C\]"),
-        (np.zeros((2, 64, 64, 3), np.float32), "float32; expected uint8"),
+        (np.zeros((2, 64, 64, 2), np.uint8), r"expected \[N, 64, 64, C\]"),
+        (np.zeros((2, 64, 64, 3), np.uint16), "uint16; expected uint8"),
+        (np.full((2, 64, 64, 3), 1.5, np.float32), "values from 1.5 to 1.5; expected"),
     ],
 )
 def test_arrays_that_do_not_fit(model, given, message):

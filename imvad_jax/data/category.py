@@ -11,6 +11,7 @@ from imvad_jax.data.batches import ArrayImages, Images
 from imvad_jax.data.decode import Geometry, Reader
 from imvad_jax.data.decoded_cache import fingerprint
 from imvad_jax.data.files import bad_images, drop_images, gather_masks
+from imvad_jax.data.holdout import draw_held_out
 from imvad_jax.data.listing import UNREADABLE
 from imvad_jax.data.pipeline import FileImages
 from imvad_jax.data.reading import AS_IS, Found, Reading, remarks_in_words
@@ -19,6 +20,7 @@ from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError, join_errors
 
 DECODE_BATCH = 32
+MAX_DECODED_BYTES = 4 * 2**30  # of a category that is held in memory
 
 
 @dataclasses.dataclass
@@ -55,19 +57,9 @@ class CategoryData:
         Raises:
           UserError: a share outside [0, 1), or nothing would be left to fit on.
         """
-        if not 0 <= share < 1:
-            raise UserError(f"--holdout={share}: expected a share from 0 to below 1")
-        if not share:
+        kept, out = draw_held_out(len(self.train_names), share, seed)
+        if not len(out):
             return self
-        total = len(self.train_names)
-        count = max(round(share * total), 1)
-        if count >= total:
-            raise UserError(
-                f"--holdout={share}: {total} good images are too few to hold {count} of them out; "
-                "give more, or --holdout=0 (the run then has no threshold)"
-            )
-        order = np.random.default_rng([seed, total]).permutation(total)
-        out, kept = np.sort(order[:count]), np.sort(order[count:])
         return dataclasses.replace(
             self,
             train=self.train.take(kept),
@@ -95,7 +87,7 @@ def open_category(
     geometry: Geometry,
     cache_dir: str | None,
     seed: int = 0,
-    max_decoded_bytes: int = 4 * 2**30,
+    max_decoded_bytes: int = MAX_DECODED_BYTES,
     progress=lambda batches, total, label: batches,
     tiling: Tiling | None = None,
     keep_tiles: bool = False,

@@ -1,28 +1,31 @@
-"""Image files decoded by threads ahead of the computation; the unreadable are handed on as such.
+"""Pictures decoded by threads ahead of the computation; the unreadable are handed on as such.
 
-For prediction: no TensorFlow, memory independent of the number of files, and a bad file stops
+For prediction: no TensorFlow, memory independent of the number of pictures, and a bad one stops
 nothing.
 """
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from imvad_jax.data.arrays import as_picture
 from imvad_jax.data.decode import EVERY_DEPTH, Geometry, Reader, to_array
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError, readable
 
+Source = str | os.PathLike | Any  # a file, or what `as_picture` takes
+
 
 class Decoded(NamedTuple):
-    """A file as the detector and as a person sees it; or the reason why it cannot be read."""
+    """A picture as the detector and as a person sees it; or the reason why it cannot be read."""
 
-    number: int  # of the file
+    number: int  # of the picture
     pixels: np.ndarray | None = None  # uint8 [crop, crop, 3]
     picture: Image.Image | None = None  # upright, RGB, own aspect
     size: tuple[int, int] = (0, 0)  # width and height of the upright image, pixels
@@ -46,41 +49,44 @@ def shaped(image: Image.Image, geometry: Geometry) -> np.ndarray:
 
 
 def _decode(
-    number: int, path: str, geometry: Geometry, side: int, tiling: Tiling | None, reader: Reader
-) -> Decoded:
+    number: int, source: Source, geometry: Geometry, side: int, tiling: Tiling | None,
+    reader: Reader,
+) -> Decoded:  # fmt: skip
     pixels = whole = None
+    is_file = isinstance(source, str | os.PathLike)
     try:
-        image, remark = reader.read(path)
+        image, remark = reader.read(source) if is_file else (as_picture(source), "")
         if tiling:
             tiling.check(*image.size)
             whole = image
         else:
             pixels = shaped(image, geometry)
     except UserError as error:
-        reason = str(error).removeprefix(f"{readable(path)}: ")
+        reason = str(error).removeprefix(f"{readable(source)}: " if is_file else "")
         return Decoded(number, error=reason)
-    picture = image.copy()
-    picture.thumbnail((side, side), Image.Resampling.BILINEAR)
-    return Decoded(
-        number, pixels, picture.convert("RGB"), image.size, remark=remark, whole=whole
-    )
+    picture = None
+    if side:
+        picture = image.copy()
+        picture.thumbnail((side, side), Image.Resampling.BILINEAR)
+        picture = picture.convert("RGB")
+    return Decoded(number, pixels, picture, image.size, remark=remark, whole=whole)
 
 
 def decode_files(
-    paths: Sequence[str],
+    paths: Iterable[Source],
     geometry: Geometry,
     side: int,
     ahead: int,
     tiling: Tiling | None = None,
     reader: Reader = EVERY_DEPTH,
 ) -> Iterator[Decoded]:
-    """Decodes files in order by one thread a core, at most `ahead` files before they are asked for.
+    """Decodes pictures in order by one thread a core, at most `ahead` before they are asked for.
 
     Args:
-      paths: Image files.
+      paths: Image files, or pictures in memory as `as_picture` takes them.
       geometry: How they are shaped for the detector.
-      side: Longest side of the picture kept for a person, pixels.
-      ahead: Files.
+      side: Longest side of the picture kept for a person, pixels; 0: none is kept.
+      ahead: Pictures.
       tiling: The results hold `whole` instead of `pixels`; smaller files cannot be read.
       reader: How files become pictures.
     """

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 from imvad_jax.data.decode import Geometry
 from imvad_jax.evaluation.calibration import Scale
 from imvad_jax.marks import MARK
+from imvad_jax.model.regions import Placement, Region, find_regions
 from imvad_jax.reporting import heatmaps
-from imvad_jax.reporting.regions import Placement, Region, find_regions
 
 # Ends of the colour scale where 0.5 is the threshold: what is usual in good images is not coloured.
 LOW, HIGH = 0.25, 0.9

@@ -10,17 +10,13 @@ import jax.numpy as jnp
 
 from imvad_jax.data.batches import Batch, Images
 from imvad_jax.methods.base import Progress
+from imvad_jax.progress import silent_progress
 from imvad_jax.training.checkpoint import TrainingCheckpoints
 from imvad_jax.training.limit import NO_LIMIT, Limit
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.timing import Timings
 
 IN_FLIGHT = 2  # batches dispatched ahead of the device
-
-
-def silent_progress(total: int, label: str):
-    """A progress display that shows nothing."""
-    return lambda done: None
 
 
 def as_float(images: jax.Array) -> jax.Array:

@@ -11,8 +11,9 @@ from imvad_jax.data.batches import Images
 from imvad_jax.data.tiled import TiledImages
 from imvad_jax.data.tiles import assemble
 from imvad_jax.methods.base import Detector, Progress
+from imvad_jax.progress import silent_progress
 from imvad_jax.training import hosts
-from imvad_jax.training.job import as_float, in_flight, silent_progress
+from imvad_jax.training.job import as_float, in_flight
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.timing import Timings
 
@@ -59,24 +60,76 @@ def place(detector: Detector, variables: dict, parallel: Parallel) -> tuple[dict
     return parallel.replicate(variables | {"memory": rest}), parts
 
 
-def score_batches(
-    detector: Detector, variables: dict, batches: Iterable[B], parallel: Parallel
-) -> Iterator[tuple[Scores, B]]:
-    """Scores batches as they come, in order; each is given back with the scores of all its rows.
+class Scorer:
+    """A fitted detector on its devices: what was fitted is put there once, for all that is scored.
 
-    Two batches are in flight: while one is computed the next is read and the last one handed out.
-
-    Args:
-      batches: Anything with `images`, uint8 `[B, H, W, 3]`, always of one shape; B a multiple of
-        the number of devices.
-      parallel: Devices of this host.
+    Of several hosts each scores on its own devices.
     """
-    step = scoring_step(detector.without_epochs(), tuple(parallel.devices))
-    placed = place(detector, variables, parallel)
-    for (score, maps), batch in in_flight(
-        lambda batch: step(*placed, parallel.split(batch.images)), batches
-    ):
-        yield Scores(parallel.join(score), None if maps is None else parallel.join(maps)), batch
+
+    def __init__(self, detector: Detector, variables: dict, parallel: Parallel):
+        self.parallel = parallel.here()
+        self._default = detector.config.batch_size
+        self._step = scoring_step(detector.without_epochs(), tuple(self.parallel.devices))
+        self._placed = place(detector, variables, self.parallel)
+
+    def batch_size(self, wanted: int = 0) -> int:
+        """Images a batch, a multiple of the number of devices; 0: as the configuration says."""
+        return self.parallel.batch_size(wanted or self._default)
+
+    def batches(self, batches: Iterable[B]) -> Iterator[tuple[Scores, B]]:
+        """Scores batches as they come, in order; each is given back with the scores of all rows.
+
+        Two batches are in flight: while one is computed the next is read and the last one handed
+        out.
+
+        Args:
+          batches: Anything with `images`, uint8 `[B, H, W, 3]`, always of one shape; B a multiple
+            of the number of devices.
+        """
+        join = self.parallel.join
+        for (score, maps), batch in in_flight(
+            lambda batch: self._step(*self._placed, self.parallel.split(batch.images)), batches
+        ):
+            yield Scores(join(score), None if maps is None else join(maps)), batch
+
+    def score(
+        self,
+        images: Images | TiledImages,
+        batch_size: int = 0,
+        progress: Progress = silent_progress,
+        timings: Timings | None = None,
+    ) -> Scores:
+        """Scores all images, in order; of several hosts each its share, and all get the whole.
+
+        Images in tiles are scored by one host; the score of an image is that of its highest tile.
+
+        Raises:
+          UserError: an image cannot be read; it is named.
+        """
+        timings = timings or Timings()
+        batch_size = self.batch_size(batch_size)
+        if isinstance(images, TiledImages):
+            batches = timings.wait(images.batches(batch_size), "score")
+            return _whole_scores(self.batches(batches), images, progress(len(images), "score"))
+        order = hosts.equal_share(len(images))
+        done = progress(len(order), "score")
+        scores = np.zeros(len(order), np.float32)
+        maps = None
+        finished = 0
+        batches = timings.wait(images.batches(batch_size, order), "score")
+        for found, batch in self.batches(batches):
+            rows = slice(finished, finished + int(batch.valid.sum()))
+            finished = rows.stop
+            scores[rows] = found.image[batch.valid]
+            if found.maps is not None:
+                if maps is None:
+                    maps = np.zeros((len(order), *found.maps.shape[1:]), np.float32)
+                maps[rows] = found.maps[batch.valid]
+            done(rows.stop - rows.start)
+        return jax.tree.map(
+            lambda rows: hosts.gather(rows).reshape(-1, *rows.shape[1:])[: len(images)],
+            Scores(scores, maps),
+        )
 
 
 def score(
@@ -84,43 +137,12 @@ def score(
     variables: dict,
     images: Images | TiledImages,
     parallel: Parallel,
-    batch_size: int | None = None,
+    batch_size: int = 0,
     progress: Progress = silent_progress,
     timings: Timings | None = None,
 ) -> Scores:
-    """Scores all images, in order; of several hosts each its share, and all get the whole.
-
-    Images in tiles are scored by one host; the score of an image is that of its highest tile.
-
-    Raises:
-      UserError: an image cannot be read; it is named.
-    """
-    timings = timings or Timings()
-    parallel = parallel.here()
-    batch_size = parallel.batch_size(batch_size or detector.config.batch_size)
-    if isinstance(images, TiledImages):
-        batches = timings.wait(images.batches(batch_size), "score")
-        found = score_batches(detector, variables, batches, parallel)
-        return _whole_scores(found, images, progress(len(images), "score"))
-    order = hosts.equal_share(len(images))
-    done = progress(len(order), "score")
-    scores = np.zeros(len(order), np.float32)
-    maps = None
-    finished = 0
-    batches = timings.wait(images.batches(batch_size, order), "score")
-    for found, batch in score_batches(detector, variables, batches, parallel):
-        rows = slice(finished, finished + int(batch.valid.sum()))
-        finished = rows.stop
-        scores[rows] = found.image[batch.valid]
-        if found.maps is not None:
-            if maps is None:
-                maps = np.zeros((len(order), *found.maps.shape[1:]), np.float32)
-            maps[rows] = found.maps[batch.valid]
-        done(rows.stop - rows.start)
-    return jax.tree.map(
-        lambda rows: hosts.gather(rows).reshape(-1, *rows.shape[1:])[: len(images)],
-        Scores(scores, maps),
-    )
+    """Scores all images once, as `Scorer.score`; the variables are put on the devices for it."""
+    return Scorer(detector, variables, parallel).score(images, batch_size, progress, timings)
 
 
 def _whole_scores(found, images: TiledImages, done) -> Scores:

@@ -4,12 +4,10 @@ import dataclasses
 import runpy
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import predictor, settings
 from imvad_jax import api, methods
 from imvad_jax.data.category import open_category
 from imvad_jax.data.decode import Geometry, load_image
@@ -19,8 +17,8 @@ from imvad_jax.data.masks import read_mask
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError
 from imvad_jax.methods.padim import PaDiMConfig
-from imvad_jax.training.parallel import Parallel
-from imvad_jax.training.record import config_of, read_record
+from imvad_jax.runs import identity
+from imvad_jax.training.record import config_of
 from tests.data.trees import mvtec_tree, write_image
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs/examples"
@@ -130,9 +128,9 @@ def test_what_makes_another_run_and_what_another_detector():
         config = dataclasses.replace(PaDiMConfig(), **changes)
         return {"method": "padim", "config": dataclasses.asdict(config)}
 
-    for keys, masks_differ in ((settings.IDENTITY, True), (settings.DETECTOR, False)):
-        assert "resize" in settings.difference(record(), record(resize="lanczos"), keys)
-        different = settings.difference(record(), record(mask_rule="nearest"), keys)
+    for keys, masks_differ in ((identity.IDENTITY, True), (identity.DETECTOR, False)):
+        assert "resize" in identity.difference(record(), record(resize="lanczos"), keys)
+        different = identity.difference(record(), record(mask_rule="nearest"), keys)
         assert bool(different) == masks_differ
 
 
@@ -145,10 +143,8 @@ def test_a_saved_model_reads_images_as_it_was_fitted(data, tmp_path):
     read = api.load_data(str(data), loaded, "mvtec_ad")
     first = data / "bottle/train/good/000.png"
     np.testing.assert_array_equal(read.train.images[0][2:14, 2:14], resized(first, "lanczos"))
-    record = read_record(tmp_path / "model")
-    fitted = predictor.Fitted(tmp_path / "model", record, Parallel(jax.local_devices()[:1]))
     files = [str(data / name) for name in read.test_names]
-    scores = [score for _, score, _ in fitted.score(files, pytest.fail, 64)]
+    scores = [found.score for found in loaded.predict(files)]
     np.testing.assert_allclose(scores, api.score(loaded, read.test).image, rtol=1e-5)
     usual = api.load_data(str(data), api.make("raw_color", image_size=16), "mvtec_ad")
     with pytest.raises(UserError, match="images: loaded for another model"):

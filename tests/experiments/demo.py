@@ -3,8 +3,7 @@
 import jax
 import pytest
 
-from experiments import settings
-from imvad_jax import backbones, methods
+from imvad_jax import backbones, methods, presets
 from imvad_jax.backbones.weights import DEMO_PACKAGE, load_weights
 from imvad_jax.data.category import open_category
 from imvad_jax.data.decode import Geometry
@@ -38,7 +37,7 @@ def draw(root, category: str, good_images: int | None) -> str:
 
 def metrics(parts: str, method: str, preset: str, devices: int, **overrides) -> dict:
     """Fits on the good parts and evaluates; the test is skipped where the weights are missing."""
-    config = settings.resolve(method, preset, {k: str(v) for k, v in overrides.items()})
+    config = presets.resolve(method, preset, {k: str(v) for k, v in overrides.items()})
     geometry = Geometry.of(config)
     data = open_category("mvtec_ad", parts, category_of(method), geometry, None)
     detector = methods.make(method, config)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from experiments import settings
+from imvad_jax import presets
+from imvad_jax.benchmarks.report import render_benchmarks
 from imvad_jax.errors import UserError
-from imvad_jax.reporting.benchmarks import render_benchmarks
 
 TOP = Path(__file__).resolve().parent.parent.parent
 
@@ -53,13 +53,13 @@ def test_a_bad_flag_is_one_line(arguments, message):
 
 def test_of_several_methods_each_takes_the_fields_that_it_has():
     given = {"coreset_ratio": "0.5", "batch_size": "4"}
-    found = settings.resolve_all(["padim", "patchcore"], "smoke", given)
+    found = presets.resolve_all(["padim", "patchcore"], "smoke", given)
     assert found["padim"][1] == {"batch_size": "4"} and found["padim"][0].batch_size == 4
     assert found["patchcore"][1] == given and found["patchcore"][0].coreset_ratio == 0.5
     with pytest.raises(UserError, match="--coreset_ratio: none of padim, spade has such a field"):
-        settings.resolve_all(["padim", "spade"], "smoke", given)
+        presets.resolve_all(["padim", "spade"], "smoke", given)
     with pytest.raises(UserError, match="PaDiMConfig has no such field"):
-        settings.resolve_all(["padim"], "smoke", given)
+        presets.resolve_all(["padim"], "smoke", given)
 
 
 def test_the_page_fits_the_stored_files():

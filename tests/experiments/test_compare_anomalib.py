@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import anomalib_driver, compare_anomalib, settings, workloads
-from experiments.compare_anomalib import COLD, FIRST, THEIRS, WARM
-from imvad_jax import methods
+from imvad_jax import methods, presets
+from imvad_jax.benchmarks import anomalib_driver, compare_anomalib, workloads
+from imvad_jax.benchmarks.compare_anomalib import COLD, FIRST, THEIRS, WARM
 from imvad_jax.errors import UserError
 from imvad_jax.training.parallel import Parallel
 from tests.methods.small import make
@@ -73,7 +73,7 @@ def request(python, workdir, parts="unused", method="padim", **changes):
 
 def detector(method, **overrides):
     text = {name: str(value) for name, value in overrides.items()}
-    return methods.make(method, settings.resolve(method, "smoke", text))
+    return methods.make(method, presets.resolve(method, "smoke", text))
 
 
 def test_the_driver_reads_its_command_line():

@@ -4,12 +4,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import compare_metrics, workloads
+from imvad_jax.benchmarks import compare_metrics, workloads
+from imvad_jax.benchmarks.report import format_tables
 from imvad_jax.data.category import CategoryData
 from imvad_jax.data.decode import Geometry
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation import pixel_metrics
-from imvad_jax.reporting.benchmarks import format_tables
 from imvad_jax.training.parallel import Parallel
 from tests.evaluation.drawn import ragged
 from tests.reporting.test_benchmarks import cells, made_up

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import workloads
 from imvad_jax.backbones import get
 from imvad_jax.backbones.weights import load_weights
+from imvad_jax.benchmarks import workloads
 from tests.methods.small import fitted, images
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")

@@ -9,7 +9,7 @@ PROGRAM = """
 import sys
 import jax
 from absl import flags
-from experiments import devices
+from imvad_jax.programs import devices
 
 found = {"hits": 0, "misses": 0}
 

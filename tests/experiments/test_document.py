@@ -7,9 +7,9 @@ import pytest
 from absl import flags
 
 import experiments
-from experiments import document, run
 from imvad_jax import methods
 from imvad_jax.data.demo import write_demo_dataset
+from imvad_jax.programs import document, run
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import exporter
-from experiments.exports import check, to_onnx, to_stablehlo, whole
 from imvad_jax import api, methods
 from imvad_jax.data.decode import load_image
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation.calibration import NAME, calibrate
+from imvad_jax.export import check, exporter, to_onnx, to_stablehlo, whole
 from tests.methods.small import fitted, fitted_once, images, make
 
 # One process loads all files: batches of 1 and 3 of each, and pictures read from files.
@@ -134,7 +133,7 @@ def test_onnx_says_what_is_missing_and_what_is_too_big(raw_color, monkeypatch):
     to_onnx.check(raw_color)
     large = np.broadcast_to(np.float32(0), (2**30,))
     with pytest.raises(UserError, match="take 4.00 GiB.*less than 2"):
-        to_onnx.check(whole.Whole(raw_color.model, {"bank": large}, None, {}))
+        to_onnx.check(whole.Whole(raw_color.model, {"bank": large}))
 
 
 def test_onnx_names_the_operation_that_is_not_converted(tmp_path):
@@ -167,7 +166,7 @@ def test_outputs_are_replaced_only_where_it_is_wanted(tmp_path):
 
 
 def test_a_directory_without_a_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no run there"):
+    with pytest.raises(UserError, match="no model there"):
         whole.restore(tmp_path)
 
 

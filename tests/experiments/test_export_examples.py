@@ -1,5 +1,6 @@
 """The example scripts that load exports: what they read, and what they say of missing packages."""
 
+import dataclasses
 import runpy
 import sys
 import types
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.exports import check, whole
 from imvad_jax import api
+from imvad_jax.data.decode import Reader
+from imvad_jax.export import check, whole
 
 NEEDS = {"stablehlo": "flatbuffers", "savedmodel": "tensorflow", "onnx": "onnxruntime"}
 SIZE = 8
@@ -82,6 +84,6 @@ def test_a_missing_package_is_named_in_one_line(kind, monkeypatch):
 def test_the_full_scale_of_the_run_is_in_the_metadata(monkeypatch):
     monkeypatch.setattr(whole.Whole, "output_shapes", lambda _: {})  # of no meaning here
     model = api.make("raw_color", image_size=64, crop_size=0)
-    for stored, expected in (({}, None), ({"full_scale": 1023}, 1023)):
-        found = whole.Whole(model, {}, None, stored).metadata(0)
+    for reader, expected in ((Reader(), None), (Reader(full_scale=1023), 1023)):
+        found = whole.Whole(dataclasses.replace(model, reader=reader), {}).metadata(0)
         assert found["input"]["full_scale"] == expected

@@ -5,15 +5,12 @@ ONNX needs the environment that `make install-onnx` makes.
 
 import importlib.util
 
-import flax
 import jax
-import numpy as np
 import pytest
 
-from experiments import exporter
-from experiments.exports import whole
 from imvad_jax import api, methods
 from imvad_jax.errors import UserError
+from imvad_jax.export import exporter, whole
 from tests.methods.small import fitted_once, images, make
 
 NEEDS = {"savedmodel": "tensorflow", "onnx": "jax2onnx"}
@@ -32,12 +29,8 @@ def function_of(method: str) -> whole.Whole:
     detector, variables = make(method)
     if "statistics" in detector.phases:
         detector, variables, _ = fitted_once(method)
-    variables = detector.without_padding(jax.device_get(variables))
-    arrays = flax.traverse_util.flatten_dict(variables, sep="/")
-    arrays = {name: np.asarray(array) for name, array in arrays.items()}
-    model = api.Model(method, detector, variables, fitted=True)
-    record = {"method": method, "title": methods.get(method).title, "preset": "smoke"}
-    return whole.Whole(model, arrays, None, record)
+    variables = jax.device_get(variables)
+    return whole.whole_of(api.Model(method, detector, variables, preset="smoke", fitted=True))
 
 
 @pytest.mark.formats

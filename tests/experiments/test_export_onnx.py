@@ -13,8 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.exports import check, to_stablehlo, whole
 from imvad_jax import api
+from imvad_jax.export import check, to_stablehlo, whole
 from imvad_jax.training.fit import fit
 from imvad_jax.training.parallel import Parallel
 from tests.methods.small import briefly, images, make

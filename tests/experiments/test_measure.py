@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from experiments.measure import (
+from imvad_jax.benchmarks.measure import (
     OtherLoad,
     Samples,
     measure,

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from absl import flags
 
-from experiments import exporter, program, settings, table
-from experiments.exports import whole
 from imvad_jax import api
 from imvad_jax.errors import UserError
+from imvad_jax.export import exporter, whole
 from imvad_jax.methods import outside
+from imvad_jax.programs import config_flags, program, table
 from tests.data.trees import mvtec_tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,7 +128,7 @@ def test_a_table_takes_it_beside_the_methods_here(importable, tmp_path, capsys):
         f"--data_dir={importable / 'data'}", f"--workdir={tmp_path / 'table'}", "--num_devices=2",
         f"--cache_dir={tmp_path / 'cache'}", "--nosave_heatmaps",
     ]  # fmt: skip
-    program.parse(given, settings.define_outside_flags)
+    program.parse(given, config_flags.define_outside_flags)
     assert program.guard(table.main) == 0, capsys.readouterr()
     found = json.loads((tmp_path / "table/table.json").read_text())
     paths = {cell["path"] for cell in found["cells"]}
@@ -160,7 +160,7 @@ def test_a_field_called_as_a_flag_of_the_program(importable, capsys):
     (importable / "their_parts/heavy.py").write_text(code)
     with pytest.raises(SystemExit):
         program.parse(["table", "--methods", "their_parts.heavy:Colors"],
-                      settings.define_outside_flags)  # fmt: skip
+                      config_flags.define_outside_flags)  # fmt: skip
     assert "its field 'weights' is a flag of the program already" in capsys.readouterr().err
 
 

@@ -1,6 +1,7 @@
 """Prediction as a user meets it: fit on a folder of good parts, then judge new files."""
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -13,16 +14,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import cell, predictor, settings
-from imvad_jax import methods
-from imvad_jax.data.category import open_category
-from imvad_jax.data.decode import Geometry
+from imvad_jax import methods, presets
 from imvad_jax.data.inputs import find_images
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation import read_calibration
 from imvad_jax.methods.base import Prediction
+from imvad_jax.model import load
+from imvad_jax.runs import cell, predictor
+from imvad_jax.runs.specs import Cell, Options, Work
 from imvad_jax.training.parallel import Parallel
-from imvad_jax.training.timing import COMPILES, Timings
+from imvad_jax.training.timing import COMPILES
 from tests.data.odd_files import SIZE, picture, write_bad, write_good
 
 SPOT = (30, 10, 40, 18)  # left, top, right, bottom: where defects lie
@@ -36,15 +37,15 @@ def defective(seed: int) -> Image.Image:
 
 def fit(parts: Path, run_dir: Path, **changes) -> tuple[dict, list[str]]:
     """A run of the raw-colour baseline on a folder; its result and what it said."""
-    config = settings.resolve("raw_color", "smoke", {"batch_size": "8"})
-    plan = cell.Plan("raw_color", "smoke", {}, config, 0, None, "run", holdout=0.25)
-    geometry = Geometry(config.image_size, config.input_size)
-    data = open_category("folder", str(parts), parts.name, geometry, None)
-    data, said = data.hold_out(plan.holdout, 0), []
-    options = cell.Options(save_predictions=False, save_heatmaps=False, **changes)
-    result = cell.run_cell(plan, data, run_dir, Parallel(jax.devices()[:2]), options, Timings(),
-                           said.append)  # fmt: skip
-    return result, said
+    config = presets.resolve("raw_color", "smoke", {"batch_size": "8"})
+    asked = Cell(
+        method="raw_color", preset="smoke", overrides={}, config=config, dataset="folder",
+        data_dir=str(parts), category=parts.name, run_dir=run_dir, holdout=0.25,
+        options=Options(save_predictions=False, save_heatmaps=False, **changes),
+    )  # fmt: skip
+    said = []
+    work = Work(parallel=Parallel(jax.devices()[:2]), say=said.append)
+    return cell.run_cell(asked, work), said
 
 
 @pytest.fixture(scope="module")
@@ -59,17 +60,14 @@ def run_dir(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def predict(run_dir, tmp_path):
-    def call(*inputs, output="out", edit=lambda fitted: None, **options):
-        fitted = predictor.Fitted(run_dir, predictor.read_run(run_dir), Parallel(jax.devices()[:2]))
-        edit(fitted)
+    def call(*inputs, output="out", edit=lambda model: model, **options):
+        model = edit(load(run_dir, Parallel(jax.devices()[:2])))
         drawn = tmp_path / output / "heatmaps"
         listing = find_images([str(path) for path in inputs], leave_out=drawn)
-        calibration = read_calibration(run_dir)
         options = predictor.Options(**options)
         return predictor.predict(
-            fitted, calibration, listing.images, tmp_path / output, options,
-            not_used=listing.not_used,
-        )  # fmt: skip
+            model, listing.images, tmp_path / output, options, not_used=listing.not_used
+        )
 
     return call
 
@@ -191,8 +189,8 @@ def test_an_image_only_method_has_no_heat_map(predict, tmp_path):
         def __call__(self, images):
             return Prediction(super().__call__(images).score, None)
 
-    def edit(fitted):
-        fitted.detector = ImageOnly(fitted.config)
+    def edit(model):
+        return dataclasses.replace(model, detector=ImageOnly(model.config))
 
     defective(0).save(tmp_path / "a.png")
     predict(tmp_path / "a.png", edit=edit)
@@ -228,9 +226,10 @@ def test_on_bad_image_error_stops_and_keeps_what_was_scored(predict, tmp_path):
 
 
 def test_a_score_that_is_no_number_is_not_a_verdict(predict, tmp_path):
-    def edit(fitted):
-        memory = fitted.variables["memory"]
-        fitted.variables = {"memory": memory | {"mean": np.full_like(memory["mean"], np.nan)}}
+    def edit(model):
+        memory = model.variables["memory"]
+        memory = memory | {"mean": np.full_like(memory["mean"], np.nan)}
+        return dataclasses.replace(model, variables={"memory": memory})
 
     picture().save(tmp_path / "a.png")
     found = predict(tmp_path, edit=edit)
@@ -239,26 +238,26 @@ def test_a_score_that_is_no_number_is_not_a_verdict(predict, tmp_path):
 
 
 def test_good_images_recalibrate(run_dir, tmp_path):
-    fitted = predictor.Fitted(run_dir, predictor.read_run(run_dir), Parallel(jax.devices()[:2]))
+    model = load(run_dir, Parallel(jax.devices()[:2]))
     for seed in range(9):
         picture(seed).save(tmp_path / f"{seed}.png")
     paths = find_images([str(tmp_path)]).images
-    found = predictor.calibrate_from(fitted, paths, 1.0)
+    found = predictor.calibrate_from(model, paths, 1.0).calibration
     assert len(found.scores) == 9 and found.flagged == 1 and found.files[0] == "0.png"
     assert found.pixel.threshold > found.pixel.typical
     (tmp_path / "5.png").write_bytes(b"no")
     with pytest.raises(UserError, match=r"--good: 5\.png: not a readable image"):
-        predictor.calibrate_from(fitted, paths, 1.0)
+        predictor.calibrate_from(model, paths, 1.0)
 
 
 def test_runs_and_outputs_that_do_not_serve(run_dir, tmp_path):
-    with pytest.raises(UserError, match="no run there"):
-        predictor.read_run(tmp_path)
+    with pytest.raises(UserError, match="no model there"):
+        load(tmp_path)
     with pytest.raises(UserError, match="several categories; name the directory of one: run"):
-        predictor.read_run(run_dir.parent)
+        load(run_dir.parent)
     (tmp_path / "config.json").write_bytes((run_dir / "config.json").read_bytes())
     with pytest.raises(UserError, match="not finished"):
-        predictor.read_run(tmp_path)
+        load(tmp_path)
     (tmp_path / "mine.txt").write_text("keep me")
     with pytest.raises(UserError, match="holds other files"):
         predictor.prepare_output(tmp_path)

@@ -3,8 +3,8 @@
 import jax
 import pytest
 
-from experiments import profiling, workloads
-from experiments.profiling import Event
+from imvad_jax.benchmarks import profiling, workloads
+from imvad_jax.benchmarks.profiling import Event
 from imvad_jax.training.parallel import Parallel
 from tests.training import toy
 

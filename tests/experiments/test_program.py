@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
-from experiments import document, program, settings
+from imvad_jax import presets
+from imvad_jax.commands import command
+from imvad_jax.programs import document, program
 
 PATHS = {
     "anomalib_python", "benchmarks_dir", "cache_dir", "check_images", "checkpoint", "data_dir",
@@ -64,14 +66,14 @@ def test_every_flag_that_takes_a_path_is_expanded(home, name):
 
 
 def test_fields_of_a_configuration_that_are_paths_are_expanded(home):
-    config = settings.resolve("draem", "smoke", {"texture_dir": "~/textures"})
+    config = presets.resolve("draem", "smoke", {"texture_dir": "~/textures"})
     assert config.picture_dirs == {"textures": "/home/me/textures"}
 
 
 def test_commands_are_quoted_as_a_shell_takes_them(monkeypatch):
     arguments = ["--workdir=my runs/it's", "--input=parts/*.png", "--preset=cpu"]
     monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
-    command = program.command("run")
-    assert shlex.split(command) == ["python", "-m", "experiments.run", *arguments]
-    assert "'--input=parts/*.png' --preset=cpu" in command
-    assert shlex.split(program.command("predict", ["--workdir=a b"]))[-1] == "--workdir=a b"
+    text = command("run")
+    assert shlex.split(text) == ["python", "-m", "experiments.run", *arguments]
+    assert "'--input=parts/*.png' --preset=cpu" in text
+    assert shlex.split(command("predict", ["--workdir=a b"]))[-1] == "--workdir=a b"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from absl import flags
 
-from experiments import program, run
 from imvad_jax.evaluation import image_metrics, pixel_metrics
+from imvad_jax.programs import program, run
 from imvad_jax.training.checkpoint import load_variables
 from tests.data.trees import (
     btad_tree,

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import scaling, settings
-from experiments.scaling_point import DrawnImages, Request, point
+from imvad_jax import presets
+from imvad_jax.benchmarks import scaling
+from imvad_jax.benchmarks.scaling_point import DrawnImages, Request, point
 from imvad_jax.errors import UserError
 from imvad_jax.training.parallel import Parallel
 
@@ -63,7 +64,7 @@ def test_methods_have_the_points_that_fit_them():
     found = {}
     for method in ("padim", "patchcore", "stpm"):
         asked = dataclasses.replace(ASKED, method=method)
-        scale = scaling.Scale(asked, settings.resolve(method, "smoke", {}), 0)
+        scale = scaling.Scale(asked, presets.resolve(method, "smoke", {}), 0)
         found[method] = [(r.axis, r.value) for r in scale.requests(values)]
     devices = [("devices", 1), ("devices", 2)]
     assert found == {

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from experiments import settings
 from imvad_jax.methods.patchcore import PatchCoreConfig
 from imvad_jax.methods.stpm import STPMConfig
 from imvad_jax.reporting.results import identity_key
+from imvad_jax.runs import identity
 
 
 @pytest.mark.parametrize(
@@ -25,10 +25,10 @@ def test_where_something_is_computed_makes_no_other_run(
         return {"method": method, "config": dataclasses.asdict(changed)}
 
     old, same, other = record({}), record(without_effect), record(with_effect)
-    for keys in (settings.IDENTITY, settings.DETECTOR):
-        assert not settings.difference(old, same, keys)
+    for keys in (identity.IDENTITY, identity.DETECTOR):
+        assert not identity.difference(old, same, keys)
         ((name, value),) = with_effect.items()
-        assert settings.difference(old, other, keys).endswith(f", {value} now")
-        assert name in settings.difference(old, other, keys)
+        assert identity.difference(old, other, keys).endswith(f", {value} now")
+        assert name in identity.difference(old, other, keys)
     keys = ("method", "config")
     assert identity_key(old, keys) == identity_key(same, keys) != identity_key(other, keys)

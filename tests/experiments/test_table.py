@@ -11,7 +11,7 @@ import time
 import pytest
 from absl import flags
 
-from experiments import program, table
+from imvad_jax.programs import program, table
 from imvad_jax.reporting.grid import ERROR
 from tests.data.trees import mvtec_tree
 

@@ -6,11 +6,12 @@ import sys
 
 import pytest
 
-from experiments import settings, supervise, tasks
-from experiments.tasks import Task
-from experiments.time_left import TimeLeft, format_seconds
+from imvad_jax import presets
 from imvad_jax.errors import UserError
 from imvad_jax.reporting.grid import ERROR
+from imvad_jax.runs import supervise, tasks
+from imvad_jax.runs.tasks import Task
+from imvad_jax.runs.time_left import TimeLeft, format_seconds
 
 
 def task(tmp_path, method="padim", category="bottle", seed=0, **changes):
@@ -53,7 +54,7 @@ def test_methods_stand_in_order_with_the_baseline_last():
 
 def test_every_method_has_every_budget():
     for method in tasks.choose_methods(["all"]):
-        assert set(tasks.BUDGETS.values()) <= set(settings.presets(method))
+        assert set(tasks.BUDGETS.values()) <= set(presets.of(method))
 
 
 def test_overrides_go_to_the_methods_that_have_them():
@@ -71,7 +72,7 @@ def test_weights_by_backbone(tmp_path):
     assert tasks.parse_weights(str(file)) == {"": str(file)}
 
     def of(method, preset, weights=weights):
-        return tasks.weights_for(settings.resolve(method, preset, {}), method, weights)
+        return tasks.weights_for(presets.resolve(method, preset, {}), method, weights)
 
     assert of("padim", "smoke") == str(file)
     assert of("padim", "official") == "hub:timm/wide_resnet50_2.tv_in1k@main"

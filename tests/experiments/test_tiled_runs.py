@@ -9,11 +9,13 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from experiments import predictor, program, run, settings
 from imvad_jax import api
 from imvad_jax.data.decode import Geometry, to_array
 from imvad_jax.evaluation import image_metrics, pixel_metrics, read_calibration
+from imvad_jax.model import load
+from imvad_jax.programs import program, run
 from imvad_jax.reporting.packing import unpack_maps, unpack_masks
+from imvad_jax.runs import identity, predictor
 from imvad_jax.training.parallel import Parallel
 
 SIZE = (200, 150)  # width and height
@@ -121,9 +123,9 @@ def test_other_tiles_are_another_run(tiled, tmp_path, capsys):
     assert "holds another detector (tile 64 there, 48 now" in capsys.readouterr().err
     stored = read(run_dir / "config.json")
     whole = {key: value for key, value in stored.items() if key not in ("tile", "overlap")}
-    found = settings.difference(stored, whole)  # of before there were tiles
+    found = identity.difference(stored, whole)  # of before there were tiles
     assert found == "tile 64 there, 0 now; overlap 16 there, 0 now"
-    assert not settings.difference(whole, whole | {"tile": 0, "overlap": 0})
+    assert not identity.difference(whole, whole | {"tile": 0, "overlap": 0})
     assert (run_dir / "config.json").read_bytes() == before
     assert call(*TILES, *given) == 0
     assert "not fitting again" in capsys.readouterr().out
@@ -148,9 +150,8 @@ def test_bad_flags_are_one_clear_line(tiled, tmp_path, capsys, given):
 
 
 def predict(run_dir, paths, output, **options):
-    fitted = predictor.Fitted(run_dir, predictor.read_run(run_dir), Parallel(jax.devices()[:2]))
-    calibration = read_calibration(run_dir)
-    predictor.predict(fitted, calibration, paths, output, predictor.Options(**options))
+    model = load(run_dir, Parallel(jax.devices()[:2]))
+    predictor.predict(model, paths, output, predictor.Options(**options))
     results = read(output / "results.json")
     return results, {image["file"]: image for image in results["images"]}
 

@@ -10,10 +10,12 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from experiments import cell, devices, exporter, predictor, program, run, tasks
 from imvad_jax import marks
 from imvad_jax.data.demo import write_demo_dataset
 from imvad_jax.errors import UserError
+from imvad_jax.export import exporter
+from imvad_jax.programs import devices, program, run
+from imvad_jax.runs import cell, predictor, tasks
 from tests.data.trees import mvtec_tree
 
 

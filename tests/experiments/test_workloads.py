@@ -4,9 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import cell, measure_method, settings, workloads
+from imvad_jax import presets
+from imvad_jax.benchmarks import measure_method, workloads
+from imvad_jax.benchmarks import report as benchmarks
 from imvad_jax.errors import UserError
-from imvad_jax.reporting import benchmarks
+from imvad_jax.model.make import assemble
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.timing import COMPILES
 from tests.training import toy
@@ -21,13 +23,14 @@ def refuse(subject):
 @pytest.fixture(scope="module")
 def record():
     overrides = {"batch_size": "5"}
-    config = settings.resolve("raw_color", "smoke", overrides)
-    plan = cell.Plan("raw_color", "smoke", overrides, config, 0, "random", "benchmark ...")
+    config = presets.resolve("raw_color", "smoke", overrides)
+    parallel = Parallel(jax.devices()[:2])
+    about = {"preset": "smoke", "overrides": overrides, "parallel": parallel}
+    model = assemble("raw_color", config, "random", 0, **about)
     images = workloads.random_images(10, config.input_size, 0)
     return measure_method.benchmark(
-        plan, images, Parallel(jax.devices()[:2]), FEW,
-        {"another": lambda subject: {"seen": sorted(subject.variables["memory"])}, "none": refuse},
-        lambda _: None,
+        model, images, FEW, command="benchmark ...", say=lambda _: None,
+        comparisons={"another": lambda s: {"seen": sorted(s.variables["memory"])}, "none": refuse},
     )  # fmt: skip
 
 

@@ -1,11 +1,11 @@
-"""What a run of the golden tests compared, for docs/fidelity.md: see experiments/fidelity.py."""
+"""What a run of the golden tests compared, for docs/fidelity.md: see imvad_jax/programs/fidelity.py."""
 
 import json
 from pathlib import Path
 
 import jax
 
-from experiments.record import environment
+from imvad_jax.runs.record import environment
 from imvad_jax.training.parallel import Parallel
 
 VARIABLE = "IMVAD_FIDELITY_FILE"

@@ -6,8 +6,7 @@ import functools
 import jax
 import numpy as np
 
-from experiments import settings
-from imvad_jax import backbones, methods
+from imvad_jax import backbones, methods, presets
 from imvad_jax.backbones.weights import load_weights
 from imvad_jax.data.batches import ArrayImages
 from imvad_jax.methods.base import TrainedConfig
@@ -24,7 +23,7 @@ def images(count: int, seed: int = 0, size: int = 64) -> ArrayImages:
 def make(method: str, weights: str = "random", **overrides) -> tuple[methods.Detector, dict]:
     """A detector of the smoke preset and its variables before the fit."""
     text = {name: str(value) for name, value in overrides.items()}
-    detector = methods.make(method, settings.resolve(method, "smoke", text))
+    detector = methods.make(method, presets.resolve(method, "smoke", text))
     backbone = None
     if detector.outputs:
         spec = backbones.get(detector.config.backbone)

@@ -6,8 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import settings
-from imvad_jax import methods
+from imvad_jax import methods, presets
 from imvad_jax.data.batches import ArrayImages
 from imvad_jax.errors import UserError
 from imvad_jax.ops.collectives import AXIS
@@ -212,9 +211,9 @@ def test_no_images_to_fit_on():
 
 @pytest.mark.parametrize("method", ALL)
 def test_every_preset_is_a_configuration_of_the_method(method):
-    presets = settings.presets(method)
-    assert {"official", "benchmark", "cpu", "smoke"} <= set(presets)
-    assert all(type(c) is methods.get(method).config for c in presets.values())
+    found = presets.of(method)
+    assert {"official", "benchmark", "cpu", "smoke"} <= set(found)
+    assert all(type(c) is methods.get(method).config for c in found.values())
     official = dataclasses.replace(methods.get(method).config(), **OFFICIAL.get(method, {}))
     assert presets["official"] == official
     for config in presets.values():

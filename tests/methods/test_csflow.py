@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.configs.csflow import presets
 from imvad_jax import backbones
 from imvad_jax.backbones.weights import load_weights
 from imvad_jax.errors import UserError
 from imvad_jax.layers import cross_scale
 from imvad_jax.methods.csflow import CSFlow, CSFlowConfig
+from imvad_jax.presets.csflow import presets
 from imvad_jax.training.fit import fit, init_variables
 from imvad_jax.training.parallel import Parallel
 from tests.methods.small import images

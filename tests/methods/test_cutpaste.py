@@ -9,12 +9,12 @@ import pytest
 from scipy.spatial import cKDTree
 from sklearn.covariance import LedoitWolf
 
-from experiments.configs.cutpaste import presets
 from imvad_jax import backbones
 from imvad_jax.backbones.weights import load_weights
 from imvad_jax.errors import UserError
 from imvad_jax.methods.cutpaste import CutPaste, CutPasteConfig
 from imvad_jax.ops.windows import spread_matrix
+from imvad_jax.presets.cutpaste import presets
 from imvad_jax.training.fit import init_variables
 from imvad_jax.training.job import Job
 from imvad_jax.training.parallel import Parallel

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from experiments.configs.draem import presets
 from imvad_jax.errors import UserError
 from imvad_jax.methods import draem
 from imvad_jax.methods.draem import DRAEM, DRAEMConfig
 from imvad_jax.ops import anomaly
 from imvad_jax.ops.ssim import ssim_map
+from imvad_jax.presets.draem import presets
 from imvad_jax.training.fit import fit, init_variables
 from imvad_jax.training.parallel import Parallel
 from tests.methods.small import images

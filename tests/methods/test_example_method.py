@@ -33,7 +33,7 @@ def registered(monkeypatch):
         "global Gaussian", example_method.GlobalGaussian, example_method.GlobalGaussianConfig
     )
     monkeypatch.setitem(methods.METHODS, NAME, example)
-    monkeypatch.setitem(sys.modules, f"experiments.configs.{NAME}", example_presets)
+    monkeypatch.setitem(sys.modules, f"imvad_jax.presets.{NAME}", example_presets)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

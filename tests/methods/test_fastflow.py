@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.configs.fastflow import presets
 from imvad_jax import backbones
 from imvad_jax.backbones.weights import load_weights
 from imvad_jax.errors import UserError
 from imvad_jax.layers import coupling
 from imvad_jax.methods.fastflow import FastFlow, FastFlowConfig
+from imvad_jax.presets.fastflow import presets
 from imvad_jax.training.fit import fit, init_variables
 from imvad_jax.training.parallel import Parallel
 from tests.methods.small import images

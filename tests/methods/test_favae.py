@@ -12,12 +12,12 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import norm
 from skimage import transform
 
-from experiments.configs.favae import presets
 from imvad_jax import backbones
 from imvad_jax.backbones import resnet
 from imvad_jax.errors import UserError
 from imvad_jax.methods import favae
 from imvad_jax.methods.favae import FAVAE, FAVAEConfig
+from imvad_jax.presets.favae import presets
 from tests.methods.small import images, make
 
 LAYERS = ("layer1_pre", "layer1", "layer2")

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from experiments.configs.rd4ad import presets
 from imvad_jax import backbones
 from imvad_jax.backbones.weights import load_weights
 from imvad_jax.errors import UserError
 from imvad_jax.methods import rd4ad
 from imvad_jax.methods.rd4ad import RD4AD, RD4ADConfig
+from imvad_jax.presets.rd4ad import presets
 
 LAYERS = ("layer1", "layer2", "layer3")
 SMALL = {"backbone": "resnet18", "image_size": 64, "batch_size": 4, "embedding_channels": 32}

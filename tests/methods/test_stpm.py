@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.configs.stpm import presets
 from imvad_jax import backbones
 from imvad_jax.backbones.weights import load_weights
 from imvad_jax.errors import UserError
 from imvad_jax.methods import stpm
 from imvad_jax.methods.stpm import STPM, STPMConfig
+from imvad_jax.presets.stpm import presets
 from imvad_jax.training.fit import init_variables
 
 LAYERS = ("layer1", "layer2", "layer3")

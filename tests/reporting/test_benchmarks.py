@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from imvad_jax.benchmarks import report as benchmarks
 from imvad_jax.errors import UserError
-from imvad_jax.reporting import benchmarks
 from imvad_jax.reporting.plots import figure_png
 
 

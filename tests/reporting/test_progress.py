@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from imvad_jax import progress
 from imvad_jax.data.batches import ArrayImages
-from imvad_jax.reporting import progress
 
 
 @pytest.fixture

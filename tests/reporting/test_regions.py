@@ -7,8 +7,8 @@ from scipy import ndimage
 
 from imvad_jax.data.decode import Geometry
 from imvad_jax.evaluation.calibration import Scale
+from imvad_jax.model.regions import MOST, Placement, find_regions
 from imvad_jax.reporting import heatmaps, overlay
-from imvad_jax.reporting.regions import MOST, Placement, find_regions
 
 SCALE = Scale(0.5, 0.1)
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from imvad_jax.benchmarks import scaling_report as scaling
+from imvad_jax.benchmarks.report import render_benchmarks
 from imvad_jax.errors import UserError
-from imvad_jax.reporting import scaling
-from imvad_jax.reporting.benchmarks import render_benchmarks
 from imvad_jax.reporting.plots import figure_png
 from tests.reporting.test_benchmarks import cells
 

@@ -13,8 +13,7 @@ import pytest
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from experiments import settings
-from imvad_jax import backbones, methods
+from imvad_jax import backbones, methods, presets
 from imvad_jax.methods import buffers, patchcore
 from imvad_jax.methods.base import round_up
 from imvad_jax.ops import coreset, cutpaste, gaussian
@@ -89,7 +88,7 @@ def before_the_fit(detector):
 
 def small(method):
     """A detector of the smoke preset, and the shapes of its variables before the fit."""
-    detector = methods.make(method, settings.resolve(method, "smoke", {}))
+    detector = methods.make(method, presets.resolve(method, "smoke", {}))
     return detector, before_the_fit(detector)
 
 
@@ -202,14 +201,14 @@ def test_first_parameters(method):
 
 @pytest.mark.parametrize(("dtype", "devices"), [("float32", 4), ("bfloat16", 1)])
 def test_a_trained_method_of_official_size(dtype, devices):
-    detector = methods.make("stpm", settings.resolve("stpm", "official", {"dtype": dtype}))
+    detector = methods.make("stpm", presets.resolve("stpm", "official", {"dtype": dtype}))
     variables, devices = before_the_fit(detector), devices_of(devices)
     assert_shared(lower_training(detector, variables, devices), devices, "all_reduce")
     lower_scoring(detector, variables, devices)
 
 
 def test_a_memory_method_of_official_size():
-    detector = methods.make("patchcore", settings.resolve("patchcore", "official", {}))
+    detector = methods.make("patchcore", presets.resolve("patchcore", "official", {}))
     config, devices = detector.config, devices_of(4)
     variables = before_the_fit(detector)
     images = round_up(BOTTLE, buffers.IMAGE_BUCKET)

@@ -1,1 +1,0 @@
-"""One file a method: its presets, the exact command and the figure it reaches."""

@@ -1,0 +1,297 @@
+"""What the benchmark measured: as text, as a picture, and as the page made of stored files."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+from imvad_jax.benchmarks import earlier
+from imvad_jax.benchmarks import scaling_report as scaling
+from imvad_jax.benchmarks.columns import grid, label_of, number
+from imvad_jax.errors import UserError
+from imvad_jax.reporting.metric_names import METRICS, format_value
+from imvad_jax.reporting.plots import GOOD, INK, soften
+
+COMMAND = "python -m experiments.benchmark --render"
+BUSY = 0.1  # share of the machine that others may use before figures are not published
+
+HEADER = f"""# Benchmarks
+
+Generated from the files in `benchmarks/` by `{COMMAND}`; do not edit.
+`{COMMAND} --check` fails where this page and the files differ.
+
+- A file is what one call of `python -m experiments.benchmark` measured, in one run on one machine.
+  Compare figures within a file only. A file that was measured while other processes used more than
+  {BUSY:.0%} of the machine is refused.
+- Figures are medians over repeats, after warm-up and compilation. The files hold minimum and
+  maximum, too.
+- **compile s** is the compilation of that step, without the cache of earlier runs.
+- **ms at 1**, **ms a batch**: from a batch in host memory to its result on the device, one at a
+  time; a single image on one device. **images/s**: the compiled step with batches in flight.
+  **end to end**: all images, batches made and maps brought back to the host.
+- **GFLOP/s** counts the matrix products and convolutions of the program as written, with all
+  rounds of its loops (XLA's own analysis counts one of them; it is in the files). `>`: a loop
+  without a known end was counted once. **of product**: that over what a plain matrix product of the
+  same type reaches on all devices.
+- **fit s**: the whole fit after compilation; `*`: with compilation. Trained methods: so many epochs
+  as are named. **peak** is that of the process on the CPU, else of the devices.
+- **Whole processes**: our program and another one, each from its start to its end, on the same
+  files, in turn. **decode s** of ours is making the decoded cache (cold) or reading it (warm); the
+  first call has no compiled programs either. anomalib decodes while it fits and tests.
+  **process s** holds everything: start, imports, what is written, and the validation by which
+  anomalib finds its thresholds; what runs from **fit to metrics** leaves these out. **peak** is
+  that of a program's largest process; the workers that read anomalib's files are apart. Metrics are
+  each program's own.
+- **Five metrics**: ours (`imvad_jax/evaluation`) against scikit-learn's AUROC and AP and a plain
+  PRO of 100 thresholds, as the benchmark's code computes it; in turn, on the same scores and maps
+  in host memory. Our three pixel metrics come from one call, which stands beside each part of
+  theirs. **difference** is the largest one of the figures; PRO is compared with ours of 100
+  thresholds, **PRO (100)**, as **PRO** itself is exact.
+- Kept against recomputed: what training does not change (a teacher's features) is kept in host
+  memory or computed in every step; ratio of the seconds of a step, below 1 where keeping pays.
+{scaling.HEADER}"""
+
+SCORING = (
+    "method", "pixels", "batch", "compile s", "ms at 1", "ms a batch", "images/s", "end to end",
+    "GFLOP/s", "of product",
+)  # fmt: skip
+FITTING = (
+    "method", "batch", "compile s", "ms a step", "images/s", "GFLOP/s", "of product", "fit s",
+    "images", "epochs", "peak GiB",
+)  # fmt: skip
+KEPT = ("method", "kept ms", "recomputed ms", "wall ratio", "CPU ratio", "MB an image")
+COMPARED = ("method", "work", "against", "ours s", "theirs s", "theirs / ours", "difference")
+EVALUATED = (
+    "method", "metrics of", "by", *(metric.label for metric in METRICS), "PRO (100)"
+)  # fmt: skip
+PROCESSES = (
+    "method", "program", "decode s", "fit s", "score and metrics s", "process s", "peak GiB",
+    *(metric.label for metric in METRICS),
+)  # fmt: skip
+
+
+def _ms(summary: dict) -> str:
+    return number(1e3 * summary["median"])
+
+
+def _rate(part: dict, record: dict) -> list[str]:
+    more = "" if part["flops_complete"] else ">"
+    share = part["flops_per_s"] / record["product"]["flops_per_s"]
+    return [more + number(part["flops_per_s"] / 1e9), f"{more}{share:.1%}"]
+
+
+def scoring_row(record: dict) -> list[str]:
+    """Cells below SCORING."""
+    one, batch = record["scoring"][0], record["scoring"][-1]
+    config = record["config"]
+    return [
+        label_of(record), str(config["crop_size"] or config["image_size"]),
+        str(batch["batch_size"]), number(batch["compile_s"]), _ms(one["latency_s"]),
+        _ms(batch["latency_s"]), number(batch["images_per_s"]),
+        number(record["end_to_end"]["images_per_s"]), *_rate(batch, record),
+    ]  # fmt: skip
+
+
+def fitting_row(record: dict) -> list[str]:
+    """Cells below FITTING; those of the step are empty for methods that are not trained."""
+    fit, step, memory = record["fit"], record.get("training"), record["memory"]
+    if step:
+        cells = [str(step["batch_size"]), number(step["compile_s"]), _ms(step["step_s"]),
+                 number(step["images_per_s"]), *_rate(step, record)]  # fmt: skip
+    else:
+        cells = ["-"] * 6
+    seconds = number(fit["seconds"]["median"]) if fit["seconds"] else number(fit["first_s"]) + "*"
+    return [
+        label_of(record), *cells, seconds, str(fit["images"]), number(fit["epochs"], 1),
+        number(memory["bytes"] / 2**30 if memory else None),
+    ]  # fmt: skip
+
+
+def _kept_rows(records: Sequence[dict]) -> list[list[str]]:
+    return [
+        [
+            label_of(record), _ms(kept["kept"]["wall_s"]), _ms(kept["recomputed"]["wall_s"]),
+            number(kept["wall_ratio"]), number(kept["cpu_ratio"]),
+            number(kept["bytes_of_an_image"] / 1e6),
+        ]
+        for record in records
+        if (kept := record.get("kept_features"))
+    ]  # fmt: skip
+
+
+def _compared_rows(records: Sequence[dict]) -> list[list[str]]:
+    return [
+        [
+            label_of(record), part.get("work", work), part.get("against", name),
+            number(part["ours_s"]["median"]),
+            number(part["theirs_s"]["median"]), number(part["ratio"]),
+            "-" if part["difference"] is None else f"{part['difference']:.0e}",
+        ]
+        for record in records
+        for name, found in record.get("compare", {}).items()
+        for work, part in found["parts"].items()
+    ]  # fmt: skip
+
+
+def _evaluated_rows(records: Sequence[dict]) -> list[list[str]]:
+    keys = [*(metric.key for metric in METRICS), "pixel_pro_100"]
+    rows = []
+    for record in records:
+        for found in record.get("compare", {}).values():
+            if not (figures := found.get("figures")):
+                continue
+            of = f"{found['images']} images, {found['images_from']}"
+            for side, by in (("ours", "ours"), ("theirs", "scikit-learn, PRO code")):
+                values = [figures.get(key, {}).get(side) for key in keys]
+                rows.append([label_of(record), of, by, *map(format_value, values)])
+    return rows
+
+
+def _process_rows(records: Sequence[dict]) -> list[list[str]]:
+    rows = []
+    for record in records:
+        for found in record.get("compare", {}).values():
+            for name, took in found.get("programs", {}).items():
+                test = [took[key]["median"] for key in ("score_s", "metrics_s") if key in took]
+                rows.append([
+                    label_of(record), name,
+                    number(took["decode_s"]["median"] if "decode_s" in took else None),
+                    number(took["fit_s"]["median"]),
+                    number(sum(test) if test else took["test_s"]["median"]),
+                    number(took["process_s"]["median"]),
+                    number(took["peak_bytes"]["median"] / 2**30),
+                    *(format_value(took["metrics"][m.key]) for m in METRICS),
+                ])  # fmt: skip
+    return rows
+
+
+def format_tables(records: Sequence[dict], markdown: bool = False) -> str:
+    """The tables of what was measured together; a method that failed is named below them."""
+    done = [record for record in records if "error" not in record]
+    tables = []
+    for title, head, rows, left in (
+        ("Scoring", SCORING, [scoring_row(record) for record in done], 1),
+        ("Fitting", FITTING, [fitting_row(record) for record in done], 1),
+        ("Kept against recomputed features", KEPT, _kept_rows(done), 1),
+        ("Compared", COMPARED, _compared_rows(done), 3),
+        ("Metrics of both", EVALUATED, _evaluated_rows(done), 3),
+        ("Whole processes", PROCESSES, _process_rows(done), 2),
+    ):
+        if rows:
+            heading = f"**{title}**\n\n" if markdown else f"{title}\n"
+            tables.append(heading + grid(head, rows, markdown, left))
+    failed = [f"{r['method']}: FAILED ({r['error']})" for r in records if "error" in r]
+    if failed:
+        tables.append("\n".join(f"- {line}" if markdown else line for line in failed))
+    return "\n\n".join(tables)
+
+
+def device_line(record: dict) -> str:
+    """The machine, what a plain product reaches on it, and how busy others were."""
+    product, share = record["product"], record["others_share"]
+    others = "unknown" if share is None else f"{share:.0%}"
+    return (
+        f"{record['hardware']}; plain {product['dtype']} matrix product of {product['size']}: "
+        f"{number(product['flops_per_s'] / 1e9)} GFLOP/s; used by other processes: {others}"
+    )
+
+
+def rate_figure(records: Sequence[dict]) -> Figure:
+    """Images a second by method, scoring and training, and the share of a plain product's rate.
+
+    Dots are medians, whiskers go from the slowest repeat to the fastest.
+    """
+    done = [record for record in records if "error" not in record]
+    figure = Figure(figsize=(11, 1.9 + 0.55 * len(done)), layout="constrained")
+    rate, share = figure.subplots(1, 2, width_ratios=(1.5, 1), sharey=True)
+    for kind, color, offset in (("scoring", GOOD, -0.19), ("training", "#d98200", 0.19)):
+        for row, record in enumerate(done):
+            part = record.get(kind)
+            if not part:
+                continue
+            part = part[-1] if kind == "scoring" else part
+            value, step = part["images_per_s"], part["step_s"]
+            slow, fast = (value * step["median"] / step[end] for end in ("max", "min"))
+            whisker = [[value - slow], [fast - value]]
+            rate.errorbar(value, row + offset, xerr=whisker, fmt="o", color=color, capsize=3)
+            rate.annotate(f"  {number(value)}", (fast, row + offset), va="center", color=INK,
+                          fontsize=8)  # fmt: skip
+            percent = 100 * part["flops_per_s"] / record["product"]["flops_per_s"]
+            share.barh(row + offset, percent, 0.36, color=color)
+        share.barh(0, 0, color=color, label=kind)
+    rate.set(title="images a second", xscale="log", ylim=(len(done) - 0.5, -0.5))
+    rate.set_yticks(range(len(done)), [label_of(record) for record in done])
+    rate.margins(x=0.15)
+    rate.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    rate.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    rate.xaxis.set_minor_locator(NullLocator())
+    share.set(title="FLOP/s, % of a plain matrix product")
+    share.set_xlim(left=0)
+    figure.legend(frameon=False, labelcolor=INK, fontsize=9, ncols=2, loc="outside lower center")
+    for axes in (rate, share):
+        soften(axes)
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_axisbelow(True)
+    return figure
+
+
+def read_benchmark(path: str | Path) -> dict:
+    """A stored file: `{command, records}`. Raises UserError if it is none."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found["command"]
+        for record in found["records"]:
+            if "error" not in record:
+                format_tables([record])
+                device_line(record)
+        for record in found.get("scaling", ()):
+            scaling.format_tables([record])
+            scaling.machine_line(record)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"{path}: not a file of experiments.benchmark ({reason})") from None
+    return found
+
+
+def check_quiet(path: str | Path, records: Sequence[dict]) -> None:
+    """Raises UserError where a method was measured on a busy machine."""
+    for record in records:
+        if (record.get("others_share") or 0) > BUSY:
+            raise UserError(
+                f"{path}: {record['method']} was measured while other processes used "
+                f"{record['others_share']:.0%} of the machine; measure it again on an idle one"
+            )
+
+
+def render_benchmarks(directory: str | Path) -> str:
+    """The text of BENCHMARKS.md; equal files give equal text. A missing directory holds none.
+
+    Raises:
+      UserError: as `read_benchmark` and `check_quiet`.
+    """
+    paths = sorted(Path(directory).glob("*.json"))
+    parts = [HEADER]
+    for path in paths:
+        found = read_benchmark(path)
+        scales = found.get("scaling", [])
+        check_quiet(path, [*found["records"], *scales])
+        done = [record for record in found["records"] if "error" not in record]
+        machines = [*map(device_line, done), *map(scaling.machine_line, scales)]
+        parts.append(f"## {path.stem}\n")
+        parts += [f"- {line}" for line in dict.fromkeys(machines)]
+        commits = ", ".join(dict.fromkeys(str(r.get("commit")) for r in [*done, *scales]))
+        parts.append(f"- commit {commits}: `{found['command']}`\n")
+        tables = format_tables(found["records"], True), scaling.format_tables(scales, True)
+        parts += [table + "\n" for table in tables if table]
+        before = path.parent / earlier.DIRECTORY / path.name
+        if before.is_file():
+            parts.append(
+                earlier.render_earlier(before.parent, read_benchmark(before), found) + "\n"
+            )
+        if path.with_suffix(".png").is_file():
+            parts.append(f"![{path.stem}]({path.parent.name}/{path.stem}.png)\n")
+    if not paths:
+        parts.append("No figures yet.\n")
+    return "\n".join(parts)

@@ -1,0 +1,153 @@
+"""How cost grows with the number of images, the size of the bank, and the number of devices.
+
+Every point is measured in a process of its own (`scaling_point.py`); this one computes nothing.
+"""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from absl import flags
+
+from imvad_jax import methods
+from imvad_jax.benchmarks import scaling_report as tables
+from imvad_jax.benchmarks.measure import OtherLoad
+from imvad_jax.benchmarks.report import BUSY
+from imvad_jax.benchmarks.scaling_point import AXES, Request
+from imvad_jax.errors import UserError
+from imvad_jax.owned import write_own
+from imvad_jax.progress import silent_progress
+from imvad_jax.reporting.plots import figure_png
+from imvad_jax.runs.record import write_json
+
+MACHINE = ("versions", "commit", "hardware", "platform")  # of a point, the same for all
+
+_SIZES = {
+    "images": flags.DEFINE_list(
+        "scaling_images", ["64", "128", "256", "512"], "With --scaling: numbers of images that "
+        "methods without training are fitted on; empty: none.",
+    ),
+    "bank": flags.DEFINE_list(
+        "scaling_bank", ["1024", "4096", "16384", "65536"], "With --scaling: patches in the bank "
+        "that patchcore scores against; empty: none.",
+    ),
+    "devices": flags.DEFINE_list(
+        "scaling_devices", ["1", "2", "4", "8"], "With --scaling: devices to score on; on the CPU "
+        "there may be more than cores, which are then virtual. Empty: none.",
+    ),
+}  # fmt: skip
+
+
+def sizes(given: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
+    """The values of every axis, ascending. Raises UserError for what is no number from 1 on."""
+    found = {}
+    for axis, texts in given.items():
+        if not all(text.strip().isdecimal() and int(text) for text in texts):
+            raise UserError(
+                f"--scaling_{axis}={','.join(texts)}: expected whole numbers from 1 on, separated "
+                "by commas"
+            )
+        found[axis] = sorted({int(text) for text in texts})
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """What is measured of one method."""
+
+    template: Request  # its axis and value are replaced
+    config: methods.DetectorConfig
+    num_devices: int  # of every axis but `devices`; 0: all
+
+    def requests(self, values: dict[str, list[int]]) -> list[Request]:
+        """The points, those that this method has."""
+        detector = methods.make(self.template.method, self.config)
+        return [
+            dataclasses.replace(self.template, axis=axis, value=value)
+            for axis, (_, applies) in AXES.items()
+            if applies(detector)
+            for value in values[axis]
+        ]
+
+
+def run_point(request: Request, num_devices: int) -> dict:
+    """The figures of a point, or `{value, error}`."""
+    command = [
+        sys.executable, "-m", "imvad_jax.programs.scaling_point", f"--num_devices={num_devices}"
+    ]  # fmt: skip
+    asked = json.dumps(dataclasses.asdict(request))
+    done = subprocess.run(command, input=asked, capture_output=True, text=True, errors="replace")
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1])
+    if done.returncode < 0:
+        reason = f"ended by signal {-done.returncode}; out of memory?"
+    else:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        reason = lines[-1].removeprefix("error: ") if lines else f"status {done.returncode}"
+    return {"value": request.value, "error": reason}
+
+
+def measure(
+    scale: Scale, values: dict[str, list[int]], command: str, say=print, done=lambda count: None
+) -> dict:
+    """The record of one method: what it is, the machine, and a list of points an axis."""
+    others, asked = OtherLoad(), scale.template
+    record = {
+        "method": asked.method,
+        "preset": asked.preset,
+        "overrides": asked.overrides,
+        "config": dataclasses.asdict(scale.config),
+        "seed": asked.seed,
+        "command": command,
+    }
+    points: dict[str, list[dict]] = {}
+    for request in scale.requests(values):
+        count = request.value if request.axis == "devices" else scale.num_devices
+        found = run_point(request, count)
+        machine = {key: found.pop(key) for key in MACHINE if key in found}
+        record = machine | record
+        points.setdefault(request.axis, []).append(found)
+        say(f"{request.method}, {tables.describe(request.axis, found)}")
+        done(1)
+    return record | {"points": points, "others_share": others.share()}
+
+
+def write(workdir: Path, command: str, records: list[dict]) -> None:
+    """Writes scaling.json and scaling.png of what was measured until now."""
+    write_json(workdir / "scaling.json", {"command": command, "records": [], "scaling": records})
+    if any(tables.measured(record) for record in records):
+        png = figure_png(tables.figure(records))
+        write_own(workdir / "scaling.png", lambda file: file.write(png))
+
+
+def run(
+    scales: list[Scale], workdir: Path, command: str, say=print, progress=silent_progress
+) -> int:
+    """Measures the methods, writes after each and prints the tables; returns the exit status.
+
+    Raises:
+      UserError: the flags leave nothing to measure.
+    """
+    values = sizes({axis: flag.value for axis, flag in _SIZES.items()})
+    total = sum(len(scale.requests(values)) for scale in scales)
+    if not total:
+        raise UserError(
+            "--scaling: nothing to measure; name some of --scaling_images (methods without "
+            "training), --scaling_bank (patchcore) and --scaling_devices"
+        )
+    done, records = progress(total, "scaling"), []
+    for scale in scales:
+        records.append(measure(scale, values, command, say, done))
+        write(workdir, command, records)
+    for record in records:
+        if (record["others_share"] or 0) > BUSY:
+            say(
+                f"note: other processes used {record['others_share']:.0%} of the machine while "
+                f"{record['method']} was measured; these figures are not for publication"
+            )
+    say(tables.format_tables(records))
+    say(f"written to {workdir}: scaling.json, scaling.png")
+    return 1 if any("error" in p for r in records for a in r["points"].values() for p in a) else 0

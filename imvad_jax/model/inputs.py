@@ -1,0 +1,206 @@
+"""What a model is given: images at its size, pictures of any size, paths, folders."""
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from imvad_jax.data import layouts, pictures
+from imvad_jax.data.arrays import as_uint8
+from imvad_jax.data.batches import ArrayImages, Images
+from imvad_jax.data.category import MAX_DECODED_BYTES, open_category
+from imvad_jax.data.decode import EVERY_DEPTH, Geometry, Reader
+from imvad_jax.data.inputs import display_names, find_images
+from imvad_jax.data.pipeline import FileImages
+from imvad_jax.data.reading import Reading
+from imvad_jax.data.stream import Source, decode_files
+from imvad_jax.data.tiled import TiledImages
+from imvad_jax.data.tiles import Tiling
+from imvad_jax.errors import UserError, join_errors, readable
+from imvad_jax.methods import DetectorConfig
+from imvad_jax.progress import silent_progress, tqdm_progress, track, untracked
+
+_AHEAD = 32  # pictures decoded before they are asked for
+
+
+class GoodImages(NamedTuple):
+    """Images to fit on, and how each is called."""
+
+    images: Images | TiledImages
+    names: list[str]
+
+
+def is_path(given: Any) -> bool:
+    """Whether something names a file, a folder or a pattern."""
+    return isinstance(given, str | os.PathLike)
+
+
+def is_decoded(given: Any) -> bool:
+    """Whether something is images at the size that a method sees, as far as its type tells."""
+    if isinstance(given, np.ndarray):
+        return given.ndim == 4
+    return isinstance(given, ArrayImages | FileImages | TiledImages)
+
+
+def is_one(given: Any) -> bool:
+    """Whether something is one picture: a file, a PIL image, or an array of one."""
+    if is_path(given):
+        return not _names_many(given)
+    if isinstance(given, Image.Image):
+        return True
+    return hasattr(given, "__array__") and np.ndim(given) < 4
+
+
+def _names_many(path: str | os.PathLike) -> bool:
+    found = os.path.expanduser(os.fspath(path))
+    pattern = any(sign in os.fspath(path) for sign in "*?[") and not os.path.lexists(found)
+    return os.path.isdir(found) or pattern
+
+
+def sources(given: Any) -> tuple[list[Source], list[str]]:
+    """The single pictures of what stands for many, and how they are called.
+
+    Raises:
+      UserError: nothing there.
+    """
+    if is_path(given):
+        paths = find_images([os.fspath(given)], flag="images").images
+        return paths, display_names(paths)
+    given = [given] if is_one(given) else list(given)
+    if not given:
+        raise UserError("images: there are none")
+    return [expand(item) for item in given], [name_of(item, n) for n, item in enumerate(given)]
+
+
+def each(given: Any) -> tuple[Iterable[Source], int | None]:
+    """As `sources`, as they come, and their number, where it is known. Raises UserError."""
+    if is_path(given) or is_one(given) or isinstance(given, Sequence):
+        found = sources(given)[0]
+        return found, len(found)
+    if isinstance(given, np.ndarray):
+        return given, len(given)
+    if isinstance(given, Iterable):
+        return (expand(item) for item in given), None
+    raise UserError(
+        f"images: found {type(given).__name__}; expected a path, a PIL image, an array, or a list "
+        "or iterator of them"
+    )
+
+
+def expand(source: Source) -> Source:
+    """A path as text, its `~` replaced; other pictures as they are."""
+    return os.path.expanduser(os.fspath(source)) if is_path(source) else source
+
+
+def name_of(source: Source, number: int) -> str:
+    """How a picture is called in messages and results: by its path, else by its number."""
+    return readable(source) if is_path(source) else f"picture {number}"
+
+
+def small_batch(count: int | None, usual: int) -> int:
+    """Pictures a batch for so many: a power of two, so that programs are reused; None: unknown."""
+    return usual if count is None else min(usual, 1 << max(count - 1, 0).bit_length())
+
+
+def checked(images: Any, geometry: Geometry, tiling: Tiling | None) -> Images | TiledImages:
+    """Images at the size that a method sees.
+
+    Args:
+      images: uint8 or floats from 0 to 1, `[N, S, S, C]`, `[S, S, C]` or `[S, S]`, C 1, 3 or 4; or
+        images of `CategoryData`.
+      geometry: Of the model.
+      tiling: Of the model; None: it is not fitted, or looks at whole images.
+
+    Raises:
+      UserError: images of another size or type, or loaded for another model.
+    """
+    if isinstance(images, FileImages | TiledImages):
+        if images.geometry != geometry:
+            raise UserError(f"images: loaded for another model ({images.geometry}, not {geometry})")
+        found = images.tiling if isinstance(images, TiledImages) else None
+        if found != tiling:
+            raise UserError(f"images: in other tiles ({found}) than the model ({tiling})")
+        return images
+    reader = getattr(images, "reader", EVERY_DEPTH)
+    array = images.images if isinstance(images, ArrayImages) else np.asarray(images)
+    size = geometry.crop
+    whole = array
+    if array.ndim == 2:
+        whole = array[None, ..., None]
+    elif array.ndim == 3:
+        whole = array[None]
+    if whole.ndim != 4 or whole.shape[1:3] != (size, size) or whole.shape[3] not in (1, 3, 4):
+        raise UserError(
+            f"images: found shape {list(array.shape)}; expected [N, {size}, {size}, C], C 3 (RGB), "
+            "1 (grey) or 4 (RGBA), or one such image; predict takes pictures of any size"
+        )
+    try:
+        found = as_uint8(whole[..., :3])
+    except UserError as error:
+        raise UserError(f"images: {error}") from None
+    return ArrayImages(found, reader)
+
+
+def good_images(
+    given: Any, geometry: Geometry, reader: Reader, tiling: Tiling | None, progress: bool
+) -> GoodImages:
+    """What a fit is given, decoded; see `Model.fit`. Raises UserError."""
+    if is_decoded(given):
+        if isinstance(given, TiledImages):
+            tiling = given.tiling
+        images = checked(given, geometry, tiling)
+        count = len(images.paths) if isinstance(images, TiledImages) else len(images)
+        return GoodImages(images, [str(number) for number in range(count)])
+    if is_path(given) and os.path.isdir(os.path.expanduser(os.fspath(given))):
+        folder = os.path.expanduser(os.fspath(given))
+        found = layouts.select_categories(layouts.get("folder"), folder, [], False)
+        data = open_category(
+            "folder", folder, found[0], geometry, None,
+            progress=track if progress else untracked, tiling=tiling, keep_tiles=True,
+        )  # fmt: skip
+        return GoodImages(data.train, data.train_names)
+    found, names = sources(given)
+    files = [is_path(source) for source in found]
+    if all(files):
+        reader = Reading().reader(found)
+        if tiling:
+            return GoodImages(TiledImages.of_files(found, tiling, geometry, reader), names)
+    elif tiling:
+        raise UserError("tile: pictures in memory are looked at whole; give their paths")
+    if all(files) and len(found) * geometry.crop**2 * 3 > MAX_DECODED_BYTES:
+        return GoodImages(FileImages(found, geometry, reader), names)
+    shown = tqdm_progress if progress else silent_progress
+    return GoodImages(ArrayImages(_decode(found, names, geometry, reader, shown), reader), names)
+
+
+def _decode(found, names, geometry: Geometry, reader: Reader, progress) -> np.ndarray:
+    done, errors = progress(len(found), "decode"), []
+    array = np.empty((len(found), geometry.crop, geometry.crop, 3), np.uint8)
+    for picture in decode_files(found, geometry, 0, _AHEAD, reader=reader):
+        if picture.error:
+            errors.append(f"{names[picture.number]}: {picture.error}")
+        else:
+            array[picture.number] = picture.pixels
+        done(1)
+    if errors:
+        raise UserError(join_errors(errors))
+    return array
+
+
+def read_picture_dirs(config: DetectorConfig) -> tuple[dict, list[str]]:
+    """Pictures that a training takes besides the good images, as collections; notes on them.
+
+    Raises:
+      UserError: a folder that is not there or holds a file that cannot be read.
+    """
+    collections, notes = {}, []
+    for name, directory in config.picture_dirs.items():
+        if directory:
+            images = pictures.read_pictures(directory, config.input_size)
+            collections[name] = {"images": images}
+            notes.append(f"anomaly {name}: {len(images)} images of {directory}")
+        else:
+            notes.append(f"anomaly {name}: drawn by the program")
+    return collections, notes

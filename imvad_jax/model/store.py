@@ -1,0 +1,104 @@
+"""A model on disk: the record beside its variables, and how both are written and found."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from imvad_jax import __version__
+from imvad_jax.data.decode import EVERY_DEPTH
+from imvad_jax.errors import UserError
+from imvad_jax.evaluation import Calibration, read_calibration
+from imvad_jax.owned import foreign_names
+from imvad_jax.training import checkpoint
+from imvad_jax.training.record import read_record
+
+FORMAT = 1  # of the record; to be raised where older programs would misread a newer one
+_SAVED_BY = "imvad_jax.api"
+
+
+def describe(model) -> dict[str, Any]:
+    """What a record says of a `Model`, whoever writes it."""
+    about = {
+        "format": FORMAT,
+        "method": model.method,
+        "title": model.title,
+        "preset": model.preset,
+        "overrides": dict(model.overrides),
+        "config": dataclasses.asdict(model.config),
+        "seed": model.seed,
+        "weights": model.weights,
+        "notes": list(model.notes),
+        "tile": model.tiling.tile if model.tiling else 0,  # pixels; 0: no tiles
+        "overlap": model.tiling.overlap if model.tiling else 0,
+        "versions": {"imvad_jax": __version__},
+        "dataset": model.record.get("dataset"),
+        "category": model.record.get("category"),
+    }
+    if model.reader != EVERY_DEPTH:
+        about["full_scale"] = model.reader.full_scale
+    return about
+
+
+def save(directory: str | Path, model) -> None:
+    """Writes the record and the variables of a `Model`; see `Model.save`. Raises UserError."""
+    directory = Path(directory).expanduser()
+    thresholds = model.calibration and model.calibration.as_dict()
+    about = describe(model) | {"calibration": thresholds, "saved_by": _SAVED_BY}
+    stored = read_record(directory)
+    try:
+        others = sorted(foreign_names(directory)) if directory.exists() else []
+        if others and (stored or {}).get("saved_by") != _SAVED_BY:
+            raise UserError(
+                f"{directory}: holds something else ({others[0]}); expected a new or empty "
+                "directory, or a model that was saved there"
+            )
+        checkpoint.save_model(directory, about, model.variables)
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be written ({error.strerror or error})") from None
+
+
+def read(directory: str | Path) -> dict[str, Any]:
+    """The record of the fitted model in a directory, a saved one or a finished run.
+
+    Raises:
+      UserError: there is none, it is not finished, or a newer program wrote it.
+    """
+    directory = Path(directory).expanduser()
+    record = read_record(directory)
+    if record is None or not checkpoint.has_checkpoint(directory):
+        inside = sorted(p.name for p in directory.glob("*/") if checkpoint.has_checkpoint(p))
+        if inside:
+            raise UserError(
+                f"{directory}: a run of several categories; name the directory of one: "
+                f"{', '.join(inside[:8])}"
+            )
+        what = "the model there is not finished" if record is not None else "no model there"
+        raise UserError(
+            f"{directory}: {what}; expected the directory of a finished run of experiments.run, or "
+            "of a saved model"
+        )
+    newest = record.get("format", FORMAT)
+    if not isinstance(newest, int) or newest > FORMAT:
+        raise UserError(
+            f"{directory}: written by a newer imvad_jax (format {newest!r}); this one reads up to "
+            f"{FORMAT}"
+        )
+    return record
+
+
+def read_thresholds(directory: str | Path, record: dict[str, Any]) -> Calibration | None:
+    """The calibration of a model: in its record, or of a run in a file beside it.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    directory = Path(directory).expanduser()
+    stored = record.get("calibration")
+    if stored is None:
+        return read_calibration(directory)
+    try:
+        return Calibration.from_dict(stored)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{directory}: its record holds no calibration ({type(error).__name__} {error})"
+        ) from None

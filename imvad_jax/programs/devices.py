@@ -1,0 +1,66 @@
+"""Flags and set-up of JAX, for programs that compute: devices, and what is kept between runs."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from absl import flags
+
+from imvad_jax.programs import program
+
+_CACHE_DIR = program.define_path(
+    "cache_dir",
+    None,
+    "Directory of the decoded images and compiled programs that later runs use again; empty: "
+    "keep none. Default: $IMVAD_CACHE, else imvad_jax in the user's cache directory.",
+)
+_NUM_DEVICES = flags.DEFINE_integer(
+    "num_devices", 0, "Devices that share the work; 0: all (on the CPU: one a core). Of each host."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator_address", None, "HOST:PORT of the first process of a run over several hosts."
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", 1, "Processes that share a run, one a host. All are given the same flags but "
+    "--process_id, and a --workdir that all of them see."
+)  # fmt: skip
+_PROCESS_ID = flags.DEFINE_integer("process_id", 0, "Number of this process; 0 is the first.")
+
+
+def cache_dir() -> Path | None:
+    """The directory for decoded images and compiled programs, or None to keep none."""
+    if _CACHE_DIR.value is not None:
+        return Path(_CACHE_DIR.value) if _CACHE_DIR.value else None
+    if os.environ.get("IMVAD_CACHE"):
+        return Path(os.environ["IMVAD_CACHE"]).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "imvad_jax"
+
+
+def decoded_dir() -> str | None:
+    """Where decoded images are kept, or None."""
+    return str(cache_dir() / "decoded") if cache_dir() else None
+
+
+def start_jax():
+    """Sets JAX up and returns the devices in use. To be called before JAX runs anything.
+
+    On the CPU every core becomes a device: batches split over them run faster than one device
+    that uses all cores. The persistent compilation cache is on unless `--cache_dir` is empty; it
+    may be copied to another path.
+    """
+    import jax
+
+    from imvad_jax.training import hosts, parallel
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with contextlib.suppress(RuntimeError):  # the devices are fixed once JAX runs (in tests)
+        jax.config.update("jax_num_cpu_devices", max(_NUM_DEVICES.value or cores or 1, 1))
+    hosts.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if cache_dir():
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+        # XLA's own caches are told their path by an option that is part of a program's key: with
+        # them, nothing would be found again in a directory that was moved.
+        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+    return parallel.choose_devices(_NUM_DEVICES.value)

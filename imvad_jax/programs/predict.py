@@ -1,0 +1,138 @@
+"""Scores new images with the fitted detector of a run: verdicts, outlines, and a page to look at.
+
+    python -m experiments.predict --workdir=RUN --input=PARTS --output=DIR
+
+--input is a file, a folder or a pattern, and may be given several times. DIR then holds index.html,
+results.csv, results.json and heatmaps/. Exit status: 0, all pictures were scored; 3, some could not
+be read and were left out (all reports name them); 2, nothing could be done, or --on_bad_image=error
+met such a file (what was scored before is written).
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from imvad_jax.commands import command
+from imvad_jax.data.decode import Reader
+from imvad_jax.data.inputs import find_images
+from imvad_jax.data.listing import UNREADABLE, NotUsed, summarize
+from imvad_jax.data.reading import Reading, parse_full_scale
+from imvad_jax.errors import UserError, choose
+from imvad_jax.evaluation.calibration import check_quantile
+from imvad_jax.model import load, store
+from imvad_jax.programs import devices, program
+from imvad_jax.runs import predictor
+
+SKIPPED = 3  # exit status: done, but for files that could not be read
+NAMED = 20  # such files named on the terminal; all are named in the results
+
+_WORKDIR = program.define_path("workdir", None, "Directory of a finished run of experiments.run.")
+_INPUT = program.define_paths(
+    "input", [], "Images to score: a file, a folder with all below it, or a quoted pattern such "
+    "as 'parts/*.png'. May be given several times.",
+)  # fmt: skip
+_OUTPUT = program.define_path("output", None, "Directory to write to; an earlier result in it is "
+                              "replaced.")  # fmt: skip
+_ON_BAD_IMAGE = flags.DEFINE_string(
+    "on_bad_image", "skip", "What is done about a file that cannot be read: skip or error."
+)
+_THRESHOLD = flags.DEFINE_float(
+    "threshold", 0.5, "Images with at least this score are called defective; 0.5 is the calibrated "
+    "threshold.",
+)  # fmt: skip
+_GOOD = program.define_paths(
+    "good", [], "Good images that the detector was not fitted on, as --input: the thresholds are "
+    "found from them instead of those of the run.",
+)  # fmt: skip
+_QUANTILE = flags.DEFINE_float(
+    "threshold_quantile", 0.95, "With --good: the threshold is this quantile of their scores."
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 0, "Images a batch; 0: as the run's configuration says.", lower_bound=0
+)
+_PICTURE_SIZE = flags.DEFINE_integer(
+    "picture_size", 768, "Longest side of the heat maps written, in pixels.", lower_bound=64
+)
+_PAGE_IMAGES = flags.DEFINE_integer(
+    "page_images", 500, "How many images the page shows, the worst; their pictures lie in it. "
+    "All are counted there and listed in results.csv.", lower_bound=0,
+)  # fmt: skip
+_FULL_SCALE = flags.DEFINE_string(
+    "full_scale", "auto", "The value that is white in files deeper than 8 bits; auto: as in the "
+    "run.",
+)  # fmt: skip
+_MAX_MEGAPIXELS = flags.DEFINE_float(
+    "max_megapixels", Reading.max_megapixels, "Larger pictures are not scored."
+)
+flags.adopt_module_key_flags(devices)
+
+
+def find_reader(record: dict) -> Reader:
+    """How files are read: as those that the detector was fitted on, if no flag says otherwise."""
+    given = Reading(parse_full_scale(_FULL_SCALE.value), _MAX_MEGAPIXELS.value)
+    if given.full_scale is None:
+        return Reader.of_record(record, given.max_megapixels)
+    return Reader(given.full_scale, True, given.max_megapixels)
+
+
+def main() -> int:
+    """The program."""
+    for name in ("workdir", "input", "output"):
+        if not flags.FLAGS[name].value:
+            raise UserError(f"--{name} is missing; see --help")
+    if flags.FLAGS.num_processes != 1:
+        raise UserError(
+            "--num_processes: prediction runs in one process; give each its own --input"
+        )
+    choose("--on_bad_image", _ON_BAD_IMAGE.value, ("skip", "error"))
+    check_quantile(_QUANTILE.value)
+    if flags.FLAGS["threshold_quantile"].present and not _GOOD.value:
+        raise UserError(
+            "--threshold_quantile: it belongs to --good; for the images held out give it to the "
+            "command of the run again (nothing is fitted again), or move the verdict by --threshold"
+        )
+    if not 0 < _THRESHOLD.value < 1:
+        raise UserError(f"--threshold={_THRESHOLD.value}: expected a number between 0 and 1")
+    run_dir, output = Path(_WORKDIR.value), Path(_OUTPUT.value)
+    record = store.read(run_dir)
+    if store.read_thresholds(run_dir, record) is None and not _GOOD.value:
+        raise UserError(
+            f"--workdir={run_dir}: this run has no threshold; name good images that it was not "
+            "fitted on by --good, or fit anew with --holdout=0.2"
+        )
+    written = [str(output / name) for name in ("index.html", "results.csv", "results.json")]
+    listing = find_images(_INPUT.value, output / "heatmaps", written=written)
+    # Before anything is decoded.
+    predictor.check_output(output, predictor.names_of(listing.images, listing.not_used)[0])
+    good = find_images(_GOOD.value, flag="--good").images if _GOOD.value else []
+    reader = find_reader(record)
+    model = dataclasses.replace(load(run_dir, devices.start_jax()), reader=reader)
+    if good:
+        model = predictor.calibrate_from(model, good, _QUANTILE.value, _BATCH_SIZE.value)
+    print(model.calibration.describe(), flush=True)
+    options = predictor.Options(
+        _THRESHOLD.value, _ON_BAD_IMAGE.value, _BATCH_SIZE.value, _PICTURE_SIZE.value,
+        _PAGE_IMAGES.value,
+    )  # fmt: skip
+    found = predictor.predict(
+        model, listing.images, output, options, workdir=str(run_dir), command=command("predict"),
+        not_used=listing.not_used,
+    )  # fmt: skip
+    for name, reason in found.unreadable[:NAMED]:
+        print(f"not scored: {name}: {reason}", file=sys.stderr)
+    if len(found.unreadable) > NAMED:
+        print(f"... and {len(found.unreadable) - NAMED} more, see results.csv", file=sys.stderr)
+    for note in found.notes:
+        print(f"note: {note}")
+    known = sum(item.picture for item in found.not_used)
+    unreadable = [NotUsed(name, UNREADABLE) for name, _ in found.unreadable[known:]]
+    print(
+        f"{len(found.images)} images scored: {found.defective} defective, "
+        f"{len(found.images) - found.defective} good; {len(found.unreadable)} files not scored"
+    )
+    if found.not_used or unreadable:
+        print(summarize(len(found.images), [*found.not_used, *unreadable]))
+    print(f"written to {output}; open index.html there")
+    return SKIPPED if found.unreadable else 0

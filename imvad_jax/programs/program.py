@@ -1,0 +1,114 @@
+"""What every program shares: bad input and bad flags end in one line and exit status 2."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import ModuleType
+
+from absl import app, flags, logging
+
+from imvad_jax.errors import UserError
+from imvad_jax.training.limit import Stopped
+
+OWN_PROCESS = False  # whether a program of this project started the process
+
+flags.disclaim_key_flags()  # what is defined by the functions below belongs to their callers
+
+
+class _PathParser(flags.ArgumentParser):
+    """A path: `~` and `~user` at its beginning become the home directory."""
+
+    def parse(self, argument):
+        return os.path.expanduser(argument) if isinstance(argument, str) else argument
+
+
+class _SourcesParser(flags.ArgumentParser):
+    """`SOURCE` or `NAME=SOURCE`, several separated by commas; each source may be a path."""
+
+    def parse(self, argument):
+        if not isinstance(argument, str):
+            return argument
+        entries = (entry.rpartition("=") for entry in argument.split(","))
+        return ",".join(name + equals + os.path.expanduser(path) for name, equals, path in entries)
+
+
+def define_path(name: str, default: str | None, help: str) -> flags.FlagHolder:
+    """Defines a flag that takes a path. Every flag that does is defined by this or its siblings."""
+    return flags.DEFINE(_PathParser(), name, default, help, serializer=flags.ArgumentSerializer())
+
+
+def define_paths(name: str, default: list[str], help: str) -> flags.FlagHolder:
+    """Defines a flag that takes a path or pattern and may be given several times."""
+    return flags.DEFINE_multi(_PathParser(), flags.ArgumentSerializer(), name, default, help)
+
+
+def define_sources(name: str, default: str | None, help: str) -> flags.FlagHolder:
+    """Defines a flag that takes sources of weights, among them files."""
+    return flags.DEFINE(
+        _SourcesParser(), name, default, help, serializer=flags.ArgumentSerializer()
+    )
+
+
+def fail(message: str) -> None:
+    """Prints one line and ends the program with status 2."""
+    print("error: " + " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def parse(
+    argv: Sequence[str], prepare: Callable[[Sequence[str]], None] = lambda argv: None
+) -> list[str]:
+    """Parses a command line, the program's name first, after `prepare` has seen it."""
+    try:
+        prepare(argv)
+        rest = flags.FLAGS(list(argv))
+    except (flags.Error, UserError) as error:
+        fail(str(error))
+    if len(rest) > 1:
+        fail(
+            f"unexpected argument '{rest[1]}'; flags are written --name=value, and patterns in "
+            "quotes: --input='parts/*.png'"
+        )
+    return rest
+
+
+def guard(main: Callable[[], int | None]) -> int | None:
+    """Calls `main`; a UserError becomes one line on stderr and exit status 2.
+
+    Work that a limit of time ended is one line, too, with the exit status that it carries.
+    """
+    try:
+        return main()
+    except UserError as error:
+        fail(str(error))
+    except Stopped as stopped:
+        message, status = str(stopped), stopped.status
+    # Only now the work is let go of, and its progress bar closed.
+    print(message, file=sys.stderr)
+    return status
+
+
+def start(module: ModuleType) -> None:
+    """Runs the program of a module of this package from the file that a user started.
+
+    The module has `main` and perhaps `prepare`; `--help` shows its description and its flags.
+    """
+    sys.modules["__main__"].__doc__ = module.__doc__
+    flags.adopt_module_key_flags(module)
+    run(module.main, getattr(module, "prepare", lambda argv: None))
+
+
+def run(
+    main: Callable[[], int | None], prepare: Callable[[Sequence[str]], None] = lambda argv: None
+) -> None:
+    """Parses the flags and runs `main` under `guard`; `prepare` may define more flags before."""
+    global OWN_PROCESS
+    OWN_PROCESS = True
+
+    def start(argv):
+        del argv
+        logging.set_verbosity(logging.WARNING)
+        return guard(main)
+
+    app.run(start, flags_parser=partial(parse, prepare=prepare))

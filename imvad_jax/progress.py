@@ -1,0 +1,93 @@
+"""Progress bars: rate and time left on a terminal, a line now and then in a log."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+
+from tqdm import tqdm
+
+from imvad_jax.data.batches import Batch
+
+# By label, always.
+_UNITS = {
+    "coreset": "picks",
+    "covariances": "steps",
+    "scaling": "points",
+    "whole processes": "runs",
+}
+_LOG_INTERVAL = 10.0  # seconds between the lines of a log
+
+
+class _Log:
+    """Where a bar writes when nobody watches: whole lines instead of one that is overwritten."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            sys.stderr.write(text.strip() + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def _bar(total: int, label: str, unit: str | None) -> tqdm:
+    unit = f" {_UNITS.get(label, unit or 'images')}"
+    if sys.stderr.isatty():
+        return tqdm(total=total, desc=label, unit=unit, file=sys.stderr, dynamic_ncols=True)
+    return tqdm(
+        total=total,
+        desc=label,
+        unit=unit,
+        file=_Log(),
+        mininterval=_LOG_INTERVAL,
+        # Above the interval, or a monitor thread would redraw slow work in between.
+        maxinterval=10 * _LOG_INTERVAL,
+        bar_format="{desc}: {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}, {rate_fmt}]",
+    )
+
+
+def tqdm_progress(total: int, label: str, unit: str | None = None) -> Callable[[int], None]:
+    """A bar on stderr; the result is called with the number of newly finished units.
+
+    It closes itself when the total is reached. If the work is abandoned before, by an exception
+    say, the bar is closed as soon as the function is let go of.
+
+    Args:
+      total: Units of the whole work.
+      label: What is being done, shown at the left.
+      unit: Plural noun; by default `images`. A few labels have a unit of their own.
+    """
+    bar = _bar(total, label, unit)
+    if total <= 0:
+        bar.close()
+
+    def done(count: int) -> None:
+        bar.update(count)
+        if bar.n >= bar.total:
+            bar.close()
+
+    return done
+
+
+def silent_progress(total: int, label: str) -> Callable[[int], None]:
+    """A progress display that shows nothing."""
+    return lambda done: None
+
+
+def untracked(batches: Iterable[Batch], total_images: int, label: str) -> Iterable[Batch]:
+    """Passes batches on and shows nothing."""
+    return batches
+
+
+def track(
+    batches: Iterable[Batch], total_images: int, label: str, unit: str | None = None
+) -> Iterator[Batch]:
+    """Passes batches on and counts their valid images on a bar.
+
+    The bar is closed at the end, when an exception passes, and when the caller stops early.
+    """
+    bar = _bar(total_images, label, unit)
+    try:
+        for batch in batches:
+            yield batch
+            bar.update(int(batch.valid.sum()))
+    finally:
+        bar.close()

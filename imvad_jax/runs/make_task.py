@@ -1,0 +1,42 @@
+"""One cell of a table made, whatever may go wrong with it."""
+
+import traceback
+
+from imvad_jax import methods
+from imvad_jax.errors import UserError
+from imvad_jax.marks import is_ours
+from imvad_jax.reporting.grid import ERROR
+from imvad_jax.runs.cell import run_cell
+from imvad_jax.runs.specs import Work
+from imvad_jax.runs.tasks import Task, mark_failed
+from imvad_jax.training.limit import Stopped
+
+
+def make_task(task: Task, work: Work) -> str | None:
+    """Makes one cell of a table as a run does; returns the error of one that failed.
+
+    The error is marked in the run directory. Only KeyboardInterrupt, SystemExit and Stopped pass.
+    """
+    work.say(
+        f"== {methods.get(task.method).title}, {task.dataset}/{task.category}, seed {task.seed}"
+    )
+    try:
+        run_cell(task.cell, work)
+    except Stopped:
+        raise
+    except UserError as error:
+        return _failed(task, " ".join(str(error).split()), None, work.say)
+    except Exception as error:  # whatever it is, the other cells go on
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        return _failed(task, text, traceback.format_exc(), work.say)
+    if is_ours(task.run_dir / ERROR):
+        (task.run_dir / ERROR).unlink()
+    return None
+
+
+def _failed(task: Task, error: str, trace: str | None, say) -> str:
+    say(trace or f"error: {error}")
+    mark_failed(task, error, trace)
+    return error
+
+

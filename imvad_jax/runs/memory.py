@@ -1,0 +1,113 @@
+"""How much memory a run needs, said before it starts; what cannot fit is refused."""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from imvad_jax import backbones
+from imvad_jax.data.batches import ArrayImages
+from imvad_jax.data.category import CategoryData
+from imvad_jax.data.tiled import TiledImages
+from imvad_jax.errors import UserError
+from imvad_jax.methods import Detector
+from imvad_jax.model import Model
+from imvad_jax.training.parallel import Parallel
+
+PROGRAM_BYTES = 600 * 2**20  # an allowance for Python, JAX, TensorFlow and compiled programs
+
+
+def available_bytes(device: jax.Device) -> int | None:
+    """Free memory where the arrays will lie: the accelerator's, or the machine's; None: unknown."""
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        limit = stats.get("bytes_limit")
+        return limit - stats.get("bytes_in_use", 0) if limit else None
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def estimate(
+    detector: Detector, data: CategoryData, parallel: Parallel, pictures: dict | None = None
+) -> dict[str, int]:
+    """Bytes by purpose that fitting and scoring hold at their peak.
+
+    `pictures`: arrays that the training is given besides the good images; every device has a copy.
+    """
+    decoded = sum(
+        images.images.nbytes
+        for images in (data.train, data.test, data.held_out)
+        if isinstance(images, ArrayImages)
+    )
+    pictures_decoded = max(
+        images.decoded_bytes if isinstance(images, TiledImages) else 0
+        for images in (data.train, data.test)
+    )
+
+    def values(images) -> int:
+        if isinstance(images, TiledImages):
+            return images.map_values
+        return len(images or ()) * data.geometry.crop**2
+
+    # The maps are held once as scored and about twice more while the metrics are computed.
+    maps = max(3 * values(data.test), values(data.held_out)) * 4
+    return {
+        "program": PROGRAM_BYTES,
+        "decoded images": decoded + pictures_decoded,
+        "anomaly maps": maps,
+        "pictures": sum(x.nbytes for x in jax.tree.leaves(pictures)) * (1 + parallel.count),
+        "kept features": kept_features_bytes(detector, len(data.train)),
+        **detector.memory_estimate(len(data.train), parallel.count),
+    }
+
+
+def check_fit(model: Model, data: CategoryData, parallel: Parallel) -> str:
+    """What fitting and scoring a model needs and what there is, as text. Raises UserError."""
+    pictures = {k: v for k, v in model.variables.items() if k in model.config.picture_dirs}
+    parts = estimate(model.detector, data, parallel, pictures)
+    return check(parts, available_bytes(parallel.local[0]))
+
+
+def kept_features_bytes(detector: Detector, images: int) -> int:
+    """Bytes of what a training with `cache_features` keeps of all images."""
+    config = detector.config
+    if not getattr(config, "cache_features", False):
+        return 0
+    variables = {}
+    if detector.outputs:
+        spec = backbones.get(config.backbone)
+        variables["backbone"] = spec.variables_template(detector.outputs)
+    one = jax.ShapeDtypeStruct((1, config.input_size, config.input_size, 3), jnp.float32)
+    found = jax.eval_shape(partial(detector.apply, method="frozen"), variables, one)
+    return images * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(found))
+
+
+def check(parts: dict[str, int], available: int | None) -> str:
+    """The estimate as text.
+
+    Raises:
+      UserError: more is needed than there is, with the largest part and the flags to turn.
+    """
+    total = sum(parts.values())
+    largest = max(parts, key=parts.get)
+    have = f"{gib(available)} available" if available is not None else "available: unknown"
+    if available is not None and total > available:
+        raise UserError(
+            f"this run needs about {gib(total)} of memory and {gib(available)} are available; the "
+            f"largest part is '{largest}' with {gib(parts[largest])}. Lower --image_size, "
+            "--batch_size or --num_devices, or (padim) --num_channels, (patchcore) "
+            "--coreset_ratio, --patches_per_image or --embedding_dim, or take a smaller --backbone"
+        )
+    details = ", ".join(f"{name} {gib(size)}" for name, size in parts.items() if size >= 2**26)
+    return f"memory: about {gib(total)} needed, {have} ({details})"
+
+
+def gib(size: int) -> str:
+    """Bytes as text in GiB."""
+    return f"{size / 2**30:.2f} GiB"
