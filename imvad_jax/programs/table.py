@@ -94,7 +94,7 @@ def plan() -> list[Task]:
             try:
                 check_tiled(DATA_DIR.value, Geometry.of(config))
             except UserError as error:
-                raise UserError(f"{name}: {error}") from None
+                raise UserError(f"{name}: {error.text}") from None
         cells = [
             Task(
                 name, preset, overrides[name], category, seed, DATASET.value, DATA_DIR.value,

@@ -1,4 +1,4 @@
-"""What a run of the golden tests compared, for docs/fidelity.md: see imvad_jax/programs/fidelity.py."""
+"""What a run of the golden tests compared, for docs/fidelity.md (`experiments.fidelity`)."""
 
 import json
 from pathlib import Path
