@@ -230,14 +230,14 @@ def test_hard_edges_paste_pixels_as_they_are(hard):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"variant": "2way"}, "--variant.*3way"),
-        ({"aspect": 0.0}, "--aspect=0.0"),
-        ({"area_min": 0.2}, "--area_min=0.2, --area_max=0.15"),
-        ({"scar_width_min": 0.0}, "--scar_width_min=0.0"),
-        ({"area_max": 1.5}, "--area_max=1.5"),
-        ({"head_dim": -1}, "--head_dim=-1"),
-        ({"patch_size": 300}, "--patch_size=300.*256"),
-        ({"patch_stride": 0}, "--patch_stride=0"),
+        ({"variant": "2way"}, "variant.*3way"),
+        ({"aspect": 0.0}, "aspect=0.0"),
+        ({"area_min": 0.2}, "area_min=0.2, area_max=0.15"),
+        ({"scar_width_min": 0.0}, "scar_width_min=0.0"),
+        ({"area_max": 1.5}, "area_max=1.5"),
+        ({"head_dim": -1}, "head_dim=-1"),
+        ({"patch_size": 300}, "patch_size=300.*256"),
+        ({"patch_stride": 0}, "patch_stride=0"),
     ],
 )
 def test_impossible_settings(settings, message):

@@ -299,15 +299,15 @@ def test_official_settings_and_sizes():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"backbone": "resnet18"}, "--layers=relu8,relu15,relu22: resnet18 has no feature map 're"),
+        ({"backbone": "resnet18"}, "layers=relu8,relu15,relu22: resnet18 has no feature map 're"),
         ({"layers": ("relu15", "relu8", "relu22")}, "shallow to deep.*strides \\[4, 2, 8\\]"),
         ({"layers": ("relu8", "relu22")}, "expected three feature maps"),
         ({"layers": ("relu8", "relu8", "relu22")}, "expected three feature maps"),
-        ({"image_size": 120}, "--image_size=120 --crop_size=0: .* multiple of 16 pixels"),
-        ({"cache_features": True}, "--augment=True --cache_features=True"),
-        ({"width": 2}, "--width=2: must be at least 4"),
-        ({"latent_size": 0}, "--latent_size=0"),
-        ({"kld_weight": -1.0}, "--kld_weight=-1.0"),
+        ({"image_size": 120}, "image_size=120 crop_size=0: .* multiple of 16 pixels"),
+        ({"cache_features": True}, "augment=True cache_features=True"),
+        ({"width": 2}, "width=2: must be at least 4"),
+        ({"latent_size": 0}, "latent_size=0"),
+        ({"kld_weight": -1.0}, "kld_weight=-1.0"),
     ],
 )
 def test_impossible_settings(changes, message):
