@@ -3,14 +3,11 @@
 With --check nothing is written; the status is 1 if the page does not fit the files.
 """
 
-import sys
 from pathlib import Path
 
 from absl import flags
 
-from imvad_jax.errors import UserError
-from imvad_jax.owned import write_own
-from imvad_jax.programs import program
+from imvad_jax.programs import page, program
 from imvad_jax.reporting.results import COMMAND, render_results
 
 program.define_path("results_dir", "results", "Directory of the result files.")
@@ -20,19 +17,7 @@ flags.DEFINE_bool("check", False, "Only compare the page with the files; status 
 
 def main() -> int:
     """The program."""
-    out = Path(flags.FLAGS.out)
-    text = render_results(flags.FLAGS.results_dir)
-    if flags.FLAGS.check:
-        if out.is_file() and out.read_text(encoding="utf-8") == text:
-            return 0
-        state = "differs from" if out.is_file() else "is missing; it is made from"
-        print(f"{out} {state} the files in {flags.FLAGS.results_dir}; run: {COMMAND}",
-              file=sys.stderr)  # fmt: skip
-        return 1
-    try:
-        out.parent.stat()  # none is made
-        write_own(out, lambda file: file.write(text.encode()))
-    except OSError as error:
-        raise UserError(f"--out: cannot write {out} ({error.strerror})") from None
-    print(f"written: {out}")
-    return 0
+    out, directory = Path(flags.FLAGS.out), flags.FLAGS.results_dir
+    state = "differs from" if out.is_file() else "is missing; it is made from"
+    stale = f"{out} {state} the files in {directory}; run: {COMMAND}"
+    return page.write_or_check(out, render_results(directory), check=flags.FLAGS.check, stale=stale)
