@@ -14,6 +14,7 @@ from absl import flags
 
 from imvad_jax import methods, presets, programs
 from imvad_jax.programs import program
+from imvad_jax.reporting.text_table import Form, format_rows
 
 # The programs whose flags are documented.
 PROGRAMS = ("run", "table", "predict", "export", "benchmark")
@@ -97,9 +98,12 @@ def _code(value) -> str:
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    lines = [" | ".join(head), " | ".join("---" for _ in head)]
-    lines += [" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows]
-    return [f"| {line} |" for line in lines] + [""]
+    # Texts of flags are Markdown already.
+    return [format_rows(head, rows, Form.COMPACT, left=len(head), cell=_bars), ""]
+
+
+def _bars(text: str) -> str:
+    return text.replace("|", r"\|")
 
 
 def flags_page(notice: str) -> str:
