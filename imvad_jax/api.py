@@ -28,12 +28,14 @@ from imvad_jax.model import ImagePrediction, Model, inputs, load, make
 from imvad_jax.progress import silent_progress, tqdm_progress, track, untracked
 from imvad_jax.training.score import Scores
 
-__all__ = ["ImagePrediction", "Model", "fit", "load", "load_data", "make", "save", "score"]
+# In the order of docs/api.md.
+__all__ = ["make", "load", "Model", "ImagePrediction", "load_data", "fit", "score", "save"]
 
 
 def load_data(
     data_dir: str,
     model: Model,
+    *,
     dataset: str = "folder",
     category: str | None = None,
     cache_dir: str | None = None,

@@ -1,6 +1,6 @@
-"""Fits and tests a model of anomalib on one category, for experiments.compare_anomalib.
+"""Fits and tests a model of anomalib on one category, for compare_anomalib.py.
 
-    ENVIRONMENT/bin/python experiments/anomalib_driver.py --model=padim --root=MVTEC \\
+    ENVIRONMENT/bin/python imvad_jax/benchmarks/anomalib_driver.py --model=padim --root=MVTEC \\
         --category=screw --layers=layer1,layer2,layer3 --out=FILE.json
 
 Run by the interpreter of an environment that has anomalib; imports nothing of this project. What is

@@ -1,6 +1,4 @@
-"""Numbers and tables of the benchmark, as text or as Markdown."""
-
-from collections.abc import Sequence
+"""Numbers and labels of the benchmark's tables."""
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -25,18 +23,3 @@ def label_of(record: dict) -> str:
     overrides = record["overrides"].items()
     names += [f"{key}={value}" for key, value in overrides if key != "backbone"]
     return f"{record['method']} ({', '.join(names)})"
-
-
-def grid(head: Sequence[str], rows: list[list[str]], markdown: bool, left: int = 1) -> str:
-    """A table; the first `left` columns are set to the left, the others to the right."""
-    lines = [list(head), *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    padded = [
-        [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths))]
-        for line in lines
-    ]
-    if markdown:
-        rule = ["-" * w if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-        return "\n".join(f"| {' | '.join(line)} |" for line in [padded[0], rule, *padded[1:]])
-    text = ["  ".join(line).rstrip() for line in padded]
-    return "\n".join([text[0], "-" * len("  ".join(padded[0])), *text[1:]])

@@ -37,9 +37,9 @@ INSTALL = (
 FIRST, COLD, WARM, THEIRS = "ours, first call", "ours, cold", "ours, warm", "anomalib"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is compared, as the flags have it."""
+    """What is compared."""
 
     python: str  # of an environment with anomalib
     method: str
@@ -49,7 +49,7 @@ class Request:
     category: str
     weights: str
     seed: int
-    device_flags: tuple[str, ...]  # of experiments.devices, but for the cache
+    device_flags: tuple[str, ...]  # for experiments.run: devices, but for the cache
     workdir: Path
     repeats: int
 

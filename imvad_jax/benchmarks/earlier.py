@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from imvad_jax.benchmarks.columns import grid, number
+from imvad_jax.benchmarks.columns import number
+from imvad_jax.reporting.text_table import Form, format_rows
 
 DIRECTORY = "earlier"  # below that of the stored files
 HEAD = ("method", "work", "before s", "now s", "before / now")
@@ -27,7 +28,8 @@ def render_earlier(directory: Path, before: Mapping, now: Mapping) -> str:
             text = (directory / f"{new['method']}.md").read_text(encoding="utf-8").strip()
             texts.append(f"Commit {old['commit']} against {new['commit']}. {text}\n")
             rows += _rows(new["method"], _ours(old), _ours(new))
-    return "\n".join(["**Before and after**\n", *texts, grid(HEAD, rows, True, 2)])
+    table = format_rows(HEAD, rows, Form.MARKDOWN, left=2)
+    return "\n".join(["**Before and after**\n", *texts, table])
 
 
 def _ours(record: Mapping) -> dict[str, float]:

@@ -57,8 +57,9 @@ def benchmark(
     say(_check_memory(detector, images, parallel, pictures))
     first = init_variables(detector, model.variables.get("backbone"), model.seed)
     subject = workloads.Subject(
-        detector, first | pictures, images, parallel, model.seed, options
-    )
+        detector=detector, variables=first | pictures, images=images, parallel=parallel,
+        seed=model.seed, options=options,
+    )  # fmt: skip
     about = store.describe(model)
     # Times do not depend on weights being random.
     notes = [note for note in about["notes"] if "RANDOM" not in note]

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import jax
 
 from imvad_jax.benchmarks import workloads
-from imvad_jax.benchmarks.columns import grid, number
+from imvad_jax.benchmarks.columns import number
 from imvad_jax.benchmarks.workloads import Subject
+from imvad_jax.reporting.text_table import format_rows
 from imvad_jax.training.fit import fit
 from imvad_jax.training.score import score
 
@@ -157,7 +158,7 @@ def format_trace(name: str, found: dict) -> str:
     ]  # fmt: skip
     heading = f"{name}: {number(found['seconds'])} s in operations of all devices; trace in "
     head = ("operation", "program", "made from", "runs", "ms", "share")
-    return heading + found["directory"] + "\n" + grid(head, rows, markdown=False, left=3)
+    return heading + found["directory"] + "\n" + format_rows(head, rows, left=3)
 
 
 def calls(unfitted: Subject, fitted: Subject) -> Iterator[tuple[str, Callable[[], object]]]:

@@ -9,10 +9,11 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from imvad_jax.benchmarks import earlier
 from imvad_jax.benchmarks import scaling_report as scaling
-from imvad_jax.benchmarks.columns import grid, label_of, number
+from imvad_jax.benchmarks.columns import label_of, number
 from imvad_jax.errors import UserError
 from imvad_jax.reporting.metric_names import METRICS, format_value
 from imvad_jax.reporting.plots import GOOD, INK, soften
+from imvad_jax.reporting.text_table import Form, format_rows
 
 COMMAND = "python -m experiments.benchmark --render"
 BUSY = 0.1  # share of the machine that others may use before figures are not published
@@ -170,7 +171,7 @@ def _process_rows(records: Sequence[dict]) -> list[list[str]]:
 def format_tables(records: Sequence[dict], markdown: bool = False) -> str:
     """The tables of what was measured together; a method that failed is named below them."""
     done = [record for record in records if "error" not in record]
-    tables = []
+    form, tables = Form.MARKDOWN if markdown else Form.TEXT, []
     for title, head, rows, left in (
         ("Scoring", SCORING, [scoring_row(record) for record in done], 1),
         ("Fitting", FITTING, [fitting_row(record) for record in done], 1),
@@ -181,7 +182,7 @@ def format_tables(records: Sequence[dict], markdown: bool = False) -> str:
     ):
         if rows:
             heading = f"**{title}**\n\n" if markdown else f"{title}\n"
-            tables.append(heading + grid(head, rows, markdown, left))
+            tables.append(heading + format_rows(head, rows, form, left=left))
     failed = [f"{r['method']}: FAILED ({r['error']})" for r in records if "error" in r]
     if failed:
         tables.append("\n".join(f"- {line}" if markdown else line for line in failed))

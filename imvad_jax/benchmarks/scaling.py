@@ -10,36 +10,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from absl import flags
-
 from imvad_jax import methods
 from imvad_jax.benchmarks import scaling_report as tables
 from imvad_jax.benchmarks.measure import OtherLoad
 from imvad_jax.benchmarks.report import BUSY
 from imvad_jax.benchmarks.scaling_point import AXES, Request
 from imvad_jax.errors import UserError
-from imvad_jax.owned import write_own
+from imvad_jax.owned import BENCHMARK, check_directory, write_own
 from imvad_jax.progress import silent_progress
 from imvad_jax.reporting.plots import figure_png
 from imvad_jax.runs.record import write_json
 
 MACHINE = ("versions", "commit", "hardware", "platform")  # of a point, the same for all
-
-_SIZES = {
-    "images": flags.DEFINE_list(
-        "scaling_images", ["64", "128", "256", "512"], "With --scaling: numbers of images that "
-        "methods without training are fitted on; empty: none.",
-    ),
-    "bank": flags.DEFINE_list(
-        "scaling_bank", ["1024", "4096", "16384", "65536"], "With --scaling: patches in the bank "
-        "that patchcore scores against; empty: none.",
-    ),
-    "devices": flags.DEFINE_list(
-        "scaling_devices", ["1", "2", "4", "8"], "With --scaling: devices to score on; on the CPU "
-        "there may be more than cores, which are then virtual. Empty: none.",
-    ),
-}  # fmt: skip
-
 
 def sizes(given: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
     """The values of every axis, ascending. Raises UserError for what is no number from 1 on."""
@@ -54,13 +36,13 @@ def sizes(given: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
     return found
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Scale:
     """What is measured of one method."""
 
     template: Request  # its axis and value are replaced
     config: methods.DetectorConfig
-    num_devices: int  # of every axis but `devices`; 0: all
+    num_devices: int = 0  # of every axis but `devices`; 0: all
 
     def requests(self, values: dict[str, list[int]]) -> list[Request]:
         """The points, those that this method has."""
@@ -71,6 +53,16 @@ class Scale:
             if applies(detector)
             for value in values[axis]
         ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """What is measured of all methods, and where it is written."""
+
+    scales: list[Scale]
+    values: dict[str, list[int]]  # of every axis, as `sizes` gives them
+    workdir: Path
+    command: str = ""  # for the records
 
 
 def run_point(request: Request, num_devices: int) -> dict:
@@ -123,25 +115,24 @@ def write(workdir: Path, command: str, records: list[dict]) -> None:
         write_own(workdir / "scaling.png", lambda file: file.write(png))
 
 
-def run(
-    scales: list[Scale], workdir: Path, command: str, say=print, progress=silent_progress
-) -> int:
+def run(asked: Scaling, say=print, progress=silent_progress) -> int:
     """Measures the methods, writes after each and prints the tables; returns the exit status.
 
     Raises:
-      UserError: the flags leave nothing to measure.
+      UserError: there is nothing to measure, or somebody else's files lie in its directory.
     """
-    values = sizes({axis: flag.value for axis, flag in _SIZES.items()})
-    total = sum(len(scale.requests(values)) for scale in scales)
+    workdir = asked.workdir
+    check_directory(workdir, BENCHMARK)
+    total = sum(len(scale.requests(asked.values)) for scale in asked.scales)
     if not total:
         raise UserError(
             "--scaling: nothing to measure; name some of --scaling_images (methods without "
             "training), --scaling_bank (patchcore) and --scaling_devices"
         )
     done, records = progress(total, "scaling"), []
-    for scale in scales:
-        records.append(measure(scale, values, command, say, done))
-        write(workdir, command, records)
+    for scale in asked.scales:
+        records.append(measure(scale, asked.values, asked.command, say, done))
+        write(workdir, asked.command, records)
     for record in records:
         if (record["others_share"] or 0) > BUSY:
             say(

@@ -21,12 +21,10 @@ from imvad_jax.training.fit import fit, init_variables
 CPU_BATCH = 4  # against a large bank an image takes half a second and more there
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
     """What is measured."""
 
-    axis: str  # of AXES
-    value: int
     method: str
     preset: str
     overrides: dict[str, str]
@@ -35,6 +33,8 @@ class Request:
     repeats: int
     least_seconds: float
     fit_repeats: int
+    axis: str = ""  # of AXES; empty in a template, which stands for all points of a method
+    value: int = 0
 
 
 class DrawnImages:
@@ -122,10 +122,13 @@ def point(request: Request, parallel) -> dict:
     model = assemble(request.method, config, request.weights, request.seed)
     detector, first = model.detector, model.variables.get("backbone")
     images = workloads.random_images(config.batch_size, config.input_size, request.seed)
-    options = workloads.Options(request.repeats, request.least_seconds, request.fit_repeats)
+    options = workloads.Options(
+        repeats=request.repeats, least_seconds=request.least_seconds,
+        fit_repeats=request.fit_repeats,
+    )  # fmt: skip
     subject = workloads.Subject(
-        detector, init_variables(detector, first, request.seed), images, parallel,
-        request.seed, options,
+        detector=detector, variables=init_variables(detector, first, request.seed),
+        images=images, parallel=parallel, seed=request.seed, options=options,
     )  # fmt: skip
     found = AXES[request.axis][0](subject, request.value)
     platform, machine = parallel.local[0].platform, environment(parallel)

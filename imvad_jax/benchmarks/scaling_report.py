@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
-from imvad_jax.benchmarks.columns import grid, label_of, number
+from imvad_jax.benchmarks.columns import label_of, number
 from imvad_jax.reporting.plots import DEFECTS, GOOD, INK, soften
+from imvad_jax.reporting.text_table import Form, format_rows
 
 HEADER = """\
 - **Fit against images**: the whole fit on drawn images, of which only a batch lies in memory. Every
@@ -75,7 +76,7 @@ def format_tables(records: Sequence[dict], markdown: bool = False) -> str:
 
     `of first` is the rate over that of the method's first row.
     """
-    tables, failed = [], []
+    form, tables, failed = Form.MARKDOWN if markdown else Form.TEXT, [], []
     for axis, title in TITLES.items():
         rows = [row for record in records for row in _rows(record, axis)]
         head = [
@@ -85,7 +86,7 @@ def format_tables(records: Sequence[dict], markdown: bool = False) -> str:
         ]  # fmt: skip
         if rows:
             heading = f"**{title}**\n\n" if markdown else f"{title}\n"
-            tables.append(heading + grid(head, rows, markdown))
+            tables.append(heading + format_rows(head, rows, form))
         failed += [
             f"{record['method']}, {describe(axis, point)}"
             for record in records

@@ -1,6 +1,6 @@
 """Runs a command to its end and writes what it took.
 
-    python experiments/whole_process.py OUT.json COMMAND [ARGUMENT ...]
+    python imvad_jax/benchmarks/whole_process.py OUT.json COMMAND [ARGUMENT ...]
 
 Writes `{status, wall_s, cpu_s, peak_bytes}` and exits with the status of the command. Linux counts
 what the starting process held as memory of the started one, so that this one is kept small: it

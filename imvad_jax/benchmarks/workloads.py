@@ -29,7 +29,7 @@ PRODUCT_SIZE = {"cpu": 1024}  # rows of the plain matrix product, by platform ..
 LARGE_PRODUCT = 8192  # ... and of accelerators
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
     """How much is measured."""
 
@@ -40,7 +40,7 @@ class Options:
     profile: Path | None = None  # traces are written below; None: there are none
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(kw_only=True)
 class Subject:
     """A method about to be measured."""
 

@@ -10,19 +10,14 @@ images. Every field of the method's configuration is a flag, too: docs/flags.md 
 means and what each preset sets. --list shows what there is.
 """
 
-import dataclasses
-import json
 from functools import partial
 from pathlib import Path
 
 from absl import flags
 
-from imvad_jax import backbones, methods, presets
+from imvad_jax import methods
 from imvad_jax.commands import command
-from imvad_jax.data import layouts
 from imvad_jax.errors import UserError
-from imvad_jax.evaluation.calibration import check_quantile
-from imvad_jax.owned import CATEGORIES, check_directory
 from imvad_jax.programs import config_flags, devices, program, shared_flags, time_limit
 from imvad_jax.programs.shared_flags import (
     CHECKPOINT_EVERY,
@@ -34,14 +29,11 @@ from imvad_jax.programs.shared_flags import (
     WEIGHTS,
     WORKDIR,
 )
-from imvad_jax.reporting import report
 from imvad_jax.reporting.table import format_table
-from imvad_jax.runs import cell, checks, memory
-from imvad_jax.runs.specs import Cell, Options, Work
+from imvad_jax.runs import cells
+from imvad_jax.runs.cells import HOLDOUT_OF_FOLDERS, RunRequest
+from imvad_jax.runs.specs import Options
 from imvad_jax.training import hosts
-from imvad_jax.training.limit import Stopped
-
-HOLDOUT_OF_FOLDERS = 0.2
 
 _METHOD = flags.DEFINE_string(
     "method", None, f"One of {', '.join(methods.METHODS)}; or package.module:Class of a package of "
@@ -81,92 +73,34 @@ _KEEP_CHECKPOINTS = flags.DEFINE_integer(
     "keep_checkpoints", 2, "How many checkpoints of a training are kept.", lower_bound=1
 )
 _TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Write scalars for TensorBoard, too.")
-flags.adopt_module_key_flags(config_flags)  # --help shows them, too
-flags.adopt_module_key_flags(shared_flags)
-flags.adopt_module_key_flags(devices)
-flags.adopt_module_key_flags(time_limit)
+for module in (config_flags, shared_flags, devices, time_limit):
+    flags.adopt_module_key_flags(module)  # --help shows them, too
 
 
-def list_everything() -> None:
-    """Prints the registries."""
-    print("methods:")
-    for name, method in methods.METHODS.items():
-        print(f"  {name:12} {method.title}; presets: {', '.join(presets.of(name))}")
-    print("backbones:")
-    for name, spec in backbones.BACKBONES.items():
-        print(f"  {name:18} weights: hub:{spec.hub}@main")
-    print("datasets:")
-    for name, layout in layouts.LAYOUTS.items():
-        print(f"  {name:12} {layout.expected}")
-
-
-def _find_holdout() -> float:
-    """The share of good images to hold out. Raises UserError where it makes no sense."""
-    share = _HOLDOUT.value
-    if _CHECKPOINT.value:
-        if share:
-            raise UserError("--holdout: with --checkpoint nothing is fitted; leave it out")
-        return 0.0
-    if share is None:
-        share = HOLDOUT_OF_FOLDERS if DATASET.value == "folder" else 0.0
-    if not 0 <= share < 1:
-        raise UserError(f"--holdout={share}: expected a share from 0 to below 1")
-    check_quantile(_THRESHOLD_QUANTILE.value)
-    if share and RESULTS_DIR.value:
-        raise UserError(
-            "--results_dir: its tables hold detectors fitted on all good images; add --holdout=0"
-        )
-    return share
-
-
-def _say_what_is_needed(asked: Cell, work: Work) -> None:
-    """What --dry_run prints of a cell. Raises UserError where the run would."""
-    data = cell.open_data(asked, work)
-    checks.check_images(data)
-    checks.check_pictures(asked.config)
-    parts = memory.estimate(asked.detector, data, work.parallel)
-    work.say(json.dumps(dataclasses.asdict(asked.config), indent=1))
-    work.say(memory.check(parts, memory.available_bytes(work.parallel.local[0])))
-
-
-def find_cells() -> list[Cell]:
-    """What the flags ask for, a cell a category.
-
-    Raises:
-      UserError: flags that are missing, wrong, or do not go together.
-    """
+def find_request() -> RunRequest:
+    """What the flags ask for. Raises UserError for flags that are missing or wrong."""
     if not _METHOD.value:
         raise UserError(f"--method is missing; one of {', '.join(sorted(methods.METHODS))}")
-    overrides = config_flags.config_overrides()
-    config = presets.resolve(_METHOD.value, _PRESET.value, overrides)
+    methods.get(_METHOD.value)
     categories = shared_flags.find_categories(_CATEGORY.value)
     if not WORKDIR.value and not _DRY_RUN.value:
         raise UserError("--workdir is missing: name the directory that the run writes to")
-    if RESULTS_DIR.value and _FULL_RESOLUTION.value:
-        raise UserError(
-            "--results_dir: its tables hold figures at the size that the method sees; leave it "
-            "out with --full_resolution_metrics"
-        )
-    top = Path(WORKDIR.value or ".")
-    given = {
-        "method": _METHOD.value, "preset": _PRESET.value, "overrides": overrides, "config": config,
-        "dataset": DATASET.value, "data_dir": DATA_DIR.value, "decoded_dir": devices.decoded_dir(),
-        "weights": WEIGHTS.value, "seed": _SEED.value, "holdout": _find_holdout(),
-        "checkpoint": Path(_CHECKPOINT.value) if _CHECKPOINT.value else None,
-        "tiling": shared_flags.find_tiling(), "reading": shared_flags.find_reading(),
-        "options": Options(
-            save_predictions=SAVE_PREDICTIONS.value, save_heatmaps=SAVE_HEATMAPS.value,
-            full_resolution_metrics=_FULL_RESOLUTION.value, benchmark_pro=_BENCHMARK_PRO.value,
-            checkpoint_every=CHECKPOINT_EVERY.value, keep_checkpoints=_KEEP_CHECKPOINTS.value,
-            tensorboard=_TENSORBOARD.value, threshold_quantile=_THRESHOLD_QUANTILE.value,
-            results_dir=RESULTS_DIR.value,
-        ),
-        "command": command("run"),
-    }  # fmt: skip
-    return [
-        Cell(category=name, run_dir=top / name if len(categories) > 1 else top, **given)
-        for name in categories
-    ]
+    options = Options(
+        save_predictions=SAVE_PREDICTIONS.value, save_heatmaps=SAVE_HEATMAPS.value,
+        full_resolution_metrics=_FULL_RESOLUTION.value, benchmark_pro=_BENCHMARK_PRO.value,
+        checkpoint_every=CHECKPOINT_EVERY.value, keep_checkpoints=_KEEP_CHECKPOINTS.value,
+        tensorboard=_TENSORBOARD.value, threshold_quantile=_THRESHOLD_QUANTILE.value,
+        results_dir=RESULTS_DIR.value,
+    )  # fmt: skip
+    return RunRequest(
+        method=_METHOD.value, preset=_PRESET.value, overrides=config_flags.config_overrides(),
+        dataset=DATASET.value, categories=categories, data_dir=DATA_DIR.value,
+        decoded_dir=devices.decoded_dir(), weights=WEIGHTS.value, seed=_SEED.value,
+        workdir=Path(WORKDIR.value or "."), holdout=_HOLDOUT.value,
+        checkpoint=Path(_CHECKPOINT.value) if _CHECKPOINT.value else None,
+        tiling=shared_flags.find_tiling(), reading=shared_flags.find_reading(), options=options,
+        command=command("run"),
+    )  # fmt: skip
 
 
 prepare = config_flags.define_outside_flags
@@ -175,38 +109,24 @@ prepare = config_flags.define_outside_flags
 def main() -> int:
     """The program."""
     if _LIST.value:
-        list_everything()
+        print(cells.registries())
         return 0
-    cells = find_cells()
-    limit = time_limit.start_limit()
+    request = find_request()
+    asked, limit = request.cells, time_limit.start_limit()
     if not _DRY_RUN.value:
-        if len(cells) > 1:
-            check_directory(WORKDIR.value, CATEGORIES)
-        for asked in cells:
-            checks.check_before(asked)
+        cells.check_before(request.workdir, asked)
     parallel = devices.start_jax()
     say = partial(print, flush=True) if hosts.is_first() else lambda text: None
-    rows, stopped = {}, None
-    for asked in cells:
-        say(f"== {asked.title}, {asked.dataset}/{asked.category}")
-        work = Work(parallel=parallel, say=say, limit=limit)
-        try:
-            if _DRY_RUN.value:
-                _say_what_is_needed(asked, work)
-                continue
-            result = cell.run_cell(asked, work)
-        except Stopped as stop:
-            stopped = stop
-            break
-        if result is None or not result["metrics"]:  # another host's, or there was no test image
-            continue
-        rows[asked.category] = result["metrics"]
+    how = cells.Making(parallel=parallel, limit=limit, say=say)
+    if _DRY_RUN.value:
+        for one in asked:
+            cells.say_what_is_needed(one, how)
+        return 0
+    rows, stopped = cells.run_cells(request.workdir, asked, how)
     if rows:
         print(format_table(rows))
-        if len(cells) > 1:
-            report.write_index(Path(WORKDIR.value), rows)
-        print(f"written to {WORKDIR.value}; open "
-              f"{'index.html' if len(cells) > 1 else 'report.html'} there")  # fmt: skip
+        page = "index.html" if len(asked) > 1 else "report.html"
+        print(f"written to {WORKDIR.value}; open {page} there")
     if stopped:
         raise stopped
     return 0

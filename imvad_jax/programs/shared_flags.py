@@ -2,11 +2,10 @@
 
 from absl import flags
 
-from imvad_jax.data import layouts
-from imvad_jax.data.decoded_cache import cached_categories
+from imvad_jax.data import categories, layouts
 from imvad_jax.data.reading import Reading, parse_full_scale
 from imvad_jax.data.tiles import Tiling
-from imvad_jax.errors import UserError, choose
+from imvad_jax.errors import UserError
 from imvad_jax.programs import config_flags, devices, program
 
 DATASET = flags.DEFINE_string(
@@ -74,26 +73,11 @@ def find_reading() -> Reading:
 
 
 def find_categories(wanted: list[str]) -> list[str]:
-    """The categories of the dataset that `wanted` names: those found, or, without --data_dir, those
-    in the decoded cache.
-
-    Raises:
-      UserError: one is not there, or there is nothing to read.
-    """
-    layout = layouts.get(DATASET.value)
-    if DATA_DIR.value:
-        return layouts.select_categories(layout, DATA_DIR.value, wanted, _RECURSIVE.value)
-    found = cached_categories(devices.decoded_dir(), DATASET.value)
-    if DATASET.value == "folder" and found and wanted in ([], ["all"]):
-        # Not whatever folder was fitted on last.
-        raise UserError(
-            "--data_dir is missing: name the folder of your images; or name by --category one that "
-            f"is in the decoded cache: {', '.join(found)}"
-        )
-    if not found:
-        layouts.base.require_directory("")  # says what is missing
-    chosen = found if wanted in ([], ["all"]) else wanted
-    return [choose("--category (in the cache)", name, found) for name in chosen]
+    """The categories of the dataset that `wanted` names, as `categories.find_categories`."""
+    return categories.find_categories(
+        wanted, dataset=DATASET.value, data_dir=DATA_DIR.value, decoded_dir=devices.decoded_dir(),
+        recursive=_RECURSIVE.value,
+    )  # fmt: skip
 
 
 def find_tiling() -> Tiling | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from imvad_jax import methods
 from imvad_jax.errors import UserError
-from imvad_jax.reporting.results import markdown_table
+from imvad_jax.reporting.text_table import Form, format_rows
 
 COMMAND = "python -m experiments.fidelity"
 KEYS = {"method", "quantity", "computed_in", "difference", "tolerance"}
@@ -47,7 +47,8 @@ def method_table(record: dict, method: str) -> str:
         for row in record["comparisons"]
         if row["method"] == method
     ]  # fmt: skip
-    return markdown_table(("quantity", "computed in", "difference", "allowed"), rows, 2)
+    head = ("quantity", "computed in", "difference", "allowed")
+    return format_rows(head, rows, Form.COMPACT, left=2)
 
 
 def overview(record: dict) -> str:
@@ -74,7 +75,8 @@ def overview(record: dict) -> str:
     made = record["made_with"]
     versions = ", ".join(f"{k} {v}" for k, v in sorted((made.get("versions") or {}).items()))
     basis = f"Computed on {made.get('hardware')}; {versions}; commit {made.get('commit')}."
-    return f"{markdown_table(columns, rows, len(columns))}\n\n{basis}"
+    table = format_rows(columns, rows, Form.COMPACT, left=len(columns))
+    return f"{table}\n\n{basis}"
 
 
 def filled_page(page: str, record: dict) -> str:

@@ -15,7 +15,7 @@ from imvad_jax.reporting.compare import (
 )
 from imvad_jax.reporting.grid import AVERAGE, LABELS, Figure, Grid, Row
 from imvad_jax.reporting.metric_names import format_value
-from imvad_jax.reporting.results import markdown_cell, markdown_table
+from imvad_jax.reporting.text_table import Form, format_rows, markdown_cell
 
 CONVENTIONS = (
     "AP adds up the steps of the precision-recall curve; PRO is exact, over 8-connected regions, "
@@ -50,7 +50,7 @@ def markdown(grid: Grid, compare: bool = False) -> str:
             lines.append([row.title if not number else "", label, *texts])
             lines += _compared(grid, row, metric, references)
     parts = [f"# {grid.dataset or 'Table'}\n", _legend(grid), ""]
-    parts += [markdown_table(columns, lines, 2), "", _rows(grid)]
+    parts += [format_rows(columns, lines, Form.COMPACT, left=2), "", _rows(grid)]
     if shown:
         parts += ["", f"**About the published rows.** {published.NOTE}"]
     parts += _lists(grid)
@@ -85,17 +85,11 @@ def figure_text(figure: Figure) -> str:
 
 def averages(grid: Grid) -> str:
     """The averages alone, for a terminal."""
-    lines = [["average", *LABELS.values()]]
-    for row in grid.rows:
-        lines.append([row.title, *(cell_text(grid, row, AVERAGE, metric) for metric in LABELS)])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            text.rjust(width) if column else text.ljust(width)
-            for column, (text, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
+    rows = [
+        [row.title, *(cell_text(grid, row, AVERAGE, metric) for metric in LABELS)]
+        for row in grid.rows
+    ]
+    return format_rows(("average", *LABELS.values()), rows, Form.PLAIN)
 
 
 def _compared(grid: Grid, row: Row, metric: str, references: list[Reference]) -> list[list[str]]:
@@ -126,7 +120,8 @@ def _rows(grid: Grid) -> str:
         for row in grid.rows
     ]
     # The settings are Markdown already.
-    return markdown_table(("method", "settings", "backbone", "seeds", "categories"), lines, 3)
+    head = ("method", "settings", "backbone", "seeds", "categories")
+    return format_rows(head, lines, Form.COMPACT, left=3)
 
 
 def _lists(grid: Grid) -> list[str]:

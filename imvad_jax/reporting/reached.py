@@ -7,6 +7,7 @@ from pathlib import Path
 
 from imvad_jax import methods, presets
 from imvad_jax.errors import UserError
+from imvad_jax.marks import MARK
 from imvad_jax.methods.base import config_from_strings
 from imvad_jax.reporting.metric_names import METRICS, mean_of
 from imvad_jax.reporting.results import load_results, portable_command
@@ -15,7 +16,7 @@ PATH = Path(presets.__file__).with_name("reached.json")
 _SAME = ("dataset", "category", "method", "preset", "overrides")
 
 
-def reached_text(results_dir: str | Path) -> str:
+def render(results_dir: str | Path) -> str:
     """The text of reached.json; equal files give equal text. Raises UserError as `load_results`."""
     groups: dict[str, list[dict]] = {}
     for result in load_results(results_dir):
@@ -26,7 +27,7 @@ def reached_text(results_dir: str | Path) -> str:
         first = members[0]
         of_method = found.setdefault(first["method"], {})
         of_method.setdefault(first["preset"], []).append(_row(members))
-    return json.dumps(found, indent=1, sort_keys=True) + "\n"
+    return json.dumps({"program": MARK, **found}, indent=1) + "\n"  # the mark first
 
 
 def _row(members: Sequence[dict]) -> dict:

@@ -14,6 +14,7 @@ from imvad_jax import methods
 from imvad_jax.errors import UserError
 from imvad_jax.reporting import published
 from imvad_jax.reporting.metric_names import METRICS, format_value, is_missing, mean_of
+from imvad_jax.reporting.text_table import Form, format_rows, markdown_cell
 
 BASELINE = "raw_color"
 COMMAND = "python -m experiments.results"
@@ -217,7 +218,8 @@ def _category(dataset: str, category: str, results: Sequence[dict]) -> str:
     if dataset == published.DATASET:
         rows += _published_rows(groups, category)
     columns = (*_LABELS, "seeds", *_FIGURES, "fit s", "score s")
-    lines = [f"### {markdown_cell(category)}\n", markdown_table(columns, rows, _FIRST_NUMBER)]
+    table = format_rows(columns, rows, Form.COMPACT, left=_FIRST_NUMBER)
+    lines = [f"### {markdown_cell(category)}\n", table]
     if notes:
         lines += ["", *(f"[{number}] {markdown_cell(note)}  " for note, number in notes.items())]
     return "\n".join([*lines, "", *_commands(groups), ""])
@@ -273,7 +275,7 @@ def _overview(results: Sequence[dict], total: int) -> str:
         "### Averages\n\nPlain means over the categories that have a result (first over their "
         "seeds). Rows over different categories do not compare.\n\n"
     )
-    return text + markdown_table(columns, rows, _FIRST_NUMBER) + "\n"
+    return text + format_rows(columns, rows, Form.COMPACT, left=_FIRST_NUMBER) + "\n"
 
 
 def _commands(groups: Sequence[Sequence[dict]]) -> list[str]:
@@ -325,16 +327,3 @@ def portable_command(command: str) -> str:
         return f"{flag}{last if keep else 'RUN' if flag.startswith('--workdir') else 'DIR'}"
 
     return re.sub(r"(--\w+[= ])(\S+)", shorten, " ".join(command.split()))
-
-
-def markdown_cell(text: str) -> str:
-    """Text that breaks neither a table nor the page."""
-    text = " ".join(str(text).split())
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", r"\|")
-
-
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]], first_number: int) -> str:
-    """A Markdown table; columns from `first_number` on are set to the right."""
-    rules = ["---" if number < first_number else "---:" for number in range(len(columns))]
-    lines = [columns, rules, *([markdown_cell(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -2,6 +2,7 @@
 
 from imvad_jax.evaluation import mean_over_categories
 from imvad_jax.reporting.metric_names import METRICS, format_value
+from imvad_jax.reporting.text_table import Form, format_rows
 
 Rows = dict[str, dict[str, float | None]]  # {category: {metric: figure}}
 
@@ -29,19 +30,9 @@ def format_table(rows: Rows, markdown: bool = False) -> str:
       markdown: Whether to draw the rules of a Markdown table.
     """
     label, means = average_row(rows)
-    lines = [["category", *(metric.label for metric in METRICS)]]
-    for name, row in [*rows.items(), (label, means)]:
-        cells = [format_value(row.get(metric.key)) for metric in METRICS]
-        lines.append([name.replace("|", r"\|") if markdown else name, *cells])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    padded = [
-        [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:]))]
-        for line in lines
+    head = ["category", *(metric.label for metric in METRICS)]
+    cells = [
+        [name, *(format_value(row.get(metric.key)) for metric in METRICS)]
+        for name, row in [*rows.items(), (label, means)]
     ]
-    if markdown:
-        rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-        padded.insert(1, rules)
-        return "\n".join(f"| {' | '.join(line)} |" for line in padded)
-    rule = "-" * len("  ".join(padded[0]))
-    text = ["  ".join(line).rstrip() for line in padded]
-    return "\n".join([text[0], rule, *text[1:-1], rule, text[-1]])
+    return format_rows(head, cells, Form.MARKDOWN if markdown else Form.TOTAL)

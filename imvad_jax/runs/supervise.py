@@ -218,16 +218,3 @@ def last_lines(log: Path, count: int = 2) -> str:
     except OSError:
         return ""
     return " | ".join(line.strip() for line in text.splitlines()[-count:])
-
-
-def environments(platform: str, count: int) -> list[dict[str, str]]:
-    """What each of `count` workers has in its environment to see its own accelerator only."""
-    if count == 1:
-        return [{}]
-    names = {"gpu": "JAX_CUDA_VISIBLE_DEVICES", "cuda": "JAX_CUDA_VISIBLE_DEVICES",
-             "rocm": "JAX_ROCM_VISIBLE_DEVICES", "tpu": "TPU_VISIBLE_DEVICES"}  # fmt: skip
-    single = {"TPU_PROCESS_BOUNDS": "1,1,1", "TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1"}
-    more = single if platform == "tpu" else {}
-    if platform not in names:
-        return [{} for _ in range(count)]
-    return [{names[platform]: str(number), **more} for number in range(count)]

@@ -4,38 +4,26 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from imvad_jax import methods, presets
-from imvad_jax.backbones import BACKBONES
 from imvad_jax.commands import command
 from imvad_jax.data.reading import AS_IS, Reading
 from imvad_jax.data.tiles import Tiling
-from imvad_jax.errors import UserError
 from imvad_jax.marks import is_ours, is_result
 from imvad_jax.owned import RUN, check_directory, refuse_foreign
 from imvad_jax.reporting.grid import ERROR, cell_dir
 from imvad_jax.reporting.report import write_report
-from imvad_jax.reporting.results import BASELINE, result_path
+from imvad_jax.reporting.results import result_path
 from imvad_jax.runs import identity
 from imvad_jax.runs.record import write_json, write_result
 from imvad_jax.runs.specs import Cell, Options
 
-# Which preset a budget takes.
-BUDGETS = {
-    "short": "smoke",
-    "demo": "demo",
-    "cpu": "cpu",
-    "benchmark": "benchmark",
-    "official": "official",
-}
-
-
 _STORED = ("config", "metrics", "timings")  # what a result file is made of
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
     """One cell: everything a worker needs to make it."""
 
@@ -141,79 +129,6 @@ class Task:
     def from_json(cls, line: str) -> "Task":
         """The task of a line of `to_json`."""
         return cls(**json.loads(line))
-
-
-def choose_methods(wanted: Sequence[str]) -> list[str]:
-    """The methods that --methods names, the baseline last. Raises UserError for a wrong name."""
-    names = list(methods.METHODS) if wanted in ([], ["all"]) else wanted
-    for name in names:
-        methods.get(name, "--methods")
-    return sorted(set(names), key=lambda name: (name == BASELINE, name))
-
-
-def overrides_for(method: str, preset: str, overrides: Mapping[str, str]) -> dict[str, str]:
-    """The overrides that are fields of a method; the backbone only where it has one."""
-    config = presets.resolve(method, preset, {})
-    fields = {field.name for field in dataclasses.fields(config)}
-    if config.backbone == "none":
-        fields -= {"backbone"}
-    return {name: value for name, value in overrides.items() if name in fields}
-
-
-def parse_weights(text: str | None) -> dict[str, str]:
-    """`--weights` as `{backbone: source}`; the key "" is for every other backbone.
-
-    `SOURCE`, or several `BACKBONE=SOURCE` separated by commas, one of them perhaps a plain SOURCE.
-    """
-    found = {}
-    for entry in filter(None, (text or "").split(",")):
-        name, equals, source = entry.partition("=")
-        backbone, source = (name, source) if equals and name in BACKBONES else ("", entry)
-        if backbone in found:
-            raise UserError(f"--weights={text}: more than one for {backbone or 'all backbones'}")
-        found[backbone] = source
-    return found
-
-
-def weights_for(config: methods.DetectorConfig, method: str, weights: Mapping[str, str]):
-    """Where the weights of a configuration come from; None if it takes none.
-
-    `hub` stands for the recommended repository of each backbone.
-
-    Raises:
-      UserError: none are named, or a file is not there.
-    """
-    if not methods.make(method, config).outputs:
-        return None
-    source = weights.get(config.backbone, weights.get(""))
-    hub = f"hub:{BACKBONES[config.backbone].hub}@main"
-    if not source:
-        raise UserError(
-            f"--weights: none for {config.backbone}, which {method} takes; recommended: "
-            f"--weights=hub (each backbone's own, here {hub}); else "
-            f"--weights={config.backbone}=FILE, or random (for tests)"
-        )
-    if source == "hub":
-        return hub
-    is_file = source != "random" and not source.startswith(("hub:", "package:"))
-    if is_file and not Path(source).expanduser().is_file():
-        raise UserError(f"--weights={source}: no such file of weights (for {config.backbone})")
-    return source
-
-
-def deal(tasks: Sequence[Task], shard: str) -> list[Task]:
-    """The tasks of a shard `i/n`, i from 1: dealt out in turn, whatever is finished already.
-
-    Raises:
-      UserError: the text is no shard.
-    """
-    try:
-        number, of = map(int, shard.split("/"))
-    except ValueError:
-        number, of = 0, 0
-    if not 1 <= number <= of:
-        raise UserError(f"--shard={shard}: expected i/n, i from 1 to n, such as 1/4")
-    return list(tasks[number - 1 :: of])
 
 
 def check_same(task: Task) -> None:

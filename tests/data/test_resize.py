@@ -137,16 +137,16 @@ def test_what_makes_another_run_and_what_another_detector():
 def test_a_saved_model_reads_images_as_it_was_fitted(data, tmp_path):
     fields = {"image_size": 16, "grid_size": 8, "resize": "lanczos", "mask_rule": "nearest"}
     model = api.make("raw_color", **fields)
-    model = api.fit(model, api.load_data(str(data), model, "mvtec_ad").train)
+    model = api.fit(model, api.load_data(str(data), model, dataset="mvtec_ad").train)
     api.save(model, tmp_path / "model")
     loaded = api.load(tmp_path / "model")
-    read = api.load_data(str(data), loaded, "mvtec_ad")
+    read = api.load_data(str(data), loaded, dataset="mvtec_ad")
     first = data / "bottle/train/good/000.png"
     np.testing.assert_array_equal(read.train.images[0][2:14, 2:14], resized(first, "lanczos"))
     files = [str(data / name) for name in read.test_names]
     scores = [found.score for found in loaded.predict(files)]
     np.testing.assert_allclose(scores, api.score(loaded, read.test).image, rtol=1e-5)
-    usual = api.load_data(str(data), api.make("raw_color", image_size=16), "mvtec_ad")
+    usual = api.load_data(str(data), api.make("raw_color", image_size=16), dataset="mvtec_ad")
     with pytest.raises(UserError, match="images: loaded for another model"):
         streamed = dataclasses.replace(usual, train=opened(data, USUAL, max_decoded_bytes=0).train)
         api.score(loaded, streamed.train)

@@ -191,9 +191,11 @@ def compare(monkeypatch, asked):
         return figures(3.0 if cold else 0.5, 10.0)
 
     monkeypatch.setattr(compare_anomalib.Programs, "ours", ours)
+    fitted, variables = make("padim")
     subject = workloads.Subject(
-        *make("padim"), None, Parallel(jax.devices()[:1]), 0, workloads.Options()
-    )
+        detector=fitted, variables=variables, images=None, parallel=Parallel(jax.devices()[:1]),
+        seed=0, options=workloads.Options(),
+    )  # fmt: skip
     return compare_anomalib.compare(subject, asked, said.append), said, order
 
 

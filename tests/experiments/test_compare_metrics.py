@@ -22,7 +22,10 @@ ONCE = workloads.Options(repeats=2)
 def subject():
     detector, variables = toy.make(batch_size=2)
     images = workloads.random_images(2, 64, 0)
-    return workloads.Subject(detector, variables, images, Parallel(jax.devices()[:1]), 0, ONCE)
+    return workloads.Subject(
+        detector=detector, variables=variables, images=images,
+        parallel=Parallel(jax.devices()[:1]), seed=0, options=ONCE,
+    )  # fmt: skip
 
 
 def test_the_plain_pro_by_hand():

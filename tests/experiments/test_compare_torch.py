@@ -18,7 +18,10 @@ compare_torch = importlib.import_module("experiments.compare_torch")
 def subject(method):
     detector, variables, parallel = fitted(method, count=10, devices=2)
     options = workloads.Options(repeats=2, least_seconds=0.0)
-    return workloads.Subject(detector, variables, images(10), parallel, 0, options)
+    return workloads.Subject(
+        detector=detector, variables=variables, images=images(10), parallel=parallel, seed=0,
+        options=options,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("method", ["padim", "patchcore"])

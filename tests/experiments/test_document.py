@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-import experiments
-from imvad_jax import methods
+from imvad_jax import methods, programs
 from imvad_jax.data.demo import write_demo_dataset
-from imvad_jax.programs import document, run
+from imvad_jax.programs import api_page, document, flags_page, run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -17,21 +16,21 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("name", document.PAGES)
 def test_the_page_in_the_repository_is_what_the_command_writes(name):
     written = (ROOT / "docs" / name).read_text(encoding="utf-8")
-    assert written == document.PAGES[name](), f"run: {document.COMMAND}"
+    assert written == document.PAGES[name](document.NOTICE), f"run: {document.COMMAND}"
 
 
 def test_collecting_flags_leaves_this_process_as_it_was():
     before = {name: flags.FLAGS[name] for name in flags.FLAGS}
-    _, found = document.program_flags("predict")
+    _, found = flags_page.program_flags("predict")
     names = [flag.name for flag in found]
     assert {"input", "good", "batch_size", "num_devices"} <= set(names)
     assert "image_size" not in names  # a field of the methods
     assert {name: flags.FLAGS[name] for name in flags.FLAGS} == before
-    assert experiments.run is run
+    assert programs.run is run
 
 
 def test_a_program_that_defines_the_same_flags_is_seen_beside_the_other():
-    by_program = {name: document.program_flags(name)[1] for name in ("run", "predict")}
+    by_program = {name: flags_page.program_flags(name)[1] for name in ("run", "predict")}
     helps = {
         name: next(flag.help for flag in found if flag.name == "workdir")
         for name, found in by_program.items()
@@ -40,15 +39,26 @@ def test_a_program_that_defines_the_same_flags_is_seen_beside_the_other():
 
 
 def test_comments_above_and_behind_a_field_are_its_meaning():
-    comments = document.field_comments(methods.get("csflow").config)
+    comments = flags_page.field_comments(methods.get("csflow").config)
     assert comments["layer"] == "304 channels at stride 32"
     assert comments["epsilon"].endswith("and the training may diverge.")
     assert comments["batch_size"] == "over all devices"  # inherited
 
 
+def test_the_page_of_the_api_has_what_a_user_calls():
+    page = api_page.api_page("")
+    headings = re.findall(r"^#+ (.*)", page, re.M)
+    assert headings[1:5] == ["make", "load", "Model", "Model.with_fields"]
+    called = ("fit", "calibrate", "score", "predict", "save")
+    assert {f"Model.{name}" for name in called} <= set(headings)
+    assert "- `verdict`: \"defective\" or \"good\"" in page and "_require" not in page
+    assert "    *,\n    holdout: float = 0.2,\n" in page and "    self,\n" not in page
+
+
 def test_check_says_which_page_differs(tmp_path, monkeypatch, capsys):
     same = f"{document.NOTICE}\nsame"
-    monkeypatch.setattr(document, "PAGES", {"a.md": lambda: "new", "b.md": lambda: same})
+    pages = {"a.md": lambda notice: "new", "b.md": lambda notice: same}
+    monkeypatch.setattr(document, "PAGES", pages)
     (tmp_path / "a.md").write_text(f"{document.NOTICE}\nold")
     (tmp_path / "b.md").write_text(same)
     assert document.write_pages(tmp_path, check=True) == 1

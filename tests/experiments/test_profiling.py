@@ -35,8 +35,8 @@ def test_an_operation_is_counted_without_what_runs_within_it():
 def test_traces_name_the_operations_of_training_fit_and_scoring(tmp_path):
     detector, variables = toy.make(batch_size=2, epochs=1)
     subject = workloads.Subject(
-        detector, variables, workloads.random_images(2, 64, 0), Parallel(jax.devices()[:1]), 0,
-        workloads.Options(),
+        detector=detector, variables=variables, images=workloads.random_images(2, 64, 0),
+        parallel=Parallel(jax.devices()[:1]), seed=0, options=workloads.Options(),
     )  # fmt: skip
     said = []
     found = profiling.profile(subject, subject, tmp_path, said.append)

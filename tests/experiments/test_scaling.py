@@ -16,7 +16,10 @@ from imvad_jax.benchmarks.scaling_point import DrawnImages, Request, point
 from imvad_jax.errors import UserError
 from imvad_jax.training.parallel import Parallel
 
-ASKED = Request("images", 20, "raw_color", "smoke", {}, "random", 0, 2, 0.0, 1)
+ASKED = Request(
+    axis="images", value=20, method="raw_color", preset="smoke", overrides={}, weights="random",
+    seed=0, repeats=2, least_seconds=0.0, fit_repeats=1,
+)  # fmt: skip
 
 
 def on(count, **changes):
@@ -64,7 +67,7 @@ def test_methods_have_the_points_that_fit_them():
     found = {}
     for method in ("padim", "patchcore", "stpm"):
         asked = dataclasses.replace(ASKED, method=method)
-        scale = scaling.Scale(asked, presets.resolve(method, "smoke", {}), 0)
+        scale = scaling.Scale(template=asked, config=presets.resolve(method, "smoke", {}))
         found[method] = [(r.axis, r.value) for r in scale.requests(values)]
     devices = [("devices", 1), ("devices", 2)]
     assert found == {

@@ -9,7 +9,7 @@ import pytest
 from imvad_jax import presets
 from imvad_jax.errors import UserError
 from imvad_jax.reporting.grid import ERROR
-from imvad_jax.runs import supervise, tasks
+from imvad_jax.runs import plan, supervise, tasks, workers
 from imvad_jax.runs.tasks import Task
 from imvad_jax.runs.time_left import TimeLeft, format_seconds
 
@@ -24,7 +24,7 @@ def task(tmp_path, method="padim", category="bottle", seed=0, **changes):
 @pytest.mark.parametrize("shards", [1, 2, 3, 7])
 def test_shards_share_every_cell_exactly_once(tmp_path, shards):
     cells = [task(tmp_path, m, c) for m in ("padim", "spade", "stpm") for c in "abcd"]
-    parts = [tasks.deal(cells, f"{i + 1}/{shards}") for i in range(shards)]
+    parts = [plan.deal(cells, f"{i + 1}/{shards}") for i in range(shards)]
     assert sorted(t.path for part in parts for t in part) == sorted(t.path for t in cells)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -32,7 +32,7 @@ def test_shards_share_every_cell_exactly_once(tmp_path, shards):
 @pytest.mark.parametrize("shard", ["", "0/2", "3/2", "1", "a/b", "1/2/3", "-1/2"])
 def test_what_is_no_shard_is_refused(shard):
     with pytest.raises(UserError, match="expected i/n"):
-        tasks.deal([], shard)
+        plan.deal([], shard)
 
 
 def test_a_task_travels_as_json_and_names_its_command(tmp_path):
@@ -45,34 +45,34 @@ def test_a_task_travels_as_json_and_names_its_command(tmp_path):
 
 
 def test_methods_stand_in_order_with_the_baseline_last():
-    everything = tasks.choose_methods(["all"])
+    everything = plan.choose_methods(["all"])
     assert len(everything) == 12 and everything[-1] == "raw_color"
-    assert tasks.choose_methods(["stpm", "raw_color", "cfa", "cfa"]) == ["cfa", "stpm", "raw_color"]
+    assert plan.choose_methods(["stpm", "raw_color", "cfa", "cfa"]) == ["cfa", "stpm", "raw_color"]
     with pytest.raises(UserError, match="did you mean 'padim'"):
-        tasks.choose_methods(["padm"])
+        plan.choose_methods(["padm"])
 
 
 def test_every_method_has_every_budget():
-    for method in tasks.choose_methods(["all"]):
-        assert set(tasks.BUDGETS.values()) <= set(presets.of(method))
+    for method in plan.choose_methods(["all"]):
+        assert set(plan.BUDGETS.values()) <= set(presets.of(method))
 
 
 def test_overrides_go_to_the_methods_that_have_them():
     given = {"backbone": "resnet34", "sigma": "2", "epochs": "3"}
-    assert tasks.overrides_for("padim", "smoke", given) == {"backbone": "resnet34", "sigma": "2"}
-    assert tasks.overrides_for("draem", "smoke", given) == {"epochs": "3"}
-    assert tasks.overrides_for("raw_color", "smoke", given) == {}
+    assert plan.overrides_for("padim", "smoke", given) == {"backbone": "resnet34", "sigma": "2"}
+    assert plan.overrides_for("draem", "smoke", given) == {"epochs": "3"}
+    assert plan.overrides_for("raw_color", "smoke", given) == {}
 
 
 def test_weights_by_backbone(tmp_path):
     file = tmp_path / "a=b.npz"
     file.touch()
-    weights = tasks.parse_weights(f"resnet18={file},hub")
+    weights = plan.parse_weights(f"resnet18={file},hub")
     assert weights == {"resnet18": str(file), "": "hub"}
-    assert tasks.parse_weights(str(file)) == {"": str(file)}
+    assert plan.parse_weights(str(file)) == {"": str(file)}
 
     def of(method, preset, weights=weights):
-        return tasks.weights_for(presets.resolve(method, preset, {}), method, weights)
+        return plan.weights_for(presets.resolve(method, preset, {}), method, weights)
 
     assert of("padim", "smoke") == str(file)
     assert of("padim", "official") == "hub:timm/wide_resnet50_2.tv_in1k@main"
@@ -82,7 +82,7 @@ def test_weights_by_backbone(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.npz: no such file"):
         of("padim", "smoke", {"": "nowhere.npz"})
     with pytest.raises(UserError, match="more than one for resnet18"):
-        tasks.parse_weights("resnet18=a,resnet18=b")
+        plan.parse_weights("resnet18=a,resnet18=b")
 
 
 def test_another_run_in_a_cells_place_is_refused(tmp_path):
@@ -172,12 +172,12 @@ def test_one_worker_keeps_a_methods_cells_together(tmp_path):
 
 
 def test_each_worker_sees_its_own_accelerator():
-    assert supervise.environments("gpu", 1) == [{}]
-    assert supervise.environments("gpu", 2) == [
+    assert workers.environments("gpu", 1) == [{}]
+    assert workers.environments("gpu", 2) == [
         {"JAX_CUDA_VISIBLE_DEVICES": "0"}, {"JAX_CUDA_VISIBLE_DEVICES": "1"},
     ]  # fmt: skip
-    assert supervise.environments("tpu", 4)[3]["TPU_VISIBLE_DEVICES"] == "3"
-    assert not set(supervise.environments("gpu", 2)[0]) & set(os.environ)
+    assert workers.environments("tpu", 4)[3]["TPU_VISIBLE_DEVICES"] == "3"
+    assert not set(workers.environments("gpu", 2)[0]) & set(os.environ)
 
 
 def test_time_left():

@@ -166,8 +166,9 @@ def test_a_run_that_ends_before_report_and_result_is_not_finished(
 
 def test_a_finished_cell_gets_the_report_and_the_result_that_it_lacks(call, tmp_path):
     task = tasks.Task(
-        "raw_color", "smoke", {}, "bottle", 0, "mvtec_ad", "DATA", None, str(tmp_path), None,
-        str(tmp_path / "results"), {},
+        method="raw_color", preset="smoke", overrides={}, category="bottle", seed=0,
+        dataset="mvtec_ad", data_dir="DATA", weights=None, workdir=str(tmp_path), decoded_dir=None,
+        results_dir=str(tmp_path / "results"), options={},
     )  # fmt: skip
     assert not task.finished
     assert call(workdir=task.path)[0] == 0

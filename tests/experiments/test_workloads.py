@@ -64,7 +64,8 @@ def trained():
     detector, variables = toy.make(batch_size=8)
     images = workloads.random_images(5, 64, 0)  # fewer than a batch
     return workloads.Subject(
-        detector, variables, images, Parallel(jax.devices()[:2]), 0, FEW
+        detector=detector, variables=variables, images=images,
+        parallel=Parallel(jax.devices()[:2]), seed=0, options=FEW,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What a run of the golden tests compared, for docs/fidelity.md (`experiments.fidelity`)."""
+"""What golden tests compared, for docs/fidelity.md: see imvad_jax/programs/fidelity.py."""
 
 import json
 from pathlib import Path

@@ -1,0 +1,94 @@
+"""What measures the same work as ours, by name: plain PyTorch, anomalib, other metrics."""
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from imvad_jax.benchmarks import compare_anomalib
+from imvad_jax.benchmarks.images import Source, load_category
+from imvad_jax.benchmarks.workloads import Subject
+from imvad_jax.data.decode import Geometry
+from imvad_jax.errors import UserError, choose
+from imvad_jax.methods.base import Progress
+from imvad_jax.model import Model
+from imvad_jax.progress import silent_progress
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparisons:
+    """Which are made, and what they need."""
+
+    names: Sequence[str] = ()
+    source: Source = dataclasses.field(default_factory=Source)
+    weights: str = "random"
+    workdir: Path = Path()
+    anomalib_python: str | None = None  # of an environment that has anomalib
+    process_repeats: int = 3
+    device_flags: tuple[str, ...] = ()  # for the processes of experiments.run
+
+    def check(self) -> None:
+        """Raises UserError for an unknown name, or where one is not installed or lacks its data."""
+        checks = {"torch": _check_torch, "anomalib": self._check_anomalib, "metrics": lambda: None}
+        for name in self.names:
+            checks[choose("--compare", name, checks)]()
+
+    def of(
+        self, model: Model, say: Callable[[str], object] = print,
+        progress: Progress = silent_progress,
+    ) -> dict[str, Callable[[Subject], dict]]:  # fmt: skip
+        """What measures the work of a model, by name."""
+        found = {
+            "torch": _with_torch,
+            "anomalib": partial(self._with_anomalib, model, say, progress),
+            "metrics": self._with_metrics,
+        }
+        return {name: found[name] for name in self.names}
+
+    def _check_anomalib(self) -> None:
+        source = self.source
+        if not source.data_dir or not source.category:
+            raise UserError(
+                "--compare=anomalib: whole processes read files; name them by --data_dir, "
+                "--category"
+            )
+        if source.dataset != "mvtec_ad":
+            raise UserError(
+                f"--compare=anomalib: --dataset={source.dataset} is not compared; expected "
+                "mvtec_ad, or a directory laid out as it"
+            )
+        compare_anomalib.check_weights(self.weights)
+        compare_anomalib.find_anomalib(self.anomalib_python)
+
+    def _with_anomalib(
+        self, model: Model, say: Callable[[str], object], progress: Progress, subject: Subject
+    ) -> dict:
+        request = compare_anomalib.Request(
+            python=self.anomalib_python, method=model.method, preset=model.preset,
+            overrides=model.overrides, data_dir=self.source.data_dir,
+            category=self.source.category, weights=self.weights, seed=model.seed,
+            device_flags=self.device_flags, workdir=self.workdir, repeats=self.process_repeats,
+        )  # fmt: skip
+        return compare_anomalib.compare(subject, request, say, progress)
+
+    def _with_metrics(self, subject: Subject) -> dict:
+        """scikit-learn is imported only now, after the peak memory is read."""
+        from imvad_jax.benchmarks import compare_metrics
+
+        data = None
+        if self.source.data_dir:
+            data = load_category(self.source, Geometry.of(subject.detector.config))
+        return compare_metrics.compare(subject, data)
+
+
+def _check_torch() -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise UserError("--compare=torch: PyTorch is not installed; pip install torch==2.13.0")
+
+
+def _with_torch(subject: Subject) -> dict:
+    """PyTorch is imported only now, after the peak memory is read."""
+    from imvad_jax.benchmarks import compare_torch
+
+    return compare_torch.compare(subject)

@@ -1,0 +1,168 @@
+"""A run of one method on some categories: what is asked for as cells, and these one by one."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from imvad_jax import backbones, methods, presets
+from imvad_jax.data import layouts
+from imvad_jax.data.reading import AS_IS, Reading
+from imvad_jax.data.tiles import Tiling
+from imvad_jax.errors import UserError
+from imvad_jax.evaluation.calibration import check_quantile
+from imvad_jax.owned import CATEGORIES, check_directory
+from imvad_jax.reporting import report
+from imvad_jax.runs import cell, checks, memory
+from imvad_jax.runs.specs import Cell, Options, Work
+from imvad_jax.training.limit import Limit, Stopped
+from imvad_jax.training.parallel import Parallel
+
+HOLDOUT_OF_FOLDERS = 0.2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """One method on some categories of a dataset, as it is asked for."""
+
+    method: str
+    dataset: str
+    categories: Sequence[str]  # that are there; of several, each gets a folder in `workdir`
+    workdir: Path
+    preset: str = "official"
+    overrides: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    data_dir: str | None = None  # None: the decoded cache is used alone
+    decoded_dir: str | None = None
+    weights: str | None = None
+    seed: int = 0
+    holdout: float | None = None  # None: HOLDOUT_OF_FOLDERS for the dataset "folder", else 0
+    checkpoint: Path | None = None  # a run whose fitted detector is evaluated
+    tiling: Tiling | None = None
+    reading: Reading = AS_IS
+    options: Options = dataclasses.field(default_factory=Options)
+    command: str = ""
+
+    @property
+    def cells(self) -> list[Cell]:
+        """A cell for each category.
+
+        Raises:
+          UserError: an unknown method, preset or field, or values that do not go together.
+        """
+        config = presets.resolve(self.method, self.preset, self.overrides)
+        if self.options.results_dir and self.options.full_resolution_metrics:
+            raise UserError(
+                "--results_dir: its tables hold figures at the size that the method sees; leave "
+                "it out with --full_resolution_metrics"
+            )
+        several = len(self.categories) > 1
+        return [
+            Cell(
+                method=self.method, preset=self.preset, overrides=self.overrides, config=config,
+                dataset=self.dataset, category=name,
+                run_dir=self.workdir / name if several else self.workdir,
+                data_dir=self.data_dir, decoded_dir=self.decoded_dir, weights=self.weights,
+                seed=self.seed, checkpoint=self.checkpoint, holdout=self._share,
+                tiling=self.tiling, reading=self.reading, options=self.options,
+                command=self.command,
+            )
+            for name in self.categories
+        ]  # fmt: skip
+
+    @property
+    def _share(self) -> float:
+        """The share of good images to hold out. Raises UserError where it makes no sense."""
+        share = self.holdout
+        if self.checkpoint:
+            if share:
+                raise UserError("--holdout: with --checkpoint nothing is fitted; leave it out")
+            return 0.0
+        if share is None:
+            share = HOLDOUT_OF_FOLDERS if self.dataset == "folder" else 0.0
+        if not 0 <= share < 1:
+            raise UserError(f"--holdout={share}: expected a share from 0 to below 1")
+        check_quantile(self.options.threshold_quantile)
+        if share and self.options.results_dir:
+            raise UserError(
+                "--results_dir: its tables hold detectors fitted on all good images; add "
+                "--holdout=0"
+            )
+        return share
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Making:
+    """What the cells of a run are made with."""
+
+    parallel: Parallel
+    limit: Limit = dataclasses.field(default_factory=Limit)
+    say: Callable[[str], object] = print
+
+    def begin(self, asked: Cell) -> Work:
+        """Says which cell is begun; its clocks are its own."""
+        self.say(f"== {asked.title}, {asked.dataset}/{asked.category}")
+        return Work(parallel=self.parallel, say=self.say, limit=self.limit)
+
+
+def check_before(workdir: Path, cells: Sequence[Cell]) -> None:
+    """What can be said of the cells before any image is read. Raises UserError."""
+    if len(cells) > 1:
+        check_directory(workdir, CATEGORIES)
+    for asked in cells:
+        checks.check_before(asked)
+
+
+def run_cells(
+    workdir: Path, cells: Sequence[Cell], how: Making
+) -> tuple[dict[str, dict], Stopped | None]:
+    """Makes the cells; of several, an index page as well.
+
+    Returns the metrics by category, and why some are missing where the time was over. Categories
+    without test images have none, and of several hosts the first alone has any.
+
+    Raises:
+      UserError: as `run_cell`.
+    """
+    rows, stopped = {}, None
+    for asked in cells:
+        work = how.begin(asked)
+        try:
+            result = cell.run_cell(asked, work)
+        except Stopped as stop:
+            stopped = stop
+            break
+        if result is not None and result["metrics"]:
+            rows[asked.category] = result["metrics"]
+    if rows and len(cells) > 1:
+        report.write_index(workdir, rows)
+    return rows, stopped
+
+
+def say_what_is_needed(asked: Cell, how: Making) -> None:
+    """The configuration of a cell and the memory that it needs; nothing is written.
+
+    Raises:
+      UserError: where the run would.
+      Stopped: there is no time left for the images.
+    """
+    work = how.begin(asked)
+    data = cell.open_data(asked, work)
+    checks.check_images(data)
+    checks.check_pictures(asked.config)
+    parts = memory.estimate(asked.detector, data, work.parallel)
+    work.say(json.dumps(dataclasses.asdict(asked.config), indent=1))
+    work.say(memory.check(parts, memory.available_bytes(work.parallel.local[0])))
+
+
+def registries() -> str:
+    """All methods, backbones and datasets, a line each."""
+    lines = ["methods:"]
+    for name, method in methods.METHODS.items():
+        lines.append(f"  {name:12} {method.title}; presets: {', '.join(presets.of(name))}")
+    lines.append("backbones:")
+    for name, spec in backbones.BACKBONES.items():
+        lines.append(f"  {name:18} weights: hub:{spec.hub}@main")
+    lines.append("datasets:")
+    for name, layout in layouts.LAYOUTS.items():
+        lines.append(f"  {name:12} {layout.expected}")
+    return "\n".join(lines)
