@@ -15,7 +15,7 @@ from imvad_jax.reporting.results import BASELINE
 from imvad_jax.runs.specs import Options
 from imvad_jax.runs.tasks import Task
 
-# Which preset a budget takes.
+# Presets by the names that `--budget` had for them.
 BUDGETS = {
     "short": "smoke",
     "demo": "demo",
