@@ -67,6 +67,10 @@ _FIT_REPEATS = flags.DEFINE_integer(
     "fit_repeats", 1, "Fits after the first one, which compiles; 0: that one alone is timed. "
     "Trained methods are fitted for one epoch unless --epochs says otherwise.", lower_bound=0,
 )  # fmt: skip
+_SCORE_BATCHES = flags.DEFINE_list(
+    "score_batches", None, "Batch sizes that scoring is measured at besides 1; default: the "
+    "preset's.",
+)  # fmt: skip
 _KEPT = flags.DEFINE_bool(
     "kept_features", False, "Compare the training step with kept and with recomputed features."
 )
@@ -200,6 +204,19 @@ def check_anomalib() -> None:
     compare_anomalib.find_anomalib(_ANOMALIB_PYTHON.value)
 
 
+def score_batches() -> tuple[int, ...]:
+    """The sizes of --score_batches, rising; none: the usual ones. Raises UserError."""
+    try:
+        found = sorted({*map(int, _SCORE_BATCHES.value or ()), *([1] * bool(_SCORE_BATCHES.value))})
+    except ValueError:
+        found = [0]
+    if found and found[0] < 1:
+        raise UserError(
+            f"--score_batches={','.join(_SCORE_BATCHES.value)}: expected numbers such as 1,32,256"
+        )
+    return tuple(found)
+
+
 def check_profile() -> None:
     """Raises UserError where --profile names no directory that can be written to."""
     try:
@@ -254,12 +271,12 @@ def measure_one(name: str, config, overrides: dict[str, str], limit: Limit) -> d
     )
     options = workloads.Options(
         _REPEATS.value, _SECONDS.value, _FIT_REPEATS.value, _KEPT.value,
-        Path(_PROFILE.value) if _PROFILE.value else None,
+        Path(_PROFILE.value) if _PROFILE.value else None, score_batches(),
     )  # fmt: skip
     source = f"{_DATASET.value}/{_CATEGORY.value}" if _DATA_DIR.value else "random"
     record = measure_method.benchmark(
         plan, load_images(config), parallel, options, comparisons(plan),
-        partial(print, flush=True), limited(tqdm_progress, limit),
+        partial(print, flush=True), limited(tqdm_progress, limit), limit,
     )  # fmt: skip
     return record | {"images_from": source, "compiled_cache": _COMPILED.value}
 
@@ -352,6 +369,7 @@ def main() -> int:
     if _SCALING.value:
         return scale(configs)
     comparisons()  # says now what is missing
+    score_batches()
     check_profile()
     # The next method is expected to take as long as the slowest so far.
     seconds, stopped = 0.0, None
@@ -362,6 +380,8 @@ def main() -> int:
             if len(names) == 1:
                 print(f"== {methods.get(name).title}", flush=True)
                 records.append(measure_one(name, *configs[name], limit))
+                if "left" in records[0]:
+                    stopped = limit.stop(f"{name}: {records[0]['left']}")
             else:
                 print(f"method {number} of {len(names)}", flush=True)
                 records.append(measure_apart(name, workdir, configs[name][1], limit))

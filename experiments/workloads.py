@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import memory
 from experiments.measure import Samples, measure, ratio, summary
 from imvad_jax import methods
 from imvad_jax.data.batches import ArrayImages, Images
@@ -37,6 +38,7 @@ class Options:
     fit_repeats: int = 1  # after the first fit, which compiles
     kept_features: bool = False
     profile: Path | None = None  # traces are written below; None: there are none
+    score_batches: tuple[int, ...] = ()  # rising; none: 1 and the configuration's
 
 
 @dataclasses.dataclass
@@ -78,6 +80,7 @@ def build(step: Callable, *arguments: Any) -> dict:
         "flops": flops,
         "flops_complete": complete,
         "compiled_flops_of_a_device": cost.get("flops"),
+        "temporary_bytes": getattr(compiled.memory_analysis(), "temp_size_in_bytes", 0),
     }
 
 
@@ -227,6 +230,7 @@ def scoring(subject: Subject, batch_size: int) -> dict:
     placed = place(subject.detector, subject.variables, parallel)
     batch = next(iter(subject.images.batches(size)))
     found = build(step, *placed, parallel.split(batch.images))
+    memory.check_program(found["temporary_bytes"], parallel)
 
     def run(batch):
         return step(*placed, parallel.split(batch.images))

@@ -81,15 +81,18 @@ def _rate(part: dict, record: dict) -> list[str]:
     return [more + number(part["flops_per_s"] / 1e9), f"{more}{share:.1%}"]
 
 
-def scoring_row(record: dict) -> list[str]:
-    """Cells below SCORING."""
-    one, batch = record["scoring"][0], record["scoring"][-1]
-    config = record["config"]
+def scoring_rows(record: dict) -> list[list[str]]:
+    """Cells below SCORING: a row for each batch size but that of one image."""
+    one, *larger = record["scoring"]
+    config, whole = record["config"], record["end_to_end"]
     return [
-        label_of(record), str(config["crop_size"] or config["image_size"]),
-        str(batch["batch_size"]), number(batch["compile_s"]), _ms(one["latency_s"]),
-        _ms(batch["latency_s"]), number(batch["images_per_s"]),
-        number(record["end_to_end"]["images_per_s"]), *_rate(batch, record),
+        [
+            label_of(record), str(config["crop_size"] or config["image_size"]),
+            str(batch["batch_size"]), number(batch["compile_s"]), _ms(one["latency_s"]),
+            _ms(batch["latency_s"]), number(batch["images_per_s"]),
+            number(whole["images_per_s"] if whole else None), *_rate(batch, record),
+        ]
+        for batch in larger or [one]
     ]  # fmt: skip
 
 
@@ -171,7 +174,7 @@ def format_tables(records: Sequence[dict], markdown: bool = False) -> str:
     done = [record for record in records if "error" not in record]
     tables = []
     for title, head, rows, left in (
-        ("Scoring", SCORING, [scoring_row(record) for record in done], 1),
+        ("Scoring", SCORING, [row for record in done for row in scoring_rows(record)], 1),
         ("Fitting", FITTING, [fitting_row(record) for record in done], 1),
         ("Kept against recomputed features", KEPT, _kept_rows(done), 1),
         ("Compared", COMPARED, _compared_rows(done), 3),
