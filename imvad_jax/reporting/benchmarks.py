@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from imvad_jax.errors import UserError
-from imvad_jax.reporting import earlier, scaling
+from imvad_jax.reporting import devices, earlier, scaling
 from imvad_jax.reporting.columns import grid, label_of, number
 from imvad_jax.reporting.metric_names import METRICS, format_value
 from imvad_jax.reporting.plots import GOOD, INK, soften
@@ -50,7 +50,7 @@ Generated from the files in `benchmarks/` by `{COMMAND}`; do not edit.
   thresholds, **PRO (100)**, as **PRO** itself is exact.
 - Kept against recomputed: what training does not change (a teacher's features) is kept in host
   memory or computed in every step; ratio of the seconds of a step, below 1 where keeping pays.
-{scaling.HEADER}"""
+{devices.HEADER}{scaling.HEADER}"""
 
 SCORING = (
     "method", "pixels", "batch", "compile s", "ms at 1", "ms a batch", "images/s", "end to end",
@@ -248,6 +248,8 @@ def read_benchmark(path: str | Path) -> dict:
             if "error" not in record:
                 format_tables([record])
                 device_line(record)
+        devices.format_tables(found)
+        devices.lines(found)
         for record in found.get("scaling", ()):
             scaling.format_tables([record])
             scaling.machine_line(record)
@@ -282,10 +284,15 @@ def render_benchmarks(directory: str | Path) -> str:
         done = [record for record in found["records"] if "error" not in record]
         machines = [*map(device_line, done), *map(scaling.machine_line, scales)]
         parts.append(f"## {path.stem}\n")
-        parts += [f"- {line}" for line in dict.fromkeys(machines)]
-        commits = ", ".join(dict.fromkeys(str(r.get("commit")) for r in [*done, *scales]))
-        parts.append(f"- commit {commits}: `{found['command']}`\n")
-        tables = format_tables(found["records"], True), scaling.format_tables(scales, True)
+        parts += [f"- {line}" for line in dict.fromkeys([*machines, *devices.lines(found)])]
+        figures = [*done, *scales, *found.get("agreement", ())]
+        commits = ", ".join(dict.fromkeys(str(r.get("commit")) for r in figures))
+        made = f"commit {commits}: " if commits else ""
+        parts.append(f"- {made}`{found['command']}`\n")
+        tables = [
+            format_tables(found["records"], True), *devices.format_tables(found, True),
+            scaling.format_tables(scales, True),
+        ]  # fmt: skip
         parts += [table + "\n" for table in tables if table]
         before = path.parent / earlier.DIRECTORY / path.name
         if before.is_file():

@@ -120,7 +120,7 @@ def ends(seconds: float) -> dict[str, float]:
     """
     whole = max(seconds - CLOSING, 0.0)
     found = {part: share * whole for part, share in ENDS.items()}
-    return found | {"a": min(FIRST, found["a"])}
+    return found | {"a": min(FIRST, whole)}
 
 
 def scored_run(scale: Scale, inputs: Inputs) -> Path:
@@ -136,7 +136,7 @@ def _device(inputs: Inputs) -> Step:
     folder = inputs.work / "device"
     module = "imvad_jax.benchmarks.suite.device"
     return Step("a", "device", ("-m", module, str(folder / "device.json")), "device", folder,
-                FIRST - 10, limited=False)  # fmt: skip
+                FIRST - CLOSING, limited=False)  # fmt: skip
 
 
 def _table(part, name, methods, scale, inputs, *arguments) -> Step:

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from imvad_jax.benchmarks.suite.files import ARCHIVE, read_json
+from imvad_jax.benchmarks.suite.files import ARCHIVE, STATE, read_json
 from imvad_jax.reporting.columns import label_of, number
 from imvad_jax.reporting.metric_names import format_value
 from imvad_jax.reporting.results import settings_text
 from imvad_jax.training.limit import in_words
 
 MOST_LINES = 40
-_NAMED = 6  # steps that are not finished, in lines of their own
+_NAMED = 12  # lines on steps that are not finished
 
 
 def summarize(suite, seconds: float, given: float | None) -> list[str]:
@@ -30,13 +30,17 @@ def _end(suite, seconds: float, given: float | None) -> str:
 
 
 def _unfinished(suite) -> list[str]:
-    found = [(step, suite.state_of(step)) for step in suite.steps]
-    found = [(step, state) for step, state in found if state["state"] != "done"]
-    found.sort(key=lambda item: item[1]["state"] != "failed")
-    lines = [f"{state['state']}: {step.part} {step.name}: {state['why'][:110]}"
-             for step, state in found]  # fmt: skip
-    more = [step.name for step, _ in found[_NAMED:]]
-    return lines[:_NAMED] + ([f"not done either: {', '.join(more)}"] if more else [])
+    """A line for all steps of a part that are not done for one reason; those that failed first."""
+    groups: dict[tuple, list[str]] = {}
+    for step in suite.steps:
+        state = suite.state_of(step)
+        if state["state"] != "done":
+            key = state["state"] != "failed", step.part, state["state"], state["why"][:120]
+            groups.setdefault(key, []).append(step.name)
+    lines = [f"{state}: {part} {', '.join(names)}: {why}"
+             for (_, part, state, why), names in sorted(groups.items())]  # fmt: skip
+    more = len(lines) - _NAMED
+    return lines[:_NAMED] + ([f"and {more} more, in {STATE}"] if more > 0 else [])
 
 
 def _file(out: Path, name: str) -> dict:
