@@ -76,10 +76,11 @@ _KEPT = flags.DEFINE_bool(
 )
 _COMPARE = flags.DEFINE_list(
     "compare", [], "torch: measure the same backbone and, for padim and patchcore, the same work "
-    "in plain PyTorch, in turn; PyTorch must be installed. anomalib: padim and patchcore as whole "
-    "processes on --category, fit to metrics, in turn with anomalib; see --anomalib_python. "
-    "metrics: our five metrics of the test images of --category, or of drawn maps, in turn with "
-    "scikit-learn and a plain PRO.",
+    "in plain PyTorch, in turn; PyTorch must be installed. torch_steps: the backbone and the "
+    "training step of stpm, rd4ad, fastflow, eager and by torch.compile. anomalib: padim and "
+    "patchcore as whole processes on --category, fit to metrics, in turn with anomalib; see "
+    "--anomalib_python. metrics: our five metrics of the test images of --category, or of drawn "
+    "maps, in turn with scikit-learn and a plain PRO.",
 )  # fmt: skip
 _ANOMALIB_PYTHON = program.define_path(
     "anomalib_python", None, "With --compare=anomalib: the python of an environment that has it. "
@@ -172,11 +173,15 @@ def load_images(config: methods.DetectorConfig):
 def comparisons(plan: cell.Plan | None = None) -> dict:
     """What measures the same work, by name. Raises UserError where it is not installed, or lacks
     what it needs; without a plan that is all."""
-    check = {"torch": check_torch, "anomalib": check_anomalib, "metrics": lambda: None}
+    check = {
+        "torch": check_torch, "torch_steps": check_torch, "anomalib": check_anomalib,
+        "metrics": lambda: None,
+    }  # fmt: skip
     for name in _COMPARE.value:
         check[choose("--compare", name, check)]()
     call = {
         "torch": compare_with_torch,
+        "torch_steps": compare_steps_with_torch,
         "anomalib": partial(compare_with_anomalib, plan),
         "metrics": compare_with_metrics,
     }
@@ -186,7 +191,7 @@ def comparisons(plan: cell.Plan | None = None) -> dict:
 def check_torch() -> None:
     """Raises UserError where PyTorch is not installed."""
     if importlib.util.find_spec("torch") is None:
-        raise UserError("--compare=torch: PyTorch is not installed; pip install torch==2.13.0")
+        raise UserError("--compare: PyTorch is not installed; pip install torch==2.13.0")
 
 
 def check_anomalib() -> None:
@@ -231,6 +236,13 @@ def compare_with_torch(subject: workloads.Subject) -> dict:
     from experiments import compare_torch
 
     return compare_torch.compare(subject)
+
+
+def compare_steps_with_torch(subject: workloads.Subject) -> dict:
+    """As `compare_torch_steps.compare`; PyTorch is imported only now."""
+    from experiments import compare_torch_steps
+
+    return compare_torch_steps.compare(subject)
 
 
 def compare_with_metrics(subject: workloads.Subject) -> dict:

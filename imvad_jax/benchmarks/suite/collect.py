@@ -48,7 +48,7 @@ def _agreement(step: plan.Step, out: Path, command: str) -> None:
     exact = products == FLOAT32
     found = [agreement.compare(run, cpu, products,
                                agreement.EXACT if exact else agreement.FASTER)]  # fmt: skip
-    if (highest / "metrics.json").is_file():
+    if not exact and (highest / "metrics.json").is_file():  # else it is the same again
         products = products_of(read_json(highest / "config.json") or {})
         found.append(agreement.compare(highest, cpu, products, agreement.EXACT))
     shared = {key: record.get(key) for key in ("method", "title", "preset", "category", "config",

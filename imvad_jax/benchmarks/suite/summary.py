@@ -122,6 +122,6 @@ def _rates(out: Path, name: str) -> list[str]:
 def _compared(out: Path) -> list[str]:
     found = []
     for record in _file(out, "torch").get("records", ()):
-        for work, part in record.get("compare", {}).get("torch", {}).get("parts", {}).items():
+        for work, part in record.get("compare", {}).get("torch_steps", {}).get("parts", {}).items():
             found.append(f"{record['method']} {work} {number(part['ratio'])}")
     return [f"PyTorch's seconds over ours: {', '.join(found)}"] if found else []
