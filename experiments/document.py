@@ -24,7 +24,7 @@ from imvad_jax.owned import write_own
 
 COMMAND = "python -m experiments.document"
 # The programs whose flags are documented.
-PROGRAMS = ("run", "table", "predict", "export", "benchmark")
+PROGRAMS = ("run", "table", "predict", "export", "benchmark", "suite")
 NOTICE = f"<!-- Written by `{COMMAND}`; do not edit. -->"
 
 _OUT = program.define_path("out", "docs", "Directory to write to.")
