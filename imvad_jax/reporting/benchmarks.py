@@ -12,6 +12,7 @@ from imvad_jax.reporting import devices, earlier, scaling
 from imvad_jax.reporting.columns import grid, label_of, number
 from imvad_jax.reporting.metric_names import METRICS, format_value
 from imvad_jax.reporting.plots import GOOD, INK, soften
+from imvad_jax.reporting.results import portable_command
 
 COMMAND = "python -m experiments.benchmark --render"
 BUSY = 0.1  # share of the machine that others may use before figures are not published
@@ -288,7 +289,7 @@ def render_benchmarks(directory: str | Path) -> str:
         figures = [*done, *scales, *found.get("agreement", ())]
         commits = ", ".join(dict.fromkeys(str(r.get("commit")) for r in figures))
         made = f"commit {commits}: " if commits else ""
-        parts.append(f"- {made}`{found['command']}`\n")
+        parts.append(f"- {made}`{portable_command(found['command'])}`\n")
         tables = [
             format_tables(found["records"], True), *devices.format_tables(found, True),
             scaling.format_tables(scales, True),

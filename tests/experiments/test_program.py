@@ -9,8 +9,9 @@ import pytest
 from experiments import document, program, settings
 
 PATHS = {
-    "anomalib_python", "benchmarks_dir", "cache_dir", "check_images", "checkpoint", "data_dir",
-    "good", "input", "out", "output", "profile", "results_dir", "weights", "workdir",
+    "anomalib_python", "benchmarks_dir", "cache_dir", "check_images", "checkpoint", "data_cache",
+    "data_dir", "good", "input", "out", "output", "pack", "profile", "results_dir", "weights",
+    "workdir",
 }  # fmt: skip
 SPEAKS_OF_A_PATH = re.compile(
     r"^(Directory|Folder|File|With --render: (page|directory))\b|^(Page|Picture) to write"
