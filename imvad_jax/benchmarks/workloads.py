@@ -126,7 +126,12 @@ def before_training(subject: Subject) -> dict:
     if not earlier:
         return dict(subject.variables)
     fitted = fit(
-        subject.detector, subject.variables, subject.images, subject.parallel, subject.seed, earlier
+        subject.detector,
+        subject.variables,
+        subject.images,
+        subject.parallel,
+        subject.seed,
+        phases=earlier,
     )
     return subject.variables | fitted
 

@@ -102,7 +102,9 @@ def test_a_loaded_run_computes_what_its_twin_here_does(run, importable):
 def test_it_is_exported_and_the_export_computes_the_same(run, importable, tmp_path):
     function = whole.restore(run)
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
-    parity = exporter.export(function, "stablehlo", tmp_path / "d.zip", ("cpu",), 0, images)
+    parity = exporter.export(
+        function, "stablehlo", tmp_path / "d.zip", platforms=("cpu",), batch_size=0, images=images
+    )
     assert (tmp_path / "d.zip").is_file() and max(parity.values()) < 1e-4
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from imvad_jax import presets
 from imvad_jax.commands import command
-from imvad_jax.programs import document, program
+from imvad_jax.programs import flags_page, program
 
 PATHS = {
     "anomalib_python", "benchmarks_dir", "cache_dir", "check_images", "checkpoint", "data_dir",
@@ -18,7 +18,7 @@ SPEAKS_OF_A_PATH = re.compile(
     r"^(Directory|Folder|File|With --render: (page|directory))\b|^(Page|Picture) to write"
     r"|: a file|the python of"
 )
-PROGRAMS = (*document.PROGRAMS, "results", "document", "contact_sheet", "make_demo_data")
+PROGRAMS = (*flags_page.PROGRAMS, "results", "document", "contact_sheet", "make_demo_data")
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_so_may_each_source_of_weights(home, given, expected):
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_flag_that_takes_a_path_is_expanded(home, name):
-    found = {flag.name: flag for flag in document.program_flags(name)[1]}
+    found = {flag.name: flag for flag in flags_page.program_flags(name)[1]}
     for flag in found.values():  # whoever adds one adds it here
         assert not SPEAKS_OF_A_PATH.search(flag.help) or flag.name in PATHS, flag.name
     given = [flag for flag in found.values() if flag.name in PATHS]
