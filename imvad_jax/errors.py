@@ -2,14 +2,27 @@
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Sequence
 
+# A setting as a command line writes it: `--image_size`; pip's options have dashes inside.
+_FLAG = re.compile(r"(?<![\w-])--(?=[a-z][a-z0-9_]*(?![\w-]))")
 
-class UserError(Exception):
+
+class UserError(ValueError):
     """Bad input. The message names the thing, what was found, what was expected, and the remedy.
 
-    Programs print it as one line and exit with status 2.
+    Programs print `text` as one line and exit with status 2. Settings stand there as flags,
+    `--image_size=4: ...`; Python's users read them as fields, `image_size=4: ...`.
     """
+
+    @property
+    def text(self) -> str:
+        """The message as programs print it."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        return _FLAG.sub("", self.text)
 
 
 def choose(what: str, value: str, valid: Iterable[str]) -> str:

@@ -2,10 +2,9 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from tqdm import tqdm
-
-from imvad_jax.data.batches import Batch
 
 # By label, always.
 _UNITS = {
@@ -72,15 +71,15 @@ def silent_progress(total: int, label: str) -> Callable[[int], None]:
     return lambda done: None
 
 
-def untracked(batches: Iterable[Batch], total_images: int, label: str) -> Iterable[Batch]:
+def untracked(batches: Iterable[Any], total_images: int, label: str) -> Iterable[Any]:
     """Passes batches on and shows nothing."""
     return batches
 
 
 def track(
-    batches: Iterable[Batch], total_images: int, label: str, unit: str | None = None
-) -> Iterator[Batch]:
-    """Passes batches on and counts their valid images on a bar.
+    batches: Iterable[Any], total_images: int, label: str, unit: str | None = None
+) -> Iterator[Any]:
+    """Passes batches (`data.batches.Batch`) on and counts their valid images on a bar.
 
     The bar is closed at the end, when an exception passes, and when the caller stops early.
     """

@@ -59,7 +59,7 @@ def test_other_files_are_refused_in_one_line_that_names_them(tmp_path, kind):
     with pytest.raises(UserError) as error:
         owned.check_directory(tmp_path, kind, "--out")
     said = str(error.value)
-    assert f"--out={tmp_path}: holds other files (checkpoint, heatmaps, my_model.pth, ...)" in said
+    assert f"out={tmp_path}: holds other files (checkpoint, heatmaps, my_model.pth, ...)" in said
     assert kind.what in said and "\n" not in said and contents(tmp_path) == before
     with pytest.raises(UserError, match=r"precious.txt is a file; expected a directory"):
         owned.check_directory(tmp_path / "precious.txt" / "below", kind)
@@ -94,7 +94,7 @@ def test_a_users_file_under_a_name_of_ours_is_refused_by_name(tmp_path, name):
     write(tmp_path / "config.json", RECORD)
     path = tmp_path / name
     path = write(path if path.suffix else path / "my_model.pth")
-    with pytest.raises(UserError, match=f"--workdir: {tmp_path / name}: is there already"):
+    with pytest.raises(UserError, match=f"workdir: {tmp_path / name}: is there already"):
         owned.check_directory(tmp_path, owned.RUN)
     with pytest.raises(UserError, match="left as it is"):
         owned.write_own(tmp_path / name, lambda file: file.write(b"ours"))

@@ -90,6 +90,8 @@ def read(stream: BinaryIO, what: str, storages: dict[str, StorageRef] | None = N
         for opcode, argument, _ in pickletools.genops(stream):
             machine.step(opcode.name, argument)
         return machine.stack.pop()
+    except UserError:
+        raise
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise Malformed(f"its pickle is not well formed ({error})") from error
 

@@ -235,8 +235,8 @@ def compare(subject: Subject, request: Request, say=print, progress=silent_progr
     except UserError as error:
         if not runs[THEIRS]:
             raise
-        say(f"note: {error}; the repeats before are kept")
-        stopped["error"] = str(error)
+        say(f"note: {error.text}; the repeats before are kept")
+        stopped["error"] = error.text
     images = [len(data.train), len(data.test)]
     if programs.others["images"] != images:
         raise UserError(

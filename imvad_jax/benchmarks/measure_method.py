@@ -98,8 +98,8 @@ def benchmark(
         try:
             record["compare"][name] = compare(subject)
         except UserError as error:  # what was measured before stays
-            say(f"note: {error}")
-            record["compare"][name] = {"error": str(error), "parts": {}}
+            say(f"note: {error.text}")
+            record["compare"][name] = {"error": error.text, "parts": {}}
     share = others.share()
     record["others_share"] = share
     if share is not None and share > BUSY:

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from imvad_jax.data.depth import deep_kind
-from imvad_jax.data.image_files import MIN_SIDE, orientation_of, turn
+from imvad_jax.data.image_files import MIN_SIDE, Refused, orientation_of, turn
 from imvad_jax.errors import UserError
 
 _GREY = ("1", "L", "LA", "La")
@@ -24,7 +24,7 @@ def as_picture(given: Any) -> Image.Image:
       UserError: it is none of these, or smaller than 8 pixels.
     """
     if isinstance(given, Image.Image):
-        if deep_kind(given):
+        if _is_deep(given):
             raise UserError(
                 f"a picture of mode {given.mode} is deeper than 8 bits; give the path of its file, "
                 "which is read on the model's full scale"
@@ -39,6 +39,13 @@ def as_picture(given: Any) -> Image.Image:
             f"{MIN_SIDE} x {MIN_SIDE}"
         )
     return found
+
+
+def _is_deep(image: Image.Image) -> bool:
+    try:
+        return bool(deep_kind(image))
+    except Refused:
+        return True
 
 
 def eight_bits(array: np.ndarray) -> np.ndarray:

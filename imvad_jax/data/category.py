@@ -207,7 +207,7 @@ def _open_tiled(
             paths = [s.path for s in samples]
             sources.append(TiledImages.of_files(paths, tiling, geometry, reader))
         except UserError as error:
-            errors.append(str(error))
+            errors.append(error.text)
     if errors:
         raise UserError(join_errors(errors))
     train, test = sources

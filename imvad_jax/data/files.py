@@ -122,7 +122,7 @@ def gather_masks(
         try:
             mask = read_masks(sample.mask_paths, sample.path, rule, most, remarks)
         except UserError as error:
-            errors.append(str(error))
+            errors.append(error.text)
             continue
         if shapes is None:
             arrays[-1] = shrink(mask, geometry)

@@ -110,7 +110,7 @@ class FileImages:
                 image[:] = to_array(picture.image, self.geometry)
                 return image, b""
             except UserError as error:  # carried as data: tf.data would bury it in a traceback
-                return image, str(error).encode()
+                return image, error.text.encode()
 
         def load(index):
             image, error = tf.numpy_function(decode, [index], [tf.uint8, tf.string])

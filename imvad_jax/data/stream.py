@@ -62,7 +62,7 @@ def _decode(
         else:
             pixels = shaped(image, geometry)
     except UserError as error:
-        reason = str(error).removeprefix(f"{readable(source)}: " if is_file else "")
+        reason = error.text.removeprefix(f"{readable(source)}: " if is_file else "")
         return Decoded(number, error=reason)
     picture = None
     if side:
@@ -87,12 +87,15 @@ def decode_files(
       paths: Image files, or pictures in memory as `as_picture` takes them.
       geometry: How they are shaped for the detector.
       side: Longest side of the picture kept for a person, pixels; 0: none is kept.
-      ahead: Pictures.
+      ahead: Pictures; 0: each is decoded when it is asked for, without a thread.
       tiling: The results hold `whole` instead of `pixels`; smaller files cannot be read.
       reader: How files become pictures.
     """
-    pending = deque()
     decode = partial(_decode, geometry=geometry, side=side, tiling=tiling, reader=reader)
+    if not ahead:
+        yield from (decode(number, path) for number, path in enumerate(paths))
+        return
+    pending = deque()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             for number, path in enumerate(paths):

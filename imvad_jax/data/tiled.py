@@ -77,7 +77,7 @@ class TiledImages:
                 sizes.append(read_head(path, reader.max_megapixels).shown)
                 tiling.check(*sizes[-1])
             except UserError as error:
-                text = str(error)
+                text = error.text
                 if not text.startswith(readable(path)):  # of the tiling, which knows no path
                     text = f"{readable(path)}: {text}; choose a smaller --tile"
                 errors.append(text)

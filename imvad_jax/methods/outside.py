@@ -55,7 +55,7 @@ def load(name: str, flag: str = "--method") -> Method:
         try:
             _found[name] = _load(name)
         except UserError as error:
-            raise UserError(f"{flag}={name}: {error}") from None
+            raise UserError(f"{flag}={name}: {error.text}") from None
     return _found[name]
 
 

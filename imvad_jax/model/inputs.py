@@ -139,7 +139,7 @@ def checked(images: Any, geometry: Geometry, tiling: Tiling | None) -> Images | 
     try:
         found = as_uint8(whole[..., :3])
     except UserError as error:
-        raise UserError(f"images: {error}") from None
+        raise UserError(f"images: {error.text}") from None
     return ArrayImages(found, reader)
 
 

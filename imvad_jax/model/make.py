@@ -1,6 +1,7 @@
 """A model by the name of its method, unfitted."""
 
 from imvad_jax import methods, presets
+from imvad_jax.data.decode import Geometry
 from imvad_jax.model.model import Model
 from imvad_jax.model.pretrained import load_pretrained
 
@@ -49,6 +50,7 @@ def assemble(
     **about,
 ) -> Model:
     """`make` of a configuration; `about` are further fields of `Model`. Raises UserError."""
+    Geometry.of(config)  # refuses sizes that cannot be
     found = load_pretrained(method, config, weights, seed, expected_sha256)
     return Model(
         method, methods.make(method, found.config),

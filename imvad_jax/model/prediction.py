@@ -114,7 +114,8 @@ class Stream:
             return
         # A single picture is not scored as a batch of 32.
         size = self.scorer.batch_size(inputs.small_batch(count, size))
-        files = decode_files(sources, self.geometry, side, size, reader=self.reader)
+        ahead = 0 if count == 1 else size
+        files = decode_files(sources, self.geometry, side, ahead, reader=self.reader)
         for found, batch in self.scorer.batches(picture_batches(files, size, on_bad)):
             for row, file in enumerate(batch.files):
                 yield file, float(found.image[row]), None if found.maps is None else found.maps[row]

@@ -1,7 +1,14 @@
-"""Named configurations of the methods: one file a method, with the command of what it reaches."""
+"""Named configurations of the methods: one file a method, and the figures that each reached.
+
+`reached` gives these figures with the commands that made them; they are written from the result
+files by `experiments.results`, and checked.
+"""
 
 import dataclasses
+import functools
 import importlib
+import json
+from pathlib import Path
 
 from imvad_jax import methods
 from imvad_jax.backbones import BACKBONES
@@ -62,3 +69,17 @@ def resolve_all(
     if unused:
         raise UserError(f"--{min(unused)}: none of {', '.join(names)} has such a field")
     return found
+
+
+def reached(method: str, preset: str) -> list[dict]:
+    """What a preset reached: a row for each category, and for other overrides, that was measured.
+
+    A row has `dataset`, `category`, `overrides`, `seeds`, the mean `metrics` by name, the `commits`
+    and the `command`, and `changed_since`: fields of the preset that have another value today.
+    """
+    return _reached().get(method, {}).get(preset, [])
+
+
+@functools.cache
+def _reached() -> dict:
+    return json.loads(Path(__file__).with_name("reached.json").read_text(encoding="utf-8"))

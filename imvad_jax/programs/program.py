@@ -63,8 +63,10 @@ def parse(
     try:
         prepare(argv)
         rest = flags.FLAGS(list(argv))
-    except (flags.Error, UserError) as error:
+    except flags.Error as error:
         fail(str(error))
+    except UserError as error:
+        fail(error.text)
     if len(rest) > 1:
         fail(
             f"unexpected argument '{rest[1]}'; flags are written --name=value, and patterns in "
@@ -81,7 +83,7 @@ def guard(main: Callable[[], int | None]) -> int | None:
     try:
         return main()
     except UserError as error:
-        fail(str(error))
+        fail(error.text)
     except Stopped as stopped:
         message, status = str(stopped), stopped.status
     # Only now the work is let go of, and its progress bar closed.

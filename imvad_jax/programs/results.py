@@ -1,6 +1,7 @@
 """Writes RESULTS.md from the result files: python -m experiments.results
 
-With --check nothing is written; the status is 1 if the page does not fit the files.
+And imvad_jax/presets/reached.json, by which each preset names the figures that it reached. With
+--check nothing is written; the status is 1 if one of them does not fit the files.
 """
 
 from pathlib import Path
@@ -8,16 +9,24 @@ from pathlib import Path
 from absl import flags
 
 from imvad_jax.programs import page, program
+from imvad_jax.reporting import reached
 from imvad_jax.reporting.results import COMMAND, render_results
 
 program.define_path("results_dir", "results", "Directory of the result files.")
 program.define_path("out", "RESULTS.md", "Page to write.")
-flags.DEFINE_bool("check", False, "Only compare the page with the files; status 1 if it differs.")
+flags.DEFINE_bool("check", False, "Only compare both with the files; status 1 if one differs.")
 
 
 def main() -> int:
     """The program."""
     out, directory = Path(flags.FLAGS.out), flags.FLAGS.results_dir
-    state = "differs from" if out.is_file() else "is missing; it is made from"
-    stale = f"{out} {state} the files in {directory}; run: {COMMAND}"
-    return page.write_or_check(out, render_results(directory), check=flags.FLAGS.check, stale=stale)
+    texts = {out: render_results(directory)}
+    if flags.FLAGS["results_dir"].using_default_value:  # other results are not the presets' own
+        texts[reached.PATH] = reached.render(directory)
+    status = 0
+    for path, text in texts.items():
+        state = "differs from" if path.is_file() else "is missing; it is made from"
+        stale = f"{path.name} {state} the files in {directory}; run: {COMMAND}"
+        check = flags.FLAGS.check
+        status |= page.write_or_check(path, text, check=check, stale=stale)
+    return status

@@ -1,7 +1,7 @@
 """Makes the whole table: every method on every category, beside the published figures.
 
     python -m experiments.table --methods=all --dataset=mvtec_ad --categories=all \\
-        --data_dir=DIR --weights=hub --budget=cpu --workdir=DIR --compare
+        --data_dir=DIR --weights=hub --preset=cpu --workdir=DIR --compare
 
 Cells that are finished are not run again: the same command goes on after a kill. Every field of a
 method's configuration is a flag, too, and holds for the methods that have it. The table lies in
@@ -28,11 +28,13 @@ _METHODS = flags.DEFINE_list(
 )  # fmt: skip
 _CATEGORIES = flags.DEFINE_list("categories", "all", "Categories, separated by commas, or all.")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "How many seeds, from 0 on.", lower_bound=1)
+_PRESET = flags.DEFINE_string(
+    "preset", "official", "Named configuration of every method: official (of the paper), "
+    "benchmark, cpu (fits two cores), demo, smoke (tests).",
+)  # fmt: skip
 _BUDGET = flags.DEFINE_enum(
-    "budget", "official", list(BUDGETS),
-    "What a cell may cost, and so its preset: "
-    + ", ".join(f"{name} ({preset})" if name != preset else name
-                for name, preset in BUDGETS.items()) + ".",
+    "budget", None, list(BUDGETS), "What --preset was called before (short is smoke); taken for "
+    "one more release.",
 )  # fmt: skip
 _SHARD = flags.DEFINE_string(
     "shard", None, "i/n: run the i-th of n parts of the cells, i from 1. Give every host the same "
@@ -53,6 +55,17 @@ for module in (config_flags, shared_flags, devices, time_limit):
     flags.adopt_module_key_flags(module)  # --help shows them, too
 
 
+def find_preset() -> str:
+    """The preset, also by its earlier name. Raises UserError where both are given."""
+    if _BUDGET.value is None:
+        return _PRESET.value
+    preset = BUDGETS[_BUDGET.value]
+    if flags.FLAGS["preset"].present:
+        raise UserError(f"--budget={_BUDGET.value}: is --preset={preset} now; leave it out")
+    print(f"note: --budget={_BUDGET.value} is --preset={preset} now", flush=True)
+    return preset
+
+
 def find_request() -> TableRequest:
     """What the flags ask for. Raises UserError where one is missing or makes no sense."""
     if not WORKDIR.value:
@@ -60,7 +73,7 @@ def find_request() -> TableRequest:
     if flags.FLAGS.num_processes != 1:
         raise UserError("--num_processes: a table is spread over hosts by --shard=i/n")
     return TableRequest(
-        workdir=WORKDIR.value, methods=_METHODS.value, preset=BUDGETS[_BUDGET.value],
+        workdir=WORKDIR.value, methods=_METHODS.value, preset=find_preset(),
         overrides=config_flags.config_overrides(), seeds=_SEEDS.value, dataset=DATASET.value,
         categories=shared_flags.find_categories(_CATEGORIES.value), data_dir=DATA_DIR.value,
         decoded_dir=devices.decoded_dir(), weights=WEIGHTS.value,

@@ -25,7 +25,7 @@ def make_task(task: Task, work: Work) -> str | None:
     except Stopped:
         raise
     except UserError as error:
-        return _failed(task, " ".join(str(error).split()), None, work.say)
+        return _failed(task, " ".join(error.text.split()), None, work.say)
     except Exception as error:  # whatever it is, the other cells go on
         text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         return _failed(task, text, traceback.format_exc(), work.say)

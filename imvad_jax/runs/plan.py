@@ -15,7 +15,7 @@ from imvad_jax.reporting.results import BASELINE
 from imvad_jax.runs.specs import Options
 from imvad_jax.runs.tasks import Task
 
-# Which preset a budget takes.
+# Presets by the names that `--budget` had for them.
 BUDGETS = {
     "short": "smoke",
     "demo": "demo",
@@ -71,7 +71,7 @@ def _cells(request: TableRequest, method: str, overrides: dict[str, str]) -> lis
         try:
             check_tiled(request.data_dir, Geometry.of(config))
         except UserError as error:
-            raise UserError(f"{method}: {error}") from None
+            raise UserError(f"{method}: {error.text}") from None
     tiles = dataclasses.asdict(request.tiling) if request.tiling else {}
     options = {name: getattr(request.options, name) for name in _OPTIONS}
     return [

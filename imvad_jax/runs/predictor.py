@@ -88,7 +88,7 @@ def calibrate_from(model: Model, paths: list[str], quantile: float, batch_size: 
             progress=tqdm_progress,
         )  # fmt: skip
     except UserError as error:
-        raise UserError(f"--good: {error}") from None
+        raise UserError(f"--good: {error.text}") from None
 
 
 class Writer:

@@ -39,7 +39,7 @@ def config_of(record: dict) -> methods.DetectorConfig:
     try:
         kind = methods.get(record["method"]).config
     except UserError as error:
-        raise UserError(f"the method of the run is not there: {error}") from None
+        raise UserError(f"the method of the run is not there: {error.text}") from None
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in record["config"].items()}
     try:
         return kind(**values)

@@ -34,7 +34,7 @@ def shapes(spec, outputs, image_shape, dtype=jnp.float32, **kwargs):
 def test_registry_names_and_unknown_name():
     assert tuple(BACKBONES) == NAMES
     assert get("resnet18") is BACKBONES["resnet18"]
-    with pytest.raises(UserError, match=r"--backbone.*'resnet81'.*did you mean 'resnet18'"):
+    with pytest.raises(UserError, match=r"backbone.*'resnet81'.*did you mean 'resnet18'"):
         get("resnet81")
 
 

@@ -112,7 +112,7 @@ def test_real_resnet18_holds_three_stages_and_no_more(shared):
 @pytest.mark.parametrize("nothing", ["", None])
 def test_no_weights_lists_the_options(nothing):
     message = refused("no weights given", nothing)
-    assert "recommended: --weights=hub:timm/resnet18.tv_in1k@main" in message
+    assert "recommended: weights=hub:timm/resnet18.tv_in1k@main" in message
     assert all(option in message for option in (".safetensors", ".pth", "package:", "random"))
 
 

@@ -79,7 +79,7 @@ def test_truncated_image_is_named_through_tf_data(tmp_path):
 
 
 def test_missing_and_damaged_caches(tmp_path):
-    with pytest.raises(UserError, match="--data_dir is missing"):
+    with pytest.raises(UserError, match="data_dir is missing"):
         open_bottle(None, None)
     with pytest.raises(UserError, match="no decoded cache"):
         open_bottle(None, tmp_path)

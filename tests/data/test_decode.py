@@ -101,5 +101,5 @@ def test_unreadable_files_are_named(tmp_path):
 
 @pytest.mark.parametrize("size, crop", [(4, 4), (256, 300), (256, 4)])
 def test_impossible_geometry(size, crop):
-    with pytest.raises(UserError, match="--(image|crop)_size"):
+    with pytest.raises(UserError, match="(image|crop)_size"):
         Geometry(size, crop)

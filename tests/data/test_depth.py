@@ -132,7 +132,7 @@ def test_what_cannot_be_scaled_is_refused_by_name(tmp_path):
     with pytest.raises(UserError, match=r"deep\.png: integers, but white is 1"):
         Reader(1.0).read(deep)
     unit = write("unit.tif", ramp(1, np.float32))
-    with pytest.raises(UserError, match=r"unit\.tif.*floating-point.*--full_scale=N"):
+    with pytest.raises(UserError, match=r"unit\.tif.*floating-point.*full_scale=N"):
         find_full_scale([deep, unit])
     for name, value in (("nan.tif", np.nan), ("infinite.tif", np.inf), ("negative.tif", -0.5)):
         values = ramp(1, np.float32)

@@ -41,7 +41,7 @@ def test_files_patterns_and_folders_are_taken_once(tmp_path):
 
 def test_inputs_that_name_nothing(tmp_path):
     for given in ("nowhere", "no*.png", ""):
-        with pytest.raises(UserError, match="--input"):
+        with pytest.raises(UserError, match="input"):
             find_images([str(tmp_path / given)])
 
 

@@ -80,7 +80,7 @@ def test_category_selection_suggests_the_nearest(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no category.*but 0 image files and 0 folders; expected"):
         select(layout, str(tmp_path / "empty"), ["all"])
-    with pytest.raises(UserError, match=r"2 image files and 0 folders.*; --dataset=folder takes"):
+    with pytest.raises(UserError, match=r"2 image files and 0 folders.*; dataset=folder takes"):
         select(layout, str(tmp_path / "bottle/test/good"), ["all"])
     with pytest.raises(UserError, match=r"0 image files and 2 folders \(good, scratch\); expected"):
         select(layouts.get("folder"), str(tmp_path / "bottle/test"), ["all"])

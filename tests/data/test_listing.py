@@ -90,6 +90,6 @@ def test_smaller_pages_behind_a_picture_are_allowed(tmp_path):
 def test_the_limit_of_size_can_be_moved(tmp_path):
     path = str(tmp_path / "a.png")
     Image.new("L", (1200, 1000)).save(path)
-    with pytest.raises(UserError, match="1200 x 1000 pixels; at most 1 megapixels.*--max_mega"):
+    with pytest.raises(UserError, match="1200 x 1000 pixels; at most 1 megapixels.*max_mega"):
         image_files.read_head(path, 1)
     assert image_files.read_head(path, 1.2).shown == (1200, 1000)

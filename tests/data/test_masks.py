@@ -142,7 +142,7 @@ def test_what_cannot_be_a_mask_is_refused_by_name(tmp_path, photo):
             read_mask(path, photo)
         assert str(caught.value).startswith(path)
     for flag in ("values", "orientation"):
-        with pytest.raises(UserError, match=f"--mask_{flag}"):
+        with pytest.raises(UserError, match=f"mask_{flag}"):
             survey([], True, **{flag: "never"})
 
 

@@ -107,9 +107,9 @@ def test_tiles(data, tmp_path, keep):
 
 
 def test_what_is_no_filter_and_no_rule():
-    with pytest.raises(UserError, match="--resize: unknown value 'bicubic'"):
+    with pytest.raises(UserError, match="resize: unknown value 'bicubic'"):
         Geometry(16, 16, "bicubic")
-    with pytest.raises(UserError, match="--mask_rule: unknown value 'halves'; did you mean 'half'"):
+    with pytest.raises(UserError, match="mask_rule: unknown value 'halves'; did you mean 'half'"):
         Geometry(16, 16, mask_rule="halves")
 
 

@@ -125,9 +125,9 @@ def test_categories_that_cannot_be_tiled(tmp_path):
         UserError, match=r"000\.png: 40 x 40 pixels, smaller than a tile; .*48 x 48"
     ):
         open_category(*given, GEOMETRY, None, tiling=Tiling(48, 0))
-    with pytest.raises(UserError, match="--crop_size=16: .* add --crop_size=0"):
+    with pytest.raises(UserError, match="crop_size=16: .* add crop_size=0"):
         open_category(*given, Geometry(20, 16), None, tiling=TILING)
-    with pytest.raises(UserError, match="give --data_dir"):
+    with pytest.raises(UserError, match="give data_dir"):
         open_category("mvtec_ad", None, "bottle", GEOMETRY, str(tmp_path), tiling=TILING)
     damaged = tmp_path / "bottle/train/good/003.png"
     damaged.write_bytes(damaged.read_bytes()[:300])

@@ -125,7 +125,7 @@ def test_a_picture_gets_the_score_of_its_highest_tile_and_its_own_map():
 
 @pytest.mark.parametrize(
     ("tile", "overlap", "message"),
-    [(7, 0, "--tile=7"), (-1, 0, "--tile=-1"), (64, 64, "--overlap=64"), (64, -1, "--overlap=-1")],
+    [(7, 0, "tile=7"), (-1, 0, "tile=-1"), (64, 64, "overlap=64"), (64, -1, "overlap=-1")],
 )
 def test_tiles_that_make_no_sense(tile, overlap, message):
     with pytest.raises(UserError, match=message):

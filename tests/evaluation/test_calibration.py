@@ -83,7 +83,7 @@ def test_a_damaged_file_is_named(tmp_path, text):
 
 @pytest.mark.parametrize("quantile", [0.4, 1.1, float("nan")])
 def test_bad_quantiles(quantile):
-    with pytest.raises(UserError, match="--threshold_quantile"):
+    with pytest.raises(UserError, match="threshold_quantile"):
         made(quantile)
 
 

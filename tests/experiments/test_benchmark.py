@@ -56,7 +56,7 @@ def test_of_several_methods_each_takes_the_fields_that_it_has():
     found = presets.resolve_all(["padim", "patchcore"], "smoke", given)
     assert found["padim"][1] == {"batch_size": "4"} and found["padim"][0].batch_size == 4
     assert found["patchcore"][1] == given and found["patchcore"][0].coreset_ratio == 0.5
-    with pytest.raises(UserError, match="--coreset_ratio: none of padim, spade has such a field"):
+    with pytest.raises(UserError, match="coreset_ratio: none of padim, spade has such a field"):
         presets.resolve_all(["padim", "spade"], "smoke", given)
     with pytest.raises(UserError, match="PaDiMConfig has no such field"):
         presets.resolve_all(["padim"], "smoke", given)

@@ -116,7 +116,7 @@ def test_other_work_is_refused(method, overrides, platform, message):
 
 
 def test_an_interpreter_without_anomalib_is_named(fake, tmp_path):
-    with pytest.raises(UserError, match="--anomalib_python is missing.*pip install anomalib"):
+    with pytest.raises(UserError, match="anomalib_python is missing.*pip install anomalib"):
         compare_anomalib.find_anomalib(None)
     with pytest.raises(UserError, match="absent: cannot be run"):
         compare_anomalib.find_anomalib(str(tmp_path / "absent"))

@@ -124,7 +124,7 @@ def test_what_cannot_be_converted_is_refused_with_the_reason(raw_color, tmp_path
         raise NotImplementedError("no rule for primitive 'cholesky'")
 
     monkeypatch.setattr(to_stablehlo, "write", fail)
-    with pytest.raises(UserError, match="raw colour.*primitive 'cholesky'.*--batch_size=1"):
+    with pytest.raises(UserError, match="raw colour.*primitive 'cholesky'.*batch_size=1"):
         exporter.export(
             raw_color,
             "stablehlo",
@@ -188,7 +188,7 @@ def test_images_of_a_folder_are_taken_evenly_or_else_noise(raw_color, tmp_path):
     assert found.shape == (4, 64, 64, 3) and found[:, 0, 0, 2].tolist() == [0, 20, 40, 60]
     assert str(tmp_path) in words
     assert "noise" in check.choose_images(raw_color, None, str(tmp_path))[1]
-    with pytest.raises(UserError, match="--check_images=.*no such"):
+    with pytest.raises(UserError, match="check_images=.*no such"):
         check.choose_images(raw_color, str(tmp_path / "none"), None)
 
 

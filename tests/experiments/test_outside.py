@@ -126,7 +126,7 @@ def test_a_table_takes_it_beside_the_methods_here(importable, tmp_path, capsys):
     for name in flags.FLAGS:
         flags.FLAGS[name].unparse()
     given = [
-        "table", "--cells=16", f"--methods={TWIN},{NAME}", "--budget=short", "--noisolate",
+        "table", "--cells=16", f"--methods={TWIN},{NAME}", "--preset=smoke", "--noisolate",
         f"--data_dir={importable / 'data'}", f"--workdir={tmp_path / 'table'}", "--num_devices=2",
         f"--cache_dir={tmp_path / 'cache'}", "--nosave_heatmaps",
     ]  # fmt: skip

@@ -246,7 +246,7 @@ def test_good_images_recalibrate(run_dir, tmp_path):
     assert len(found.scores) == 9 and found.flagged == 1 and found.files[0] == "0.png"
     assert found.pixel.threshold > found.pixel.typical
     (tmp_path / "5.png").write_bytes(b"no")
-    with pytest.raises(UserError, match=r"--good: 5\.png: not a readable image"):
+    with pytest.raises(UserError, match=r"good: 5\.png: not a readable image"):
         predictor.calibrate_from(model, paths, 1.0)
 
 

@@ -82,7 +82,7 @@ def test_sizes_are_whole_numbers(text):
     assert scaling.sizes({"bank": ["16", "4", "16"], "devices": []}) == {
         "bank": [4, 16], "devices": [],
     }  # fmt: skip
-    with pytest.raises(UserError, match=f"--scaling_images={text}: expected whole numbers from 1"):
+    with pytest.raises(UserError, match=f"scaling_images={text}: expected whole numbers from 1"):
         scaling.sizes({"images": text.split(",")})
 
 

@@ -33,7 +33,7 @@ def call(tmp_path, cache, data, capsys):
     """Runs the program with flags; returns exit status, output, error lines."""
 
     def run_program(*arguments, methods="raw_color,padim", workdir="table"):
-        given = ["table", f"--methods={methods}", "--budget=short", f"--data_dir={data}",
+        given = ["table", f"--methods={methods}", "--preset=smoke", f"--data_dir={data}",
                  f"--workdir={tmp_path / workdir}", "--weights=random", "--noisolate",
                  f"--cache_dir={cache}", "--num_devices=2", "--nosave_heatmaps"]  # fmt: skip
         flags.FLAGS.unparse_flags()
@@ -132,6 +132,8 @@ BAD_FLAGS = {
     "--methods=padm": "did you mean 'padim'",
     "--categories=bottel": "did you mean 'bottle'",
     "--budget=shrt": "budget",
+    "--preset=smok": "--preset: unknown value 'smok'; did you mean 'smoke'",
+    "--budget=short": "--budget=short: is --preset=smoke now",
     "--seeds=0": "seeds",
     "--shard=3/2": "expected i/n",
     "--workdir=": "--workdir is missing",

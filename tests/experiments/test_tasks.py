@@ -77,7 +77,7 @@ def test_weights_by_backbone(tmp_path):
     assert of("padim", "smoke") == str(file)
     assert of("padim", "official") == "hub:timm/wide_resnet50_2.tv_in1k@main"
     assert of("draem", "smoke") is of("cutpaste", "smoke") is of("raw_color", "smoke") is None
-    with pytest.raises(UserError, match=r"none for resnet18.*--weights=hub"):
+    with pytest.raises(UserError, match=r"none for resnet18.*weights=hub"):
         of("padim", "smoke", {})
     with pytest.raises(UserError, match=r"nowhere\.npz: no such file"):
         of("padim", "smoke", {"": "nowhere.npz"})
@@ -158,7 +158,7 @@ def test_workers_that_do_not_start_end_the_program_and_mark_nothing(tmp_path):
     command = [sys.executable, "-c", "import sys; sys.exit('error: --num_devices=99')"]
     logs = [tmp_path / f"logs/{i}.log" for i in range(2)]
     pool = supervise.Pool(command, [{}] * 2, logs)
-    with pytest.raises(UserError, match=r"does not start: .*status 1; .*--num_devices=99"):
+    with pytest.raises(UserError, match=r"does not start: .*status 1; .*num_devices=99"):
         pool.run([task(tmp_path, c) for c in ("padim", "spade", "stpm")], lambda event: None)
     assert not list(tmp_path.rglob(ERROR))
 

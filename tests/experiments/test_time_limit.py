@@ -48,7 +48,7 @@ def test_nothing_is_begun_that_does_not_fit(tmp_path, data):
 
 @pytest.mark.slow
 def test_a_table_goes_on_after_its_limit(tmp_path, data):
-    given = ["--methods=raw_color,padim", "--budget=short", "--categories=all"]
+    given = ["--methods=raw_color,padim", "--preset=smoke", "--categories=all"]
     process = start("table", tmp_path, "table", *given, "--time_limit=6s")
     out, error = process.communicate()
     assert process.returncode == 75, error

@@ -195,7 +195,7 @@ def test_results_of_another_program_are_no_earlier_prediction(tmp_path, text):
     write(tmp_path / "out" / "heatmaps" / "000.jpg")
     before = contents(tmp_path)
     for check in (predictor.check_output, predictor.prepare_output):
-        with pytest.raises(UserError, match=r"--output=.*out: holds other files .heatmaps, res"):
+        with pytest.raises(UserError, match=r"output=.*out: holds other files .heatmaps, res"):
             check(tmp_path / "out")
     assert contents(tmp_path) == before
 
@@ -208,13 +208,13 @@ def test_a_prediction_removes_its_own_earlier_files_alone(tmp_path):
     Image.new("RGB", (5, 5)).save(out / "heatmaps" / "old.jpg", comment=marks.MARK)
     for name in ("precious.txt", "heatmaps/holiday.jpg", "heatmaps/notes.txt"):
         write(out / name)
-    with pytest.raises(UserError, match=r"--output: .*holiday\.jpg: is there already"):
+    with pytest.raises(UserError, match=r"output: .*holiday\.jpg: is there already"):
         predictor.check_output(out, ["line/a.png", "holiday.png"])
     predictor.prepare_output(out, ["line/a.png"])
     assert set(contents(out)) == {"results.json", "precious.txt", "heatmaps/holiday.jpg",
                                   "heatmaps/notes.txt"}  # fmt: skip
     write(out / "index.html", "<html>my homepage</html>")
-    with pytest.raises(UserError, match=r"--output: .*index\.html: is there already"):
+    with pytest.raises(UserError, match=r"output: .*index\.html: is there already"):
         predictor.prepare_output(out)
 
 
@@ -269,7 +269,7 @@ def test_only_an_export_of_ours_is_overwritten(tmp_path):
 def test_an_export_that_was_set_aside_by_a_killed_process_comes_back(tmp_path):
     aside = tmp_path / ".saved.imvad_jax.old"
     write(aside / "saved_model.pb")
-    with pytest.raises(UserError, match="is there already; add --overwrite"):
+    with pytest.raises(UserError, match="is there already; add overwrite"):
         exporter.check_output(tmp_path / "saved", "savedmodel", False)
     assert (tmp_path / "saved" / "saved_model.pb").read_text() == "mine"
 

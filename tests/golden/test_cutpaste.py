@@ -14,7 +14,7 @@ from imvad_jax.methods.cutpaste import CutPaste, CutPasteConfig
 from tests.golden import resnets, training
 from tests.golden.files import as_double, as_float, shared_root
 
-CONFIG = CutPasteConfig(image_size=64, batch_size=4, head_layers=1, head_dim=128)
+CONFIG = CutPasteConfig(image_size=64, batch_size=4)  # the head is that of the default
 HEAD = (0, 3)  # numbers of its linear layers; a batch norm follows each
 
 

@@ -15,7 +15,7 @@ from tests.golden.files import as_double, as_float, channels_last
 
 LAYERS = ("relu8", "relu15", "relu22")
 WIDTHS = (8, 16, 32)  # of the golden teacher; VGG's are 16 times as wide
-CONFIG = favae.FAVAEConfig(width=8, augment=False, layers=LAYERS)
+CONFIG = favae.FAVAEConfig(width=8, augment=False)
 TERMS = ("images", *LAYERS, "kl")
 NORM = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
 

@@ -73,6 +73,31 @@ def test_up_convolution_starts_as_pytorchs():
     np.testing.assert_allclose(np.asarray(kernel).std(), bound / np.sqrt(3), rtol=0.03)
 
 
+def test_other_convolutions_start_from_kaimings_normal_by_their_outputs():
+    """As the official code starts them; the two 3x3 of a basic block would not tell fan in."""
+    maps = [jnp.zeros((1, 4, 4, 16)), jnp.zeros((1, 2, 2, 64))]
+    embedding = OneClassEmbedding(BasicBlock, filters=48, depth=1)
+    decoder = ReverseDecoder(BottleneckBlock, filters=(32,), depths=(2,))
+
+    @jax.jit
+    def init(key):
+        made = embedding.init(key, maps, train=False), decoder.init(key, maps[1], train=False)
+        return [variables["params"] for variables in made]
+
+    checked = 0
+    for path, leaf in jax.tree.leaves_with_path(init(KEY)):
+        if path[-1].key != "kernel" or path[-2].key == "conv":  # that of an `UpConv`
+            continue
+        height, width, inputs, outputs = leaf.shape
+        expected = np.sqrt(2 / (height * width * outputs))
+        values = np.asarray(leaf)
+        spread = expected / np.sqrt(2 * values.size)  # of the standard deviation of so many
+        assert abs(values.std() - expected) < 5 * spread, path
+        assert np.abs(values).max() > 3 * expected  # not truncated
+        checked += inputs != outputs
+    assert checked >= 5
+
+
 def test_decoder_block_by_block():
     x = normal(1, 2, 3, 5)
     module = ReverseDecoder(BasicBlock, filters=(4, 3), depths=(2, 1))

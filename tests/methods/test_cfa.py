@@ -278,5 +278,5 @@ def test_too_few_centers_are_refused():
 
 @pytest.mark.parametrize("field", ["num_neighbors", "num_negatives", "gamma_c", "gamma_d", "nu"])
 def test_bad_values_are_refused(field):
-    with pytest.raises(UserError, match=f"--{field}=0"):
+    with pytest.raises(UserError, match=f"{field}=0"):
         CFAConfig(**{field: 0})

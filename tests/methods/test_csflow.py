@@ -200,7 +200,7 @@ def test_sizes_that_do_not_halve_exactly_are_rounded_up():
 
 def test_features_that_do_not_halve_are_refused():
     config = dataclasses.replace(presets()["smoke"], backbone="vgg16", image_size=104)
-    with pytest.raises(UserError, match=r"--image_size=104.*\(13, 13\).*\(6, 6\).*multiple of 32"):
+    with pytest.raises(UserError, match=r"image_size=104.*\(13, 13\).*\(6, 6\).*multiple of 32"):
         shapes_of(config)
 
 
@@ -219,7 +219,7 @@ def test_official_configuration():
 
 @pytest.mark.parametrize("field, value", [("flow_blocks", 0), ("hidden", 0), ("clamp", 0.0)])
 def test_impossible_settings(field, value):
-    with pytest.raises(UserError, match=f"--{field}={value}"):
+    with pytest.raises(UserError, match=f"{field}={value}"):
         CSFlowConfig(**{field: value})
 
 

@@ -197,6 +197,10 @@ def test_settings_of_the_paper():
     assert config.epochs * config.steps_per_epoch == 65536 and config.batch_size == 32
     assert (config.optimizer, config.learning_rate, config.schedule) == ("sgd", 0.03, "cosine")
     assert (config.momentum, config.weight_decay, config.pretrained) == (0.9, 3e-5, False)
+    assert (config.area_min, config.area_max, config.aspect) == (0.02, 0.15, 0.3)
+    assert (config.scar_width_min, config.scar_width_max) == (2, 16)
+    assert (config.scar_length_min, config.scar_length_max) == (10, 25)
+    assert (config.scar_rotation, config.piece_jitter, config.image_jitter) == (45, 0.1, 0.1)
     assert CutPaste(config).embedding_dim == 512
 
 
@@ -226,14 +230,14 @@ def test_hard_edges_paste_pixels_as_they_are(hard):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"variant": "2way"}, "--variant.*3way"),
-        ({"aspect": 0.0}, "--aspect=0.0"),
-        ({"area_min": 0.2}, "--area_min=0.2, --area_max=0.15"),
-        ({"scar_width_min": 0.0}, "--scar_width_min=0.0"),
-        ({"area_max": 1.5}, "--area_max=1.5"),
-        ({"head_dim": -1}, "--head_dim=-1"),
-        ({"patch_size": 300}, "--patch_size=300.*256"),
-        ({"patch_stride": 0}, "--patch_stride=0"),
+        ({"variant": "2way"}, "variant.*3way"),
+        ({"aspect": 0.0}, "aspect=0.0"),
+        ({"area_min": 0.2}, "area_min=0.2, area_max=0.15"),
+        ({"scar_width_min": 0.0}, "scar_width_min=0.0"),
+        ({"area_max": 1.5}, "area_max=1.5"),
+        ({"head_dim": -1}, "head_dim=-1"),
+        ({"patch_size": 300}, "patch_size=300.*256"),
+        ({"patch_stride": 0}, "patch_stride=0"),
     ],
 )
 def test_impossible_settings(settings, message):

@@ -185,12 +185,12 @@ def test_the_sharpness_of_textures_reaches_where_they_are_drawn(small, monkeypat
 @pytest.mark.parametrize(
     "field, value, message",
     [
-        ("score_window", 20, "--score_window=20"),
-        ("own_textures", 1.5, "--own_textures=1.5"),
-        ("texture_sharpness", -1.0, "--texture_sharpness=-1.0"),
-        ("reconstructive_widths", (), "--reconstructive_widths"),
-        ("discriminative_widths", (8, 0), "--discriminative_widths"),
-        ("image_size", 72, "--image_size: 72 pixels are not divisible by 16"),
+        ("score_window", 20, "score_window=20"),
+        ("own_textures", 1.5, "own_textures=1.5"),
+        ("texture_sharpness", -1.0, "texture_sharpness=-1.0"),
+        ("reconstructive_widths", (), "reconstructive_widths"),
+        ("discriminative_widths", (8, 0), "discriminative_widths"),
+        ("image_size", 72, "image_size: 72 pixels are not divisible by 16"),
     ],
 )
 def test_impossible_settings(field, value, message):

@@ -156,7 +156,7 @@ def test_official_configuration():
 
 @pytest.mark.parametrize("field, value", [("flow_steps", 0), ("clamp", 0.0)])
 def test_impossible_settings(field, value):
-    with pytest.raises(UserError, match=f"--{field}={value}"):
+    with pytest.raises(UserError, match=f"{field}={value}"):
         FastFlowConfig(**{field: value})
 
 

@@ -227,6 +227,16 @@ def test_each_augmentation_comes_three_times_in_ten():
     assert len(np.unique(found.reshape(2000, -1), axis=0)) > 550  # every rotation its own angle
 
 
+def test_images_are_turned_by_up_to_15_degrees_either_way(monkeypatch):
+    monkeypatch.setattr(favae, "turned", jnp.full_like)  # the angle in place of the image
+    keys = jax.random.split(jax.random.key(2), 2000)
+    image = jnp.full((1, 1, 1), 9.0)
+    found = np.asarray(jax.jit(jax.vmap(favae.augmented, (None, 0)))(image, keys)).ravel()
+    angles = np.rad2deg(found[found != 9])
+    assert -15 <= angles.min() < -14.5 and 14.5 < angles.max() <= 15
+    assert abs(angles.mean()) < 4 * 15 / np.sqrt(3 * len(angles))
+
+
 def test_augmented_images_are_compared_with_their_own_features(small):
     detector, variables = small
     augmenting = FAVAE(dataclasses.replace(detector.config, augment=True, cache_features=False))
@@ -263,6 +273,7 @@ def test_official_settings_and_sizes():
     assert (config.backbone, config.input_size, config.batch_size) == ("vgg16", 128, 64)
     assert (config.optimizer, config.learning_rate, config.weight_decay) == ("adam", 5e-3, 1e-5)
     assert (config.epochs, config.kld_weight, config.augment) == (100, 1, True)
+    assert not config.normalize_teacher and config.sigma == 4
     assert config.steps_per_epoch == 8_000 // 64  # a fifth of 10,000 is held out
     assert FAVAEConfig().steps_per_epoch == -(-10_000 // 64)
     detector = FAVAE(config)
@@ -288,15 +299,15 @@ def test_official_settings_and_sizes():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"backbone": "resnet18"}, "--layers=relu8,relu15,relu22: resnet18 has no feature map 're"),
+        ({"backbone": "resnet18"}, "layers=relu8,relu15,relu22: resnet18 has no feature map 're"),
         ({"layers": ("relu15", "relu8", "relu22")}, "shallow to deep.*strides \\[4, 2, 8\\]"),
         ({"layers": ("relu8", "relu22")}, "expected three feature maps"),
         ({"layers": ("relu8", "relu8", "relu22")}, "expected three feature maps"),
-        ({"image_size": 120}, "--image_size=120 --crop_size=0: .* multiple of 16 pixels"),
-        ({"cache_features": True}, "--augment=True --cache_features=True"),
-        ({"width": 2}, "--width=2: must be at least 4"),
-        ({"latent_size": 0}, "--latent_size=0"),
-        ({"kld_weight": -1.0}, "--kld_weight=-1.0"),
+        ({"image_size": 120}, "image_size=120 crop_size=0: .* multiple of 16 pixels"),
+        ({"cache_features": True}, "augment=True cache_features=True"),
+        ({"width": 2}, "width=2: must be at least 4"),
+        ({"latent_size": 0}, "latent_size=0"),
+        ({"kld_weight": -1.0}, "kld_weight=-1.0"),
     ],
 )
 def test_impossible_settings(changes, message):

@@ -47,7 +47,7 @@ def refusal(name: str) -> str:
     with pytest.raises(UserError) as caught:
         methods.get(name)
     assert "\n" not in str(caught.value)
-    return str(caught.value).removeprefix(f"--method={name}: ")
+    return str(caught.value).removeprefix(f"method={name}: ")
 
 
 def test_a_complete_class_is_a_method(written):

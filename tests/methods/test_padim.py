@@ -63,7 +63,7 @@ def test_channels_of_the_common_code():
         assert draws[0] == draws[1] == sorted(set(draws[0]))
         assert len(draws[0]) == count and max(draws[0]) < total
         assert set(first) <= set(draws[0])
-    with pytest.raises(UserError, match="--channels: unknown value 'padim'"):
+    with pytest.raises(UserError, match="channels: unknown value 'padim'"):
         PaDiMConfig(channels="padim")
 
 

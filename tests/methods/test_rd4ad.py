@@ -218,7 +218,7 @@ def test_the_embedding_of_the_published_table_is_narrower_inside():
 @pytest.mark.parametrize("size", [80, 100])
 def test_sizes_that_do_not_halve_are_refused(size):
     detector = RD4AD(RD4ADConfig(backbone="resnet18", image_size=size))
-    with pytest.raises(UserError, match=f"--image_size={size}.*multiple of 32"):
+    with pytest.raises(UserError, match=f"image_size={size}.*multiple of 32"):
         detector.memory_estimate(10, 1)
 
 

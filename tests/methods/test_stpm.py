@@ -174,7 +174,7 @@ def test_settings_of_the_published_table():
     config = presets()["benchmark"]
     assert (config.batch_size, config.weight_decay, config.epochs) == (8, 1e-5, 100)
     assert (config.learning_rate, config.momentum, config.input_size) == (0.4, 0.9, 256)
-    with pytest.raises(UserError, match="--student_start: unknown value 'copy'"):
+    with pytest.raises(UserError, match="student_start: unknown value 'copy'"):
         STPMConfig(student_start="copy")
 
 

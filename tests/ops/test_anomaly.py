@@ -1,6 +1,9 @@
 """Synthetic anomalies: what is laid where, and how often."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -66,6 +69,39 @@ def test_half_of_the_images_get_none_and_three_in_ten_are_turned(many):
     np.testing.assert_array_equal(found.original[~turned], images[~turned])
     black = (found.original[turned][:, 0, 0] < 0.2).all(-1)  # the corner comes from outside
     assert black.mean() > 0.8
+
+
+def test_turned_images_are_three_in_ten_by_up_to_a_right_angle():
+    image = pictures_of(1)[0]
+    turn = jax.jit(anomaly.turn_some)
+    np.testing.assert_array_equal(turn(np.array([0.301, 1.0]), image), image)
+    for number, quarters in ((1.0, 1), (0.0, -1)):
+        found = turn(np.array([0.299, number]), image)
+        np.testing.assert_allclose(found, np.rot90(image, quarters), atol=1e-5)
+
+
+def test_shares_of_anomalies_and_of_the_image_in_them(monkeypatch):
+    """White on black: an anomaly shows one minus the share of the image, and nothing else does."""
+    count, size = 2000, 16
+
+    def white(keys, size, pictures, sharpest):
+        return jnp.ones((len(keys), size, size, 3))
+
+    monkeypatch.setattr(anomaly, "draw_textures", white)
+
+    def largest(**options):
+        black = jnp.zeros((count, size, size, 3))
+        synthesize = jax.jit(functools.partial(anomaly.synthesize, **options))
+        return np.asarray(synthesize(keys(count), black).augmented).max((1, 2, 3))
+
+    all_of_them, some = largest(anomalous=1.0), largest()
+    # Masks may be empty, by the same keys in both.
+    drawn, kept = (all_of_them > 0).sum(), (some > 0).sum()
+    assert drawn > count / 3
+    assert abs(kept / drawn - 0.5) < 4 * 0.5 / np.sqrt(drawn)
+    share = 1 - all_of_them[all_of_them > 0]
+    assert 0 <= share.min() < 0.01 and 0.79 < share.max() < 0.8
+    assert abs(share.mean() - 0.4) < 4 * 0.8 / np.sqrt(12 * drawn)
 
 
 def test_an_image_depends_on_its_own_key_alone(many):

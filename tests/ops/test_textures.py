@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imvad_jax.ops import textures
+from imvad_jax.ops import affine, color, photometric, textures
 
 SIZE = 32
 OPERATIONS = [jax.jit(operation) for operation in textures.OPERATIONS]
@@ -106,6 +106,46 @@ def test_every_operation_keeps_the_range(operation, drawn):
         found = np.asarray(operation(numbers, jnp.asarray(drawn[1])))
         assert found.shape == drawn[1].shape
         assert found.min() >= -1e-6 and found.max() <= 1 + 1e-6
+
+
+def _hue_and_saturation(image, hue, saturation):
+    h, s, v = jnp.moveaxis(color.rgb_to_hsv(image), -1, 0)
+    return color.hsv_to_rgb(jnp.stack([h + hue, jnp.clip(s + saturation, 0, 1), v], -1))
+
+
+# Operation, its numbers, what is done, with which numbers of the official code: those at either end
+# of a range, by turns where there are two.
+ENDS = (
+    ("_gamma", (0, 0.5, 1), photometric.gamma_contrast, np.array([0.5, 1.25, 2])),
+    ("_brightness", (0, 1), photometric.multiply_add, 0.8, 30 / 255),
+    ("_brightness", (1, 0), photometric.multiply_add, 1.2, -30 / 255),
+    ("_sharpness", (0,), photometric.sharpness, 0),
+    ("_hue_and_saturation", (0, 1), _hue_and_saturation, -50 / 255, 50 / 255),
+    ("_hue_and_saturation", (1, 0), _hue_and_saturation, 50 / 255, -50 / 255),
+    ("_solarize", (0, 0.499), photometric.solarize, 32 / 255),
+    ("_solarize", (1, 0.499), photometric.solarize, 128 / 255),
+    ("_solarize", (1, 0.501), photometric.solarize, 2),  # half of them: nothing
+    ("_posterize", (0,), photometric.posterize, 1),
+    ("_posterize", (0.126,), photometric.posterize, 2),
+    ("_posterize", (0.999,), photometric.posterize, 8),
+    ("_autocontrast", (0,), photometric.autocontrast, 0),
+    ("_autocontrast", (1,), photometric.autocontrast, 0.2),
+    ("_rotate", (0,), affine.rotate, -np.pi / 4),
+    ("_rotate", (1,), affine.rotate, np.pi / 4),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "numbers", "function", "arguments"), [
+    pytest.param(name, numbers, function, arguments, id=f"{name}-{numbers}")
+    for name, numbers, function, *arguments in ENDS
+])  # fmt: skip
+def test_ranges_are_those_of_the_official_code(name, numbers, function, arguments):
+    numbers = np.resize(np.float32(numbers), 4)
+    image = np.random.default_rng(0).uniform(0, 1, (SIZE, SIZE, 3)).astype(np.float32)
+    operation = OPERATIONS[textures.OPERATIONS.index(getattr(textures, name))]
+    found, expected = operation(numbers, image), jax.jit(function)(image, *arguments)
+    # A level at a threshold may round the other way.
+    assert np.quantile(np.abs(found - expected), 0.99) < 1e-5
 
 
 def test_pictures_are_taken_where_they_are_given():

@@ -71,7 +71,7 @@ def test_what_is_no_record_is_named(tmp_path, text, message):
     path = tmp_path / "record.json"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(UserError, match=f"--record={path}: .*{message}"):
+    with pytest.raises(UserError, match=f"record={path}: .*{message}"):
         fidelity.load_record(path)
 
 

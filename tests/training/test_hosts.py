@@ -124,8 +124,8 @@ def test_shares_cover_everything(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("127.0.0.1:1", 2, 2), "--process_id=2 --num_processes=2"),
-        ((None, 2, 0), "--coordinator_address="),
+        (("127.0.0.1:1", 2, 2), "process_id=2 num_processes=2"),
+        ((None, 2, 0), "coordinator_address="),
         (("nowhere", 2, 0), "expected HOST:PORT"),
     ],
 )

@@ -44,7 +44,7 @@ def test_times_are_read_and_nonsense_is_refused():
     times = {"90s": 90, "9m": 540, "8h": 28800, "1.5h": 5400, "30": 30}
     assert {text: parse_seconds(text) for text in times} == times
     for text in ("", "soon", "-5s", "0", "5 days", "9mm"):
-        with pytest.raises(UserError, match=f"--time_limit={text}: expected a time such as"):
+        with pytest.raises(UserError, match=f"time_limit={text}: expected a time such as"):
             parse_seconds(text)
 
 

@@ -1,0 +1,64 @@
+"""What each preset reached, for the library: `imvad_jax/presets/reached.json` from result files."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from imvad_jax import methods, presets
+from imvad_jax.errors import UserError
+from imvad_jax.marks import MARK
+from imvad_jax.methods.base import config_from_strings
+from imvad_jax.reporting.metric_names import METRICS, mean_of
+from imvad_jax.reporting.results import load_results, portable_command
+
+PATH = Path(presets.__file__).with_name("reached.json")
+_SAME = ("dataset", "category", "method", "preset", "overrides")
+
+
+def render(results_dir: str | Path) -> str:
+    """The text of reached.json; equal files give equal text. Raises UserError as `load_results`."""
+    groups: dict[str, list[dict]] = {}
+    for result in load_results(results_dir):
+        key = json.dumps([result.get(name) for name in _SAME], sort_keys=True)
+        groups.setdefault(key, []).append(result)
+    found: dict[str, dict[str, list[dict]]] = {}
+    for _, members in sorted(groups.items()):
+        first = members[0]
+        of_method = found.setdefault(first["method"], {})
+        of_method.setdefault(first["preset"], []).append(_row(members))
+    return json.dumps({"program": MARK, **found}, indent=1) + "\n"  # the mark first
+
+
+def _row(members: Sequence[dict]) -> dict:
+    first = members[0]
+    means = {m.key: mean_of([r["metrics"].get(m.key) for r in members])[0] for m in METRICS}
+    return {
+        "dataset": first["dataset"],
+        "category": first["category"],
+        "overrides": first.get("overrides") or {},
+        "seeds": sorted(result["seed"] for result in members),
+        "metrics": {key: None if v is None else round(v, 3) for key, v in means.items()},
+        "commits": sorted({result.get("commit") or "" for result in members}),
+        "command": portable_command(first.get("command") or ""),
+        "changed_since": sorted({name for result in members for name in _changed(result)}),
+    }
+
+
+def _changed(result: dict) -> list[str]:
+    """Fields in which the preset differs now from what the result was made with."""
+    preset = presets.of(result["method"]).get(result["preset"])
+    if preset is None:
+        return ["preset"]
+    try:
+        now = config_from_strings(preset, result.get("overrides") or {})
+    except UserError:  # a field that is gone
+        return ["overrides"]
+    fallback = now.without_missing_layers()
+    stored = json.loads(json.dumps(methods.decisive_fields(result["config"])))
+
+    def differing(config) -> list[str]:
+        values = json.loads(json.dumps(methods.decisive_fields(dataclasses.asdict(config))))
+        return [name for name, value in values.items() if stored.get(name) != value]
+
+    return min([differing(config) for config in (now, fallback) if config], key=len)
