@@ -50,6 +50,10 @@ BENCHMARK = Kind(
     "an earlier benchmark", ("benchmark.json", "scaling.json", "*/benchmark.json"),
     ("benchmark.json", "benchmark.png", "scaling.json", "scaling.png"), nested=True,
 )  # fmt: skip
+SUITE = Kind(
+    "an earlier suite", ("suite.json",), ("suite.json", "suite.zip", "summary.txt"),
+)  # fmt: skip
+PARCEL = Kind("an earlier parcel", ("parcel.json",), ("parcel.json",))
 
 _ANY = Kind("", (), ())
 

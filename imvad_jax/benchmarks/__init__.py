@@ -1,0 +1,1 @@
+"""Programs' worth of measurements: what is measured on a device, and how it is brought back."""

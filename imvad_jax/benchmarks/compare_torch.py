@@ -152,8 +152,12 @@ class ResNet:
         self.mean, self.std = (torch.tensor(v, device=device).view(-1, 1, 1) for v in (MEAN, STD))
 
     def __call__(self, images: np.ndarray) -> dict[str, torch.Tensor]:
-        """Feature maps by name of uint8 images `[B, H, W, 3]`."""
-        x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 255
+        """Feature maps by name of uint8 images `[B, H, W, 3]` in host memory."""
+        return self.features(torch.from_numpy(images).to(self.device))
+
+    def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """As a call, of images on the device."""
+        x = images.permute(0, 3, 1, 2).float() / 255
         x = (x - self.mean) / self.std
         x = F.relu(self._normed(x, self.params, self.stats, "conv1", "bn1", stride=2))
         x = F.max_pool2d(x, 3, 2, 1)

@@ -30,7 +30,10 @@ class Comparisons:
 
     def check(self) -> None:
         """Raises UserError for an unknown name, or where one is not installed or lacks its data."""
-        checks = {"torch": _check_torch, "anomalib": self._check_anomalib, "metrics": lambda: None}
+        checks = {
+            "torch": _check_torch, "torch_steps": _check_torch, "anomalib": self._check_anomalib,
+            "metrics": lambda: None,
+        }  # fmt: skip
         for name in self.names:
             checks[choose("--compare", name, checks)]()
 
@@ -41,6 +44,7 @@ class Comparisons:
         """What measures the work of a model, by name."""
         found = {
             "torch": _with_torch,
+            "torch_steps": _steps_with_torch,
             "anomalib": partial(self._with_anomalib, model, say, progress),
             "metrics": self._with_metrics,
         }
@@ -84,7 +88,7 @@ class Comparisons:
 
 def _check_torch() -> None:
     if importlib.util.find_spec("torch") is None:
-        raise UserError("--compare=torch: PyTorch is not installed; pip install torch==2.13.0")
+        raise UserError("--compare: PyTorch is not installed; pip install torch==2.13.0")
 
 
 def _with_torch(subject: Subject) -> dict:
@@ -92,3 +96,10 @@ def _with_torch(subject: Subject) -> dict:
     from imvad_jax.benchmarks import compare_torch
 
     return compare_torch.compare(subject)
+
+
+def _steps_with_torch(subject: Subject) -> dict:
+    """As `_with_torch`, of training steps."""
+    from imvad_jax.benchmarks import compare_torch_steps
+
+    return compare_torch_steps.compare(subject)

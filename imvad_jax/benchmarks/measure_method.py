@@ -17,6 +17,7 @@ from imvad_jax.progress import silent_progress
 from imvad_jax.runs import memory
 from imvad_jax.runs.record import environment
 from imvad_jax.training.fit import init_variables
+from imvad_jax.training.limit import NO_LIMIT, Limit, Stopped
 from imvad_jax.training.parallel import Parallel
 
 # Of what is known of a model.
@@ -32,10 +33,12 @@ def benchmark(
     command: str = "",
     say=print,
     progress=silent_progress,
+    limit: Limit = NO_LIMIT,
 ) -> dict:
     """Measures the method of an unfitted model on its devices; returns the record of it.
 
-    Trained methods are fitted for one epoch unless `model.overrides` names `epochs`.
+    Trained methods are fitted for one epoch unless `model.overrides` names `epochs`. What there is
+    no time or no memory for is named in `left`, and nothing is measured after it.
 
     Args:
       model: Says method, configuration, weights and devices.
@@ -45,6 +48,7 @@ def benchmark(
       command: For the record.
       say: Takes lines for a person.
       progress: Shows the fits.
+      limit: Larger batches are not scored that are not expected to end within it.
 
     Raises:
       UserError: bad input, or more memory is needed than there is.
@@ -83,17 +87,19 @@ def benchmark(
         del started
     say("measuring the fit ...")
     record["fit"], subject.variables = workloads.fit_times(subject, progress)
+    if "bank_count" in subject.variables.get("memory", {}):
+        record["bank_rows"] = int(subject.variables["memory"]["bank_count"])
     say("measuring the scoring ...")
-    record["scoring"] = [
-        workloads.scoring(subject, size) for size in dict.fromkeys((1, subject.batch_size))
-    ]
-    record["end_to_end"] = workloads.end_to_end(subject)
+    record["scoring"], left = _scoring(subject, limit, record["notes"])
+    if left:
+        record["left"] = left
+    record["end_to_end"] = None if left else workloads.end_to_end(subject)
     record["memory"] = peak_memory(parallel.local)
     if options.profile:
         directory = options.profile / model.method
         record["profile"] = profiling.profile(unfitted, subject, directory, say)
     record["compare"] = {}
-    for name, compare in (comparisons or {}).items():
+    for name, compare in ({} if left else comparisons or {}).items():
         say(f"comparing, in turn: {name} ...")
         try:
             record["compare"][name] = compare(subject)
@@ -106,6 +112,35 @@ def benchmark(
         say(f"note: other processes used {share:.0%} of the machine meanwhile; these figures are "
             "not for publication")  # fmt: skip
     return record
+
+
+def _scoring(
+    subject: workloads.Subject, limit: Limit, notes: list[str]
+) -> tuple[list[dict], str]:
+    """The scoring at each batch size, and why there is no time for the larger ones, if so.
+
+    Those that there is no memory for are named in `notes`.
+    """
+    sizes = subject.options.score_batches or tuple(dict.fromkeys((1, subject.batch_size)))
+    found, took = [], 0.0
+    for number, size in enumerate(sizes):
+        start = limit.clock()
+        # A larger batch takes longer by as much, but for what is compiled at first.
+        expected = took * size / sizes[number - 1] if number > 1 else took
+        try:
+            limit.require(expected, f"scoring at {size}")
+            found.append(workloads.scoring(subject, size))
+        except Stopped as stopped:
+            if not found:
+                raise
+            return found, str(stopped)
+        except (UserError, jax.errors.JaxRuntimeError) as error:
+            if not found:
+                raise
+            notes.append(f"scoring at {size}: {str(error).splitlines()[0][:200]}")
+            break
+        took = limit.clock() - start
+    return found, ""
 
 
 def _check_memory(detector, images: Images, parallel: Parallel, pictures: dict) -> str:

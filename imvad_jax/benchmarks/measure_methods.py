@@ -96,6 +96,8 @@ def measure_methods(request: Request, how: Measuring) -> Measured:
             if len(request.methods) == 1:
                 how.say(f"== {methods.get(name).title}")
                 records.append(measure_here(name, request, how))
+                if "left" in records[0]:
+                    stopped = how.limit.stop(f"{name}: {records[0]['left']}")
             else:
                 how.say(f"method {number} of {len(request.methods)}")
                 records.append(measure_apart(name, request, how))
@@ -121,6 +123,7 @@ def measure_here(name: str, request: Request, how: Measuring) -> dict:
         model, request.source.open(config), request.options,
         comparisons=request.comparisons.of(model, how.say, how.progress),
         command=request.command, say=how.say, progress=limited(how.progress, how.limit),
+        limit=how.limit,
     )  # fmt: skip
     return record | {
         "images_from": request.source.name,

@@ -7,12 +7,14 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
+from imvad_jax.benchmarks import devices_report as devices
 from imvad_jax.benchmarks import earlier
 from imvad_jax.benchmarks import scaling_report as scaling
 from imvad_jax.benchmarks.columns import label_of, number
 from imvad_jax.errors import UserError
 from imvad_jax.reporting.metric_names import METRICS, format_value
 from imvad_jax.reporting.plots import GOOD, INK, soften
+from imvad_jax.reporting.results import portable_command
 from imvad_jax.reporting.text_table import Form, format_rows
 
 COMMAND = "python -m experiments.benchmark --render"
@@ -52,7 +54,7 @@ Generated from the files in `benchmarks/` by `{COMMAND}`; do not edit.
   thresholds, **PRO (100)**, as **PRO** itself is exact.
 - Kept against recomputed: what training does not change (a teacher's features) is kept in host
   memory or computed in every step; ratio of the seconds of a step, below 1 where keeping pays.
-{scaling.HEADER}"""
+{devices.HEADER}{scaling.HEADER}"""
 
 SCORING = (
     "method", "pixels", "batch", "compile s", "ms at 1", "ms a batch", "images/s", "end to end",
@@ -83,15 +85,18 @@ def _rate(part: dict, record: dict) -> list[str]:
     return [more + number(part["flops_per_s"] / 1e9), f"{more}{share:.1%}"]
 
 
-def scoring_row(record: dict) -> list[str]:
-    """Cells below SCORING."""
-    one, batch = record["scoring"][0], record["scoring"][-1]
-    config = record["config"]
+def scoring_rows(record: dict) -> list[list[str]]:
+    """Cells below SCORING: a row for each batch size but that of one image."""
+    one, *larger = record["scoring"]
+    config, whole = record["config"], record["end_to_end"]
     return [
-        label_of(record), str(config["crop_size"] or config["image_size"]),
-        str(batch["batch_size"]), number(batch["compile_s"]), _ms(one["latency_s"]),
-        _ms(batch["latency_s"]), number(batch["images_per_s"]),
-        number(record["end_to_end"]["images_per_s"]), *_rate(batch, record),
+        [
+            label_of(record), str(config["crop_size"] or config["image_size"]),
+            str(batch["batch_size"]), number(batch["compile_s"]), _ms(one["latency_s"]),
+            _ms(batch["latency_s"]), number(batch["images_per_s"]),
+            number(whole["images_per_s"] if whole else None), *_rate(batch, record),
+        ]
+        for batch in larger or [one]
     ]  # fmt: skip
 
 
@@ -173,7 +178,7 @@ def format_tables(records: Sequence[dict], markdown: bool = False) -> str:
     done = [record for record in records if "error" not in record]
     form, tables = Form.MARKDOWN if markdown else Form.TEXT, []
     for title, head, rows, left in (
-        ("Scoring", SCORING, [scoring_row(record) for record in done], 1),
+        ("Scoring", SCORING, [row for record in done for row in scoring_rows(record)], 1),
         ("Fitting", FITTING, [fitting_row(record) for record in done], 1),
         ("Kept against recomputed features", KEPT, _kept_rows(done), 1),
         ("Compared", COMPARED, _compared_rows(done), 3),
@@ -247,6 +252,8 @@ def read_benchmark(path: str | Path) -> dict:
             if "error" not in record:
                 format_tables([record])
                 device_line(record)
+        devices.format_tables(found)
+        devices.lines(found)
         for record in found.get("scaling", ()):
             scaling.format_tables([record])
             scaling.machine_line(record)
@@ -281,10 +288,15 @@ def render_benchmarks(directory: str | Path) -> str:
         done = [record for record in found["records"] if "error" not in record]
         machines = [*map(device_line, done), *map(scaling.machine_line, scales)]
         parts.append(f"## {path.stem}\n")
-        parts += [f"- {line}" for line in dict.fromkeys(machines)]
-        commits = ", ".join(dict.fromkeys(str(r.get("commit")) for r in [*done, *scales]))
-        parts.append(f"- commit {commits}: `{found['command']}`\n")
-        tables = format_tables(found["records"], True), scaling.format_tables(scales, True)
+        parts += [f"- {line}" for line in dict.fromkeys([*machines, *devices.lines(found)])]
+        figures = [*done, *scales, *found.get("agreement", ())]
+        commits = ", ".join(dict.fromkeys(str(r.get("commit")) for r in figures))
+        made = f"commit {commits}: " if commits else ""
+        parts.append(f"- {made}`{portable_command(found['command'])}`\n")
+        tables = [
+            format_tables(found["records"], True), *devices.format_tables(found, True),
+            scaling.format_tables(scales, True),
+        ]  # fmt: skip
         parts += [table + "\n" for table in tables if table]
         before = path.parent / earlier.DIRECTORY / path.name
         if before.is_file():

@@ -16,6 +16,7 @@ from imvad_jax import methods
 from imvad_jax.benchmarks.measure import Samples, measure, ratio, summary
 from imvad_jax.data.batches import ArrayImages, Images
 from imvad_jax.progress import silent_progress
+from imvad_jax.runs import memory
 from imvad_jax.training import gradient
 from imvad_jax.training.features import compute_features
 from imvad_jax.training.fit import fit
@@ -38,6 +39,7 @@ class Options:
     fit_repeats: int = 1  # after the first fit, which compiles
     kept_features: bool = False
     profile: Path | None = None  # traces are written below; None: there are none
+    score_batches: tuple[int, ...] = ()  # rising; none: 1 and the configuration's
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -79,6 +81,7 @@ def build(step: Callable, *arguments: Any) -> dict:
         "flops": flops,
         "flops_complete": complete,
         "compiled_flops_of_a_device": cost.get("flops"),
+        "temporary_bytes": getattr(compiled.memory_analysis(), "temp_size_in_bytes", 0),
     }
 
 
@@ -233,6 +236,7 @@ def scoring(subject: Subject, batch_size: int) -> dict:
     placed = place(subject.detector, subject.variables, parallel)
     batch = next(iter(subject.images.batches(size)))
     found = build(step, *placed, parallel.split(batch.images))
+    memory.check_program(found["temporary_bytes"], parallel)
 
     def run(batch):
         return step(*placed, parallel.split(batch.images))

@@ -141,7 +141,7 @@ def open_category(
         return _open_streamed(files, layout, reading, geometry)
     data = _decode_all(files, layout, reading, geometry, progress)
     if path:
-        _write_cache(path, data)
+        write_cache(path, data)
     return data
 
 
@@ -276,7 +276,8 @@ def _decode(images: FileImages, progress, label: str, bad: dict[int, str]) -> np
     return array
 
 
-def _write_cache(path: Path, data: CategoryData) -> None:
+def write_cache(path: Path, data: CategoryData, compressed: bool = True) -> None:
+    """Writes the decoded cache of a category whose images are in memory."""
     meta = {
         "dataset": data.dataset,
         "category": data.name,
@@ -292,7 +293,7 @@ def _write_cache(path: Path, data: CategoryData) -> None:
     }
     if data.masks is not None:
         arrays["masks"] = np.packbits(data.masks)
-    decoded_cache.write(path, meta, arrays)
+    decoded_cache.write(path, meta, arrays, compressed)
 
 
 def _load_cache(path: Path, geometry: Geometry, files: layouts.Category | None) -> CategoryData:

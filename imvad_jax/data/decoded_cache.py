@@ -81,10 +81,13 @@ def cached_categories(cache_dir: str | None, dataset: str) -> list[str]:
     return sorted({match[1] for match in names if match})
 
 
-def write(path: Path, meta: dict, arrays: dict[str, np.ndarray]) -> None:
+def write(
+    path: Path, meta: dict, arrays: dict[str, np.ndarray], compressed: bool = True
+) -> None:
     """Writes a cache atomically; `meta` is anything that JSON holds."""
+    save = np.savez_compressed if compressed else np.savez
     meta = np.array(json.dumps({"version": VERSION, **meta}))
-    write_atomically(path, lambda file: np.savez_compressed(file, meta=meta, **arrays))
+    write_atomically(path, lambda file: save(file, meta=meta, **arrays))
 
 
 def load(path: Path) -> tuple[dict, dict[str, np.ndarray]]:

@@ -33,15 +33,20 @@ FIT_REPEATS = flags.DEFINE_integer(
     "fit_repeats", 1, "Fits after the first one, which compiles; 0: that one alone is timed. "
     "Trained methods are fitted for one epoch unless --epochs says otherwise.", lower_bound=0,
 )  # fmt: skip
+SCORE_BATCHES = flags.DEFINE_list(
+    "score_batches", None, "Batch sizes that scoring is measured at besides 1; default: the "
+    "preset's.",
+)  # fmt: skip
 KEPT = flags.DEFINE_bool(
     "kept_features", False, "Compare the training step with kept and with recomputed features."
 )
 COMPARE = flags.DEFINE_list(
     "compare", [], "torch: measure the same backbone and, for padim and patchcore, the same work "
-    "in plain PyTorch, in turn; PyTorch must be installed. anomalib: padim and patchcore as whole "
-    "processes on --category, fit to metrics, in turn with anomalib; see --anomalib_python. "
-    "metrics: our five metrics of the test images of --category, or of drawn maps, in turn with "
-    "scikit-learn and a plain PRO.",
+    "in plain PyTorch, in turn; PyTorch must be installed. torch_steps: the backbone and the "
+    "training step of stpm, rd4ad, fastflow, eager and by torch.compile. anomalib: padim and "
+    "patchcore as whole processes on --category, fit to metrics, in turn with anomalib; see "
+    "--anomalib_python. metrics: our five metrics of the test images of --category, or of drawn "
+    "maps, in turn with scikit-learn and a plain PRO.",
 )  # fmt: skip
 ANOMALIB_PYTHON = program.define_path(
     "anomalib_python", None, "With --compare=anomalib: the python of an environment that has it. "

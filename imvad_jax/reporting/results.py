@@ -1,7 +1,7 @@
 """RESULTS.md from the small result files, one a finished cell.
 
 They lie at `<dataset>/<category>/<method>/<preset>-<backbone>[,<override>][,tile=<px>,
-overlap=<px>]-seed<k>.json`.
+overlap=<px>][,products=<precision>]-seed<k>.json`.
 """
 
 import json
@@ -21,7 +21,9 @@ COMMAND = "python -m experiments.results"
 # What a row of the table is told apart by; the seeds of one row share all of it.
 _IDENTITY = (
     "dataset", "category", "method", "preset", "overrides", "config", "weights", "tile", "overlap",
+    "matmul_precision",
 )  # fmt: skip
+FLOAT32 = "float32"
 _REQUIRED = ("dataset", "category", "method", "preset", "config", "seed", "metrics")
 
 _HEADER = f"""# Results
@@ -56,6 +58,7 @@ def result_path(result: Mapping) -> Path:
     """
     overrides = (f"{k}={v}" for k, v in _overrides(result) if k != "backbone")
     parts = [f"{result['preset']}-{result['config']['backbone']}", *overrides, *_tiles(result)]
+    parts += _products(result, "products=")
     label = re.sub(r"[^\w.,=+-]", "_", ",".join(parts))
     folders = [folder_name(result[key]) for key in ("dataset", "category", "method")]
     return Path(*folders, f"{label}-seed{result['seed']}.json")
@@ -116,11 +119,25 @@ def _tiles(result: Mapping) -> list[str]:
     return [f"{name}={result[name]}" for name in names]
 
 
+def products_of(result: Mapping) -> str:
+    """What float32 products were computed in: `float32`, or what JAX was told (`default`: TF32
+    where a GPU has it, bfloat16 on TPUs). Records that do not say so were made on CPUs.
+    """
+    return result.get("matmul_precision") or FLOAT32
+
+
+def _products(result: Mapping, label: str) -> list[str]:
+    found = products_of(result)
+    return [] if found == FLOAT32 else [label + found]
+
+
 def identity_key(result: Mapping, fields: Sequence[str]) -> str:
     """Text that is equal where two records agree in `fields`, and sortable."""
     values = {field: result.get(field) for field in fields}
     if "config" in values:
         values["config"] = methods.decisive_fields(values["config"])
+    if "matmul_precision" in values:
+        values["matmul_precision"] = products_of(result)
     weights = values.get("weights")
     if weights:  # the same file under another name is the same
         values["weights"] = weights.get("sha256") or weights.get("source")
@@ -162,6 +179,7 @@ def settings_text(result: Mapping) -> str:
     parts = [result["preset"]]
     parts += [f"{key}={value}" for key, value in _overrides(result) if key != "backbone"]
     parts += _tiles(result)
+    parts += _products(result, "products at precision ")
     if ((result.get("weights") or {}).get("source")) == "random":
         parts.append("**random weights**")
     return ", ".join(parts)

@@ -13,6 +13,7 @@ from imvad_jax.errors import UserError
 from imvad_jax.evaluation.calibration import check_quantile
 from imvad_jax.owned import CATEGORIES, check_directory
 from imvad_jax.reporting import report
+from imvad_jax.reporting.metric_names import format_value
 from imvad_jax.runs import cell, checks, memory
 from imvad_jax.runs.specs import Cell, Options, Work
 from imvad_jax.training.limit import Limit, Stopped
@@ -159,6 +160,7 @@ def registries() -> str:
     lines = ["methods:"]
     for name, method in methods.METHODS.items():
         lines.append(f"  {name:12} {method.title}; presets: {', '.join(presets.of(name))}")
+        lines += [f"  {'':12} {text}" for text in _reached(name)]
     lines.append("backbones:")
     for name, spec in backbones.BACKBONES.items():
         lines.append(f"  {name:18} weights: hub:{spec.hub}@main")
@@ -166,3 +168,14 @@ def registries() -> str:
     for name, layout in layouts.LAYOUTS.items():
         lines.append(f"  {name:12} {layout.expected}")
     return "\n".join(lines)
+
+
+def _reached(method: str) -> list[str]:
+    """The image AUROC that the presets of a method reached, a line each."""
+    lines = []
+    for preset in presets.of(method):
+        rows = [row for row in presets.reached(method, preset) if not row["overrides"]]
+        found = [f"{r['category']} {format_value(r['metrics']['image_auroc'])}" for r in rows]
+        if found:
+            lines.append(f"{preset} reached an image AUROC of {', '.join(found)}")
+    return lines

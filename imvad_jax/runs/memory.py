@@ -108,6 +108,18 @@ def check(parts: dict[str, int], available: int | None) -> str:
     return f"memory: about {gib(total)} needed, {have} ({details})"
 
 
+def check_program(temporary: int, parallel: Parallel) -> None:
+    """Raises UserError if a compiled program needs more than there is, before it runs.
+
+    `temporary`: bytes that it holds while it runs, of each device.
+    """
+    device = parallel.local[0]
+    needed = temporary * (parallel.count if device.platform == "cpu" else 1)
+    available = available_bytes(device)
+    if available is not None and needed > available:
+        raise UserError(f"needs {gib(needed)} of memory, {gib(available)} are available")
+
+
 def gib(size: int) -> str:
     """Bytes as text in GiB."""
     return f"{size / 2**30:.2f} GiB"

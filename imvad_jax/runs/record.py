@@ -16,7 +16,7 @@ from imvad_jax.marks import is_ours, is_result
 from imvad_jax.model import Model
 from imvad_jax.model.store import describe
 from imvad_jax.owned import write_own
-from imvad_jax.reporting.results import result_path
+from imvad_jax.reporting.results import FLOAT32, result_path
 from imvad_jax.runs.specs import Cell
 from imvad_jax.training.parallel import Parallel
 
@@ -48,7 +48,16 @@ def environment(parallel: Parallel) -> dict:
         "commit": git_commit(),
         "hardware": hardware(parallel),
         "num_devices": len(parallel.devices),
+        "matmul_precision": matmul_precision(parallel.local[0].platform),
     }
+
+
+def matmul_precision(platform: str) -> str:
+    """What products of float32 values are computed in: `float32`, or what JAX was told, such as
+    `default` (TF32 where a GPU has it, bfloat16 on TPUs).
+    """
+    told = str(jax.config.jax_default_matmul_precision or "default")
+    return FLOAT32 if platform == "cpu" or told in ("highest", FLOAT32) else told
 
 
 def small_result(result: dict) -> dict:

@@ -11,8 +11,9 @@ from imvad_jax.commands import command
 from imvad_jax.programs import flags_page, program
 
 PATHS = {
-    "anomalib_python", "benchmarks_dir", "cache_dir", "check_images", "checkpoint", "data_dir",
-    "good", "input", "out", "output", "profile", "results_dir", "weights", "workdir",
+    "anomalib_python", "benchmarks_dir", "cache_dir", "check_images", "checkpoint", "data_cache",
+    "data_dir", "good", "input", "out", "output", "pack", "profile", "results_dir", "weights",
+    "workdir",
 }  # fmt: skip
 SPEAKS_OF_A_PATH = re.compile(
     r"^(Directory|Folder|File|With --render: (page|directory))\b|^(Page|Picture) to write"

@@ -1,5 +1,7 @@
 """What the benchmark measures: on the baseline and the smallest trained method."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +11,9 @@ from imvad_jax.benchmarks import measure_method, workloads
 from imvad_jax.benchmarks import report as benchmarks
 from imvad_jax.errors import UserError
 from imvad_jax.model.make import assemble
+from imvad_jax.runs import memory
+from imvad_jax.runs.record import matmul_precision
+from imvad_jax.training.limit import NO_LIMIT, Limit, Stopped
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.timing import COMPILES
 from tests.training import toy
@@ -52,6 +57,57 @@ def test_the_baseline_is_fitted_and_scored(record):
     assert "training" not in record and record["fit"]["epochs"] is None
     assert record["compare"]["another"] == {"seen": ["mean", "whitening"]}
     assert record["compare"]["none"] == {"error": "not built", "parts": {}}  # nothing is lost
+
+
+def raw_color_benchmark(limit=NO_LIMIT, sizes=(1, 2, 4)):
+    config = presets.resolve("raw_color", "smoke", {})
+    parallel = Parallel(jax.devices()[:1])
+    model = assemble("raw_color", config, "random", 0, preset="smoke", parallel=parallel)
+    options = dataclasses.replace(FEW, score_batches=sizes)
+    images = workloads.random_images(10, config.input_size, 0)
+    return measure_method.benchmark(model, images, options, say=lambda _: None, limit=limit)
+
+
+def test_what_there_is_no_time_for_is_named():
+    class Short(Limit):
+        """Has time for the smallest batch alone."""
+
+        def require(self, seconds, what):
+            if what != "scoring at 1":
+                raise Stopped(f"{what} needs too long")
+
+    record = raw_color_benchmark(Short())
+    assert [part["batch_size"] for part in record["scoring"]] == [1]
+    assert record["left"] == "scoring at 2 needs too long" and record["end_to_end"] is None
+    assert "raw_color (smoke)" in benchmarks.format_tables([record])
+
+
+def test_what_there_is_no_memory_for_is_named(monkeypatch):
+    def scoring(subject, size, measured=workloads.scoring):
+        if size == 4:
+            raise UserError("needs 9 GiB of memory, 1 GiB are available")
+        return measured(subject, size)
+
+    monkeypatch.setattr(workloads, "scoring", scoring)
+    record = raw_color_benchmark()
+    assert [part["batch_size"] for part in record["scoring"]] == [1, 2]
+    assert "scoring at 4: needs 9 GiB of memory, 1 GiB are available" in record["notes"]
+    assert "left" not in record and record["end_to_end"]
+
+
+def test_a_program_that_cannot_fit_is_refused(monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 2**30)
+    parallel = Parallel(jax.devices()[:2])
+    memory.check_program(2**29, parallel)
+    with pytest.raises(UserError, match="needs 1.50 GiB of memory, 1.00 GiB are available"):
+        memory.check_program(3 * 2**28, parallel)
+
+
+def test_precision_of_products_is_on_record(record):
+    assert record["matmul_precision"] == "float32"  # whatever was asked for: it is a CPU
+    with jax.default_matmul_precision("highest"):
+        assert matmul_precision("gpu") == "float32"
+    assert matmul_precision("gpu") == "default"
 
 
 def test_its_record_can_be_shown(record):

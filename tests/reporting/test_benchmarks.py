@@ -54,6 +54,37 @@ def test_rows_hold_medians_and_rates():
     assert (row["epochs"], row["peak GiB"]) == ("1", "1.50")
 
 
+def test_every_batch_size_has_a_row_and_what_was_cut_short_is_shown():
+    sizes = [step(1, 0.02, 1e9), step(32, 0.5, 4e10), step(256, 4.0, 3e11)]
+    rows = benchmarks.scoring_rows(made_up(scoring=sizes))
+    assert [(row[2], row[4]) for row in rows] == [("32", "40.0"), ("256", "40.0")]
+    (row,) = benchmarks.scoring_rows(made_up(scoring=sizes[:1], end_to_end=None, left="no time"))
+    assert row[2] == "1" and row[7] == "-"
+
+
+def test_a_device_and_agreement_have_tables_of_their_own(tmp_path):
+    product = {"dtype": "float32", "precision": "default", "computed_in": "TF32", "error": 3e-4,
+               "size": 8192, "flops_per_s": 2e14}  # fmt: skip
+    device = {"devices": 1, "kind": "A GPU", "memory_bytes": 2**36, "versions": {"jax": "0.11"},
+              "products": [product], "copies": {"device_bytes_per_s": 2e12,
+              "to_device_bytes_per_s": 2e10, "from_device_bytes_per_s": 1e10}}  # fmt: skip
+    entry = {"method": "padim", "category": "bottle", "products": "default", "images": 83,
+             "score_difference": 3e-2, "map_difference": 1e-3, "tolerance": 2e-2, "within": False,
+             "hardware": "1 x A GPU", "commit": None}  # fmt: skip
+    for name, part in (("device", device), ("agreement", [entry])):
+        file = {"command": "c --out=/tmp/x", "records": [], name: part}
+        (tmp_path / f"{name}.json").write_text(json.dumps(file))
+    text = benchmarks.render_benchmarks(tmp_path)
+    assert "- 1 x A GPU, 64 GiB usable; jax 0.11\n- `c --out=DIR`" in text
+    assert cells(text, "computed in")["TFLOP/s"] == "200"
+    assert cells(text, "copy")["GB/s"] == "2000"
+    row = cells(text, "tolerance")
+    assert (row["scores"], row["within"]) == ("3.0e-02", "**no**")
+    (tmp_path / "device.json").write_text(json.dumps({"command": "c", "records": [], "device": {}}))
+    with pytest.raises(UserError, match="device.json: not a file of experiments.benchmark"):
+        benchmarks.render_benchmarks(tmp_path)
+
+
 def test_untrained_methods_have_no_step_and_a_first_fit_is_marked():
     record = made_up(memory=None)
     del record["training"]

@@ -58,6 +58,20 @@ def test_result_path():
     assert result_path(record).as_posix() == expected
 
 
+def test_figures_of_faster_products_are_told_apart(tmp_path):
+    root = tmp_path / "results"
+    for number, changes in enumerate(({}, {"matmul_precision": "float32"},
+                                      {"matmul_precision": "default"})):  # fmt: skip
+        write(root, seed=number, **changes)
+    paths = [path.name for path in sorted(root.rglob("*.json"))]
+    assert sum("products=default" in path for path in paths) == 1
+    rows = rows_of(section(render_results(root), "screw"))[:2]
+    assert {row[1]: row[4] for row in rows} == {
+        "benchmark, sigma=2.0": "2",
+        "benchmark, sigma=2.0, products at precision default": "1",
+    }
+
+
 def test_rows_and_their_order(tree):
     rows = rows_of(section(render_results(tree), "screw"))
     names = [row[0] for row in rows]

@@ -1,0 +1,77 @@
+"""What a few minutes on an unknown device should bring, in one command.
+
+    python -m experiments.suite --pack=DIR --data_dir=MVTEC --weights=FILE
+    python -m experiments.suite --data_cache=DIR --weights=DIR/weights.safetensors \\
+        --time_limit=9m --out=OUT
+
+The first command makes the parcel that travels, the second one measures. The same command goes on
+with what is not finished. docs/devices.md says what is measured, in which order.
+"""
+
+from functools import partial
+
+from absl import flags
+
+from imvad_jax.benchmarks.suite import plan, suite
+from imvad_jax.benchmarks.suite.pack import pack_all
+from imvad_jax.commands import command
+from imvad_jax.errors import UserError, choose
+from imvad_jax.programs import program, time_limit
+from imvad_jax.progress import track
+from imvad_jax.training.limit import parse_seconds
+
+_DATA_CACHE = program.define_path("data_cache", None, "Directory that --pack has made.")
+_WEIGHTS = program.define_path(
+    "weights", None, f"File of weights of {plan.BACKBONE} (.safetensors, .npz, .pth)."
+)
+_OUT = program.define_path("out", None, "Directory that is written to.")
+_PACK = program.define_path(
+    "pack", None, "Only make the parcel, in this directory: the images of "
+    f"{' and '.join(plan.CATEGORIES)} of --data_dir and the --weights.",
+)  # fmt: skip
+_DATA_DIR = program.define_path("data_dir", None, "With --pack: directory of MVTec AD.")
+_PARTS = flags.DEFINE_list(
+    "parts", list(plan.PARTS), "Parts that are made: "
+    + "; ".join(f"{name}: {what}" for name, what in plan.PARTS.items()) + ".",
+)  # fmt: skip
+_PRESET = flags.DEFINE_enum(
+    "preset", "official", list(plan.SCALES), "smoke: a small part of it at 64 pixels, for tests of "
+    "the suite itself.",
+)  # fmt: skip
+flags.adopt_module_key_flags(time_limit)
+
+
+def make_parcel() -> int:
+    """Makes the parcel."""
+    for name, flag in (("data_dir", _DATA_DIR), ("weights", _WEIGHTS)):
+        if not flag.value:
+            raise UserError(f"--{name} is missing: --pack takes the images and weights that travel")
+    scale = plan.SCALES[_PRESET.value]
+    pack_all(_PACK.value, _DATA_DIR.value, _WEIGHTS.value, scale, print, track)
+    return 0
+
+
+def main() -> int:
+    """The program."""
+    if _PACK.value:
+        return make_parcel()
+    for name, flag in (("data_cache", _DATA_CACHE), ("weights", _WEIGHTS), ("out", _OUT)):
+        if not flag.value:
+            raise UserError(f"--{name} is missing; --help names all that is needed")
+    parts = [choose("--parts", part, plan.PARTS) for part in _PARTS.value]
+    limit = time_limit.start_limit()
+    begun, given = limit.clock() - time_limit.process_age(), flags.FLAGS.time_limit
+    found = suite.prepare(
+        _DATA_CACHE.value, _WEIGHTS.value, _OUT.value, _PRESET.value, parts,
+        command("suite"),
+    )  # fmt: skip
+    suite.check_fits(found, limit, given)
+    unpack = partial(suite.unpack, found, _DATA_CACHE.value)
+    finished = suite.make(found, limit, unpack, partial(print, flush=True))
+    whole = parse_seconds(given) if given else None
+    print("\n".join(suite.close(found, limit.clock() - begun, whole)))
+    if any(state["state"] == "failed" for state in found.states.values()):
+        return 1
+    if not finished:
+        raise limit.stop("something is left; the same command goes on")
+    return 0
