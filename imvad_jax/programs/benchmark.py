@@ -28,18 +28,6 @@ from imvad_jax.progress import tqdm_progress
 flags.adopt_module_key_flags(given)  # --help shows them
 
 
-def score_batches() -> tuple[int, ...]:
-    """The sizes of --score_batches, rising; none: the usual ones. Raises UserError."""
-    asked = given.SCORE_BATCHES.value or ()
-    try:
-        found = sorted({*map(int, asked), *([1] if asked else [])})
-    except ValueError:
-        found = [0]
-    if found and found[0] < 1:
-        raise UserError(f"--score_batches={','.join(asked)}: expected numbers such as 1,32,256")
-    return tuple(found)
-
-
 def render() -> int:
     """Writes or checks BENCHMARKS.md."""
     directory, out = given.BENCHMARKS_DIR.value, Path(given.OUT.value)
@@ -76,7 +64,8 @@ def find_request() -> Request:
     options = workloads.Options(
         repeats=given.REPEATS.value, least_seconds=given.SECONDS.value,
         fit_repeats=given.FIT_REPEATS.value, kept_features=given.KEPT.value,
-        profile=Path(profile) if profile else None, score_batches=score_batches(),
+        profile=Path(profile) if profile else None,
+        score_batches=workloads.parse_batches(given.SCORE_BATCHES.value or ()),
     )  # fmt: skip
     shared = flags.FLAGS.get_key_flags_for_module(devices)
     shared = [flag.serialize() for flag in shared if flag.present and flag.name != "cache_dir"]

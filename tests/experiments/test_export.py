@@ -165,7 +165,7 @@ def test_outputs_are_replaced_only_where_it_is_wanted(tmp_path):
     exporter.check_output(tmp_path / "new" / "file.zip", "stablehlo", False, 10)
     exporter.check_output(old, "stablehlo", True, 10)
     for arguments, message in (
-        ((old, "stablehlo", False, 10), "add --overwrite"),
+        ((old, "stablehlo", False, 10), "add overwrite"),
         ((folder, "stablehlo", True, 10), "no earlier export"),
         ((folder, "savedmodel", True, 10), "no earlier export"),
         ((old, "savedmodel", True, 10), "no earlier export"),
