@@ -82,7 +82,7 @@ def test_what_does_not_fit_is_left_and_named(tmp_path):
     steps = [step(out, "one", "pass", needs=50.0), step(out, "two", "pass", "d", needs=1e6)]
     made = opened(out, steps)
     limit = Limit(20.0)
-    with pytest.raises(UserError, match="--time_limit=20s: the first part needs about 58 s"):
+    with pytest.raises(UserError, match="time_limit=20s: the first part needs about 58 s"):
         suite.check_fits(made, limit, "20s")
     assert not suite.make(made, limit, say=quiet)
     assert {made.state_of(s)["state"] for s in steps} == {"left"}
@@ -114,7 +114,7 @@ def test_another_suite_and_other_files_are_refused(tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match="--out=.*holds other files \\(thesis.txt\\)"):
+    with pytest.raises(UserError, match="out=.*holds other files \\(thesis.txt\\)"):
         opened(other, [])
     assert [p.name for p in other.iterdir()] == ["thesis.txt"]
 
@@ -157,7 +157,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
 
     path = tmp_path / "w.npz"
     np.savez(path, weight=np.zeros(3, np.float32))
-    with pytest.raises(UserError, match="--weights: expected those of resnet18; .*is missing"):
+    with pytest.raises(UserError, match="weights: expected those of resnet18; .*is missing"):
         suite.check_weights(str(path))
     with pytest.raises(UserError, match="no such file"):
         suite.check_weights(str(tmp_path / "none.npz"))

@@ -10,10 +10,10 @@ import zipfile
 import numpy as np
 import pytest
 from flax import traverse_util
-from imvad_jax.reporting.benchmarks import render_benchmarks
 
 from imvad_jax import backbones
 from imvad_jax.backbones import layout
+from imvad_jax.benchmarks.report import render_benchmarks
 from imvad_jax.reporting.results import render_results
 from tests.data.trees import mvtec_tree
 
