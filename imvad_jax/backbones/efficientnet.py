@@ -228,6 +228,7 @@ def timm_key(key: str, repeats: Sequence[int]) -> str:
 def spec(
     name: str,
     hub: str,
+    *,
     width: float,
     depth: float,
     lite: bool,
@@ -264,7 +265,22 @@ def spec(
 # The training with AutoAugment is that of the weights of efficientnet_pytorch.
 B5_HUB = "timm/tf_efficientnet_b5.aa_in1k"
 SPECS = (
-    spec("efficientnet_lite0", "timm/tf_efficientnet_lite0.in1k", 1.0, 1.0, True, LITE),
-    spec("tf_efficientnet_b5", B5_HUB, 1.6, 2.2, False, IMAGENET),
-    spec("efficientnet_b5_static", B5_HUB, 1.6, 2.2, False, IMAGENET, padded_for=456),
+    spec(
+        "efficientnet_lite0",
+        "timm/tf_efficientnet_lite0.in1k",
+        width=1.0,
+        depth=1.0,
+        lite=True,
+        statistics=LITE,
+    ),
+    spec("tf_efficientnet_b5", B5_HUB, width=1.6, depth=2.2, lite=False, statistics=IMAGENET),
+    spec(
+        "efficientnet_b5_static",
+        B5_HUB,
+        width=1.6,
+        depth=2.2,
+        lite=False,
+        statistics=IMAGENET,
+        padded_for=456,
+    ),
 )

@@ -122,7 +122,7 @@ class ViT(nn.Module):
         return {name: found[name] for name in outputs}
 
 
-def spec(name: str, hub: str, width: int, depth: int, heads: int, patch: int) -> BackboneSpec:
+def spec(name: str, hub: str, *, width: int, depth: int, heads: int, patch: int) -> BackboneSpec:
     """Returns the spec of one vision transformer for images of 224 pixels."""
     return BackboneSpec(
         name=name,
@@ -138,5 +138,12 @@ def spec(name: str, hub: str, width: int, depth: int, heads: int, patch: int) ->
 
 
 SPECS = (
-    spec("vit_base_patch16_224", "timm/vit_base_patch16_224.augreg_in21k_ft_in1k", 768, 12, 12, 16),
+    spec(
+        "vit_base_patch16_224",
+        "timm/vit_base_patch16_224.augreg_in21k_ft_in1k",
+        width=768,
+        depth=12,
+        heads=12,
+        patch=16,
+    ),
 )

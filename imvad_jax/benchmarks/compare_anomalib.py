@@ -214,7 +214,7 @@ def compare(subject: Subject, request: Request, say=print, progress=silent_progr
     data = open_category(
         "mvtec_ad", request.data_dir, request.category,
         Geometry.of(detector.config),
-        str(programs.cache / "decoded"), request.seed,
+        str(programs.cache / "decoded"), seed=request.seed,
     )  # fmt: skip
     forward = forward_call(subject, data)
     forward()  # compiles

@@ -159,7 +159,7 @@ class ResNet:
         """As a call, of images on the device."""
         x = images.permute(0, 3, 1, 2).float() / 255
         x = (x - self.mean) / self.std
-        x = F.relu(self._normed(x, self.params, self.stats, "conv1", "bn1", 2))
+        x = F.relu(self._normed(x, self.params, self.stats, "conv1", "bn1", stride=2))
         x = F.max_pool2d(x, 3, 2, 1)
         found = {}
         for stage in (1, 2, 3, 4):
@@ -171,7 +171,7 @@ class ResNet:
             if self.outputs <= found.keys():
                 return {name: found[name] for name in self.outputs}
 
-    def _normed(self, x, params, stats, conv: str, norm: str, stride: int = 1):
+    def _normed(self, x, params, stats, conv: str, norm: str, *, stride: int = 1):
         kernel = params[conv]["kernel"]
         x = F.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)
         of, p = stats[norm], params[norm]
@@ -180,12 +180,12 @@ class ResNet:
     def _block(self, x, name: str, stride: int):
         own = self.params[name], self.stats[name]
         bottleneck = "conv3" in own[0]
-        y = F.relu(self._normed(x, *own, "conv1", "bn1", 1 if bottleneck else stride))
-        y = self._normed(y, *own, "conv2", "bn2", stride if bottleneck else 1)
+        y = F.relu(self._normed(x, *own, "conv1", "bn1", stride=1 if bottleneck else stride))
+        y = self._normed(y, *own, "conv2", "bn2", stride=stride if bottleneck else 1)
         if bottleneck:
             y = self._normed(F.relu(y), *own, "conv3", "bn3")
         if "downsample_0" in own[0]:
-            x = self._normed(x, *own, "downsample_0", "downsample_1", stride)
+            x = self._normed(x, *own, "downsample_0", "downsample_1", stride=stride)
         return F.relu(x + y)
 
 

@@ -46,4 +46,6 @@ def load_category(source: Source, geometry: Geometry) -> CategoryData:
         raise UserError("--category is missing: name the category of --data_dir to take")
     layout = layouts.get(source.dataset)
     (category,) = layouts.select_categories(layout, source.data_dir, [source.category])
-    return open_category(source.dataset, source.data_dir, category, geometry, None, source.seed)
+    return open_category(
+        source.dataset, source.data_dir, category, geometry, None, seed=source.seed
+    )

@@ -92,7 +92,7 @@ def score_on(subject: workloads.Subject, value: int) -> dict:
     detector, parallel = subject.detector, subject.parallel
     phases = [phase for phase in detector.phases if phase != "gradient"]
     subject.variables = fit(
-        detector, subject.variables, subject.images, parallel, subject.seed, phases
+        detector, subject.variables, subject.images, parallel, subject.seed, phases=phases
     )
     return _scored(subject, subject.batch_size)
 

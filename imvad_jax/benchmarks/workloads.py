@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from imvad_jax import methods
 from imvad_jax.benchmarks.measure import Samples, measure, ratio, summary
 from imvad_jax.data.batches import ArrayImages, Images
+from imvad_jax.errors import UserError
 from imvad_jax.progress import silent_progress
 from imvad_jax.runs import memory
 from imvad_jax.training import gradient
@@ -40,6 +41,17 @@ class Options:
     kept_features: bool = False
     profile: Path | None = None  # traces are written below; None: there are none
     score_batches: tuple[int, ...] = ()  # rising; none: 1 and the configuration's
+
+
+def parse_batches(texts: Sequence[str]) -> tuple[int, ...]:
+    """The sizes that --score_batches names, and 1, rising; none of none. Raises UserError."""
+    try:
+        found = sorted({*map(int, texts), *([1] if texts else [])})
+    except ValueError:
+        found = [0]
+    if found and found[0] < 1:
+        raise UserError(f"--score_batches={','.join(texts)}: expected numbers such as 1,32,256")
+    return tuple(found)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -129,7 +141,12 @@ def before_training(subject: Subject) -> dict:
     if not earlier:
         return dict(subject.variables)
     fitted = fit(
-        subject.detector, subject.variables, subject.images, subject.parallel, subject.seed, earlier
+        subject.detector,
+        subject.variables,
+        subject.images,
+        subject.parallel,
+        subject.seed,
+        phases=earlier,
     )
     return subject.variables | fitted
 

@@ -86,6 +86,7 @@ def open_category(
     name: str,
     geometry: Geometry,
     cache_dir: str | None,
+    *,
     seed: int = 0,
     max_decoded_bytes: int = MAX_DECODED_BYTES,
     progress=lambda batches, total, label: batches,
@@ -122,7 +123,16 @@ def open_category(
         stem = f"{decoded_cache.stem(dataset, name, geometry)}tiles-{tiling.tile}-{tiling.overlap}-"
         path = Path(cache_dir).expanduser() / f"{stem}{mark}.raw" if cache_dir else None
         kept = path if keep_tiles else None
-        return _open_tiled(files, layout, reading, geometry, tiling, keep_tiles, kept, progress)
+        return _open_tiled(
+            files,
+            layout,
+            reading,
+            geometry,
+            tiling,
+            keep_tiles=keep_tiles,
+            path=kept,
+            progress=progress,
+        )
     path = decoded_cache.path_of(cache_dir, dataset, name, geometry, mark) if cache_dir else None
     if path and path.is_file():
         return _load_cache(path, geometry, files)
@@ -169,7 +179,7 @@ def _decode_all(files, layout, reading: Reading, geometry: Geometry, progress) -
     if errors + masks.errors:
         raise UserError(join_errors(errors + masks.errors))
     train, test = (ArrayImages(array, reader) for array in arrays)
-    return _category(files, geometry, train, test, masks, reader, remarks)
+    return _category(files, geometry, train, test, masks, reader=reader, remarks=remarks)
 
 
 def _open_streamed(files, layout, reading: Reading, geometry: Geometry) -> CategoryData:
@@ -183,11 +193,11 @@ def _open_streamed(files, layout, reading: Reading, geometry: Geometry) -> Categ
         FileImages([s.path for s in samples], geometry, reader)
         for samples in (files.train, files.test)
     )
-    return _category(files, geometry, train, test, masks, reader, ({}, {}))
+    return _category(files, geometry, train, test, masks, reader=reader, remarks=({}, {}))
 
 
 def _open_tiled(
-    files, layout, reading, geometry, tiling, keep_tiles, path, progress
+    files, layout, reading, geometry, tiling, *, keep_tiles, path, progress
 ) -> CategoryData:
     reader = reading.reader([s.path for s in files.train])
     files = _without_bad(files, reading, reader, geometry, tiling)
@@ -204,10 +214,10 @@ def _open_tiled(
     if keep_tiles:
         train = train.keep(path, partial(progress, label=f"decode {files.name}/train"))
     shapes = [tiling.map_shape(geometry.crop, *size) for size in test.sizes]
-    masks = gather_masks(files, layout, reading, geometry, shapes)
+    masks = gather_masks(files, layout, reading, geometry, shapes=shapes)
     if masks.errors:
         raise UserError(join_errors(masks.errors))
-    data = _category(files, geometry, train, test, masks, reader, ({}, {}))
+    data = _category(files, geometry, train, test, masks, reader=reader, remarks=({}, {}))
     return dataclasses.replace(data, tiling=tiling)
 
 
@@ -224,7 +234,7 @@ def _without_bad(
     return drop_images(files, *bad)
 
 
-def _category(files, geometry, train, test, masks, reader, remarks) -> CategoryData:
+def _category(files, geometry, train, test, masks, *, reader, remarks) -> CategoryData:
     named = [
         (samples[number].name, text)
         for samples, found in zip((files.train, files.test), remarks)

@@ -20,7 +20,7 @@ def bad_images(
     paths: Sequence[str], geometry: Geometry, tiling: Tiling | None, reader: Reader
 ) -> dict[int, str]:
     """Why images cannot be read, by number: all are decoded once."""
-    decoded = decode_files(paths, geometry, 1, 8, tiling, reader)
+    decoded = decode_files(paths, geometry, 1, 8, tiling=tiling, reader=reader)
     return {
         file.number: f"{readable(paths[file.number])}: {file.error}"
         for file in decoded
@@ -94,6 +94,7 @@ def gather_masks(
     layout: layouts.Layout,
     reading: Reading,
     geometry: Geometry,
+    *,
     shapes: Sequence[tuple[int, int]] | None = None,
     skip: Mapping[int, str] | None = None,
 ) -> Masks:

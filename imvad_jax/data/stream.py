@@ -49,7 +49,7 @@ def shaped(image: Image.Image, geometry: Geometry) -> np.ndarray:
 
 
 def _decode(
-    number: int, source: Source, geometry: Geometry, side: int, tiling: Tiling | None,
+    number: int, source: Source, geometry: Geometry, side: int, *, tiling: Tiling | None,
     reader: Reader,
 ) -> Decoded:  # fmt: skip
     pixels = whole = None
@@ -77,6 +77,7 @@ def decode_files(
     geometry: Geometry,
     side: int,
     ahead: int,
+    *,
     tiling: Tiling | None = None,
     reader: Reader = EVERY_DEPTH,
 ) -> Iterator[Decoded]:

@@ -42,6 +42,7 @@ class TiledImages:
         sizes: Sequence[tuple[int, int]],
         tiling: Tiling,
         geometry: Geometry,
+        *,
         kept: np.ndarray | None = None,
         rows: np.ndarray | None = None,
         reader: Reader = EVERY_DEPTH,
@@ -107,9 +108,9 @@ class TiledImages:
             [self.sizes[number] for number in numbers],
             self.tiling,
             self.geometry,
-            self.kept,
-            None if self.rows is None else self.rows[np.asarray(numbers, int)],
-            self.reader,
+            kept=self.kept,
+            rows=None if self.rows is None else self.rows[np.asarray(numbers, int)],
+            reader=self.reader,
         )
 
     def locate(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -141,7 +142,9 @@ class TiledImages:
         runs = [run for run in np.split(np.arange(len(order)), changes) if len(run)]
         paths = [self.paths[files[run[0]]] for run in runs]
         errors = []
-        decoded = decode_files(paths, self.geometry, 1, AHEAD, self.tiling, self.reader)
+        decoded = decode_files(
+            paths, self.geometry, 1, AHEAD, tiling=self.tiling, reader=self.reader
+        )
         for run, file in zip(runs, decoded):
             path, size = readable(paths[file.number]), self.sizes[files[run[0]]]
             if file.remark:
@@ -184,13 +187,19 @@ class TiledImages:
                 write_atomically(path, write)
         kept = np.memmap(place, np.uint8, "r", shape=shape)
         return TiledImages(
-            self.paths, self.sizes, self.tiling, self.geometry, kept, self._firsts, self.reader
+            self.paths,
+            self.sizes,
+            self.tiling,
+            self.geometry,
+            kept=kept,
+            rows=self._firsts,
+            reader=self.reader,
         )
 
     def pictures(self, side: int) -> Iterator[np.ndarray]:
         """The whole pictures, at most `side` pixels long: uint8 `[h, w, 3]`."""
         for file in decode_files(
-            self.paths, self.geometry, side, AHEAD, self.tiling, self.reader
+            self.paths, self.geometry, side, AHEAD, tiling=self.tiling, reader=self.reader
         ):
             if file.error:
                 raise UserError(f"{readable(self.paths[file.number])}: {file.error}")

@@ -71,6 +71,7 @@ def export(
     function: Whole,
     kind: str,
     path: Path,
+    *,
     platforms: Sequence[str],
     batch_size: int,
     images: np.ndarray,

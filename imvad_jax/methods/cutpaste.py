@@ -160,13 +160,16 @@ class CutPaste(base.Detector):
         """
         config = self.config
         keys = jax.random.split(key, 5)
-        jitter = (config.image_jitter,) * 4
+        strength = config.image_jitter
         if config.patch_size:
             room = image.shape[0] - config.patch_size + 1
             corner = jax.random.randint(jax.random.fold_in(key, 0), (2,), 0, room)
             image = lax.dynamic_slice(image, (*corner, 0), (*(config.patch_size,) * 2, 3))
         if config.image_jitter:
-            image = color.jitter(keys[0], image, *jitter)
+            image = color.jitter(
+                keys[0], image, brightness=strength, contrast=strength, saturation=strength,
+                hue=strength,
+            )  # fmt: skip
 
         def cut():
             area = (config.area_min, config.area_max)
@@ -176,8 +179,8 @@ class CutPaste(base.Detector):
             width = (config.scar_width_min, config.scar_width_max)
             length = (config.scar_length_min, config.scar_length_max)
             return scar(
-                keys[2], image, width, length, config.scar_rotation, config.piece_jitter,
-                config.hard_edges,
+                keys[2], image, width=width, length=length, rotation=config.scar_rotation,
+                jitter=config.piece_jitter, hard=config.hard_edges,
             )[0]  # fmt: skip
 
         match config.variant:

@@ -108,7 +108,7 @@ class DRAEM(base.Detector):
             pictures = self.get_variable("textures", "images")
         keys = self.image_keys(inputs.shape[0])
         drawn = anomaly.synthesize(
-            keys, inputs, pictures, self.config.own_textures,
+            keys, inputs, pictures, own=self.config.own_textures,
             sharpest=self.config.texture_sharpness,
         )  # fmt: skip
         repaired, logits = self.networks(drawn.augmented, train=True)

@@ -135,7 +135,7 @@ class PatchCore(base.Detector):
         projected = jnp.asarray(projected.reshape(rows * self.kept, -1))
         picks = self.bank_rows(count)
         done = progress(picks, "coreset")
-        chosen = coreset.k_center(projected, count * self.kept, picks, key, done)
+        chosen = coreset.k_center(projected, count * self.kept, picks, key, progress=done)
         del projected
         padded = np.resize(chosen, base.round_up(picks, BANK_BUCKET))
         bank = buffers.take_rows(accumulators, "patches", *np.divmod(padded, self.kept))

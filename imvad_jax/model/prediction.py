@@ -54,7 +54,7 @@ class ImagePrediction:
 
     @property
     def verdict(self) -> str | None:
-        """"defective" or "good"; None without a calibration."""
+        """ "defective" or "good"; None without a calibration."""
         return {True: "defective", False: "good", None: None}[self.defective]
 
     @functools.cached_property
@@ -106,7 +106,9 @@ class Stream:
         size = self.scorer.batch_size(self.batch_size)
         side = self.picture_size
         if self.tiling:
-            files = decode_files(sources, self.geometry, side, AHEAD, self.tiling, self.reader)
+            files = decode_files(
+                sources, self.geometry, side, AHEAD, tiling=self.tiling, reader=self.reader
+            )
             batches = tile_batches(files, self.tiling, self.geometry, size, on_bad)
             yield from assemble(self._tiles(batches), self.tiling)
             return

@@ -68,6 +68,7 @@ def synthesize(
     keys: Array,
     images: Array,
     pictures: Array | None = None,
+    *,
     own: float = 0.0,
     anomalous: float = ANOMALOUS,
     sharpest: float = SHARPEST,
@@ -108,6 +109,6 @@ def show(
     key: Array, image: Array, pictures: Array | None = None, own: float = 0.0
 ) -> dict[str, Array]:
     """The steps of one anomaly on `[S, S, 3]`, as pictures `[S, S, 3]` by name."""
-    found = synthesize(key[None], image[None], pictures, own, anomalous=1.0)
+    found = synthesize(key[None], image[None], pictures, own=own, anomalous=1.0)
     mask = jnp.repeat(found.mask[..., None], 3, -1).astype(image.dtype)
     return {name: value[0] for name, value in found._replace(mask=mask)._asdict().items()}

@@ -69,6 +69,7 @@ def adjust_hue(image: Array, shift: Array) -> Array:
 def jitter(
     key: Array,
     image: Array,
+    *,
     brightness: float,
     contrast: float,
     saturation: float,

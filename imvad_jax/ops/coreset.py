@@ -124,6 +124,7 @@ def k_center(
     count: int,
     picks: int,
     key: Array,
+    *,
     progress: Callable[[int], None] = lambda done: None,
     chunk: int = 1024,
 ) -> np.ndarray:

@@ -54,13 +54,17 @@ def cutpaste(
     shift = source - target
     moved = image[jnp.clip(rows + shift[0], 0, frame[0] - 1)]
     moved = moved[:, jnp.clip(columns + shift[1], 0, frame[1] - 1)]
-    moved = color.jitter(color_key, moved, jitter, jitter, jitter, jitter, where=mask)
+    moved = color.jitter(
+        color_key, moved, brightness=jitter, contrast=jitter, saturation=jitter, hue=jitter,
+        where=mask,
+    )  # fmt: skip
     return jnp.where(mask[..., None], moved, image), mask
 
 
 def scar(
     key: Array,
     image: Array,
+    *,
     width: tuple[float, float] = (2.0, 16.0),
     length: tuple[float, float] = (10.0, 25.0),
     rotation: float = 45.0,
@@ -110,7 +114,10 @@ def scar(
     if hard:
         taken = jnp.round(taken)
     moved = affine.sample_bilinear(image, taken[..., 0], taken[..., 1])
-    moved = color.jitter(color_key, moved, jitter, jitter, jitter, jitter, where=mask)
+    moved = color.jitter(
+        color_key, moved, brightness=jitter, contrast=jitter, saturation=jitter, hue=jitter,
+        where=mask,
+    )  # fmt: skip
     blended = jnp.clip(image + alpha[..., None] * (moved - image), 0, 1)
     return jnp.where(mask[..., None], blended, image), mask
 

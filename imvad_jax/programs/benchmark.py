@@ -64,7 +64,8 @@ def find_request() -> Request:
     options = workloads.Options(
         repeats=given.REPEATS.value, least_seconds=given.SECONDS.value,
         fit_repeats=given.FIT_REPEATS.value, kept_features=given.KEPT.value,
-        profile=Path(profile) if profile else None, score_batches=given.score_batches(),
+        profile=Path(profile) if profile else None,
+        score_batches=workloads.parse_batches(given.SCORE_BATCHES.value or ()),
     )  # fmt: skip
     shared = flags.FLAGS.get_key_flags_for_module(devices)
     shared = [flag.serialize() for flag in shared if flag.present and flag.name != "cache_dir"]

@@ -3,7 +3,6 @@
 from absl import flags
 
 from imvad_jax.benchmarks import compare_anomalib
-from imvad_jax.errors import UserError
 from imvad_jax.programs import config_flags, devices, program, time_limit
 
 METHOD = flags.DEFINE_list(
@@ -93,15 +92,3 @@ SIZES = {
 config_flags.define_config_flags()
 for module in (config_flags, devices, time_limit):
     flags.adopt_module_key_flags(module)  # --help shows them, too
-
-
-def score_batches() -> tuple[int, ...]:
-    """The sizes of --score_batches, rising; none: the usual ones. Raises UserError."""
-    asked = SCORE_BATCHES.value or ()
-    try:
-        found = sorted({*map(int, asked), *([1] if asked else [])})
-    except ValueError:
-        found = [0]
-    if found and found[0] < 1:
-        raise UserError(f"--score_batches={','.join(asked)}: expected numbers such as 1,32,256")
-    return tuple(found)

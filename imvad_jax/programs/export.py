@@ -53,7 +53,9 @@ def main() -> int:
     FORMATS[kind].check(function)
     images, source = check.choose_images(function, _CHECK_IMAGES.value, devices.decoded_dir())
     try:
-        parity = exporter.export(function, kind, output, platforms, _BATCH_SIZE.value, images)
+        parity = exporter.export(
+            function, kind, output, platforms=platforms, batch_size=_BATCH_SIZE.value, images=images
+        )
     except OSError as error:
         raise UserError(f"--output={output}: cannot be written ({error.strerror})") from None
     print(f"compared with the detector on {source}; largest difference, relative to the largest "

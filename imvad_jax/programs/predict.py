@@ -113,8 +113,9 @@ def main() -> int:
         model = predictor.calibrate_from(model, good, _QUANTILE.value, _BATCH_SIZE.value)
     print(model.calibration.describe(), flush=True)
     options = predictor.Options(
-        _THRESHOLD.value, _ON_BAD_IMAGE.value, _BATCH_SIZE.value, _PICTURE_SIZE.value,
-        _PAGE_IMAGES.value,
+        threshold=_THRESHOLD.value, on_bad_image=_ON_BAD_IMAGE.value,
+        batch_size=_BATCH_SIZE.value, picture_size=_PICTURE_SIZE.value,
+        page_images=_PAGE_IMAGES.value,
     )  # fmt: skip
     found = predictor.predict(
         model, listing.images, output, options, workdir=str(run_dir), command=command("predict"),

@@ -23,6 +23,7 @@ from imvad_jax.programs.shared_flags import (
     CHECKPOINT_EVERY,
     DATA_DIR,
     DATASET,
+    PRESET,
     RESULTS_DIR,
     SAVE_HEATMAPS,
     SAVE_PREDICTIONS,
@@ -38,10 +39,6 @@ from imvad_jax.training import hosts
 _METHOD = flags.DEFINE_string(
     "method", None, f"One of {', '.join(methods.METHODS)}; or package.module:Class of a package of "
     "your own (docs/extending.md).",
-)  # fmt: skip
-_PRESET = flags.DEFINE_string(
-    "preset", "official", "Named configuration: official (of the paper), benchmark, cpu (fits two "
-    "cores), demo, smoke (tests).",
 )  # fmt: skip
 _CATEGORY = flags.DEFINE_list(
     "category", "all", "Categories, separated by commas, or all; of several, each gets a folder in "
@@ -93,7 +90,7 @@ def find_request() -> RunRequest:
         results_dir=RESULTS_DIR.value,
     )  # fmt: skip
     return RunRequest(
-        method=_METHOD.value, preset=_PRESET.value, overrides=config_flags.config_overrides(),
+        method=_METHOD.value, preset=PRESET.value, overrides=config_flags.config_overrides(),
         dataset=DATASET.value, categories=categories, data_dir=DATA_DIR.value,
         decoded_dir=devices.decoded_dir(), weights=WEIGHTS.value, seed=_SEED.value,
         workdir=Path(WORKDIR.value or "."), holdout=_HOLDOUT.value,

@@ -8,6 +8,10 @@ from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError
 from imvad_jax.programs import config_flags, devices, program
 
+PRESET = flags.DEFINE_string(
+    "preset", "official", "Named configuration: official (of the paper), benchmark, cpu (fits two "
+    "cores), demo, smoke (tests).",
+)  # fmt: skip
 DATASET = flags.DEFINE_string(
     "dataset", "mvtec_ad", f"Which dataset --data_dir holds: {', '.join(layouts.LAYOUTS)}."
 )

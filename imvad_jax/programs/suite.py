@@ -47,7 +47,7 @@ def make_parcel() -> int:
         if not flag.value:
             raise UserError(f"--{name} is missing: --pack takes the images and weights that travel")
     scale = plan.SCALES[_PRESET.value]
-    pack_all(_PACK.value, _DATA_DIR.value, _WEIGHTS.value, scale, print, track)
+    pack_all(_PACK.value, _DATA_DIR.value, _WEIGHTS.value, scale, say=print, progress=track)
     return 0
 
 
@@ -62,8 +62,8 @@ def main() -> int:
     limit = time_limit.start_limit()
     begun, given = limit.clock() - time_limit.process_age(), flags.FLAGS.time_limit
     found = suite.prepare(
-        _DATA_CACHE.value, _WEIGHTS.value, _OUT.value, _PRESET.value, parts,
-        command("suite"),
+        _DATA_CACHE.value, _WEIGHTS.value, _OUT.value, preset=_PRESET.value, parts=parts,
+        command=command("suite"),
     )  # fmt: skip
     suite.check_fits(found, limit, given)
     unpack = partial(suite.unpack, found, _DATA_CACHE.value)

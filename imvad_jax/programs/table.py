@@ -16,7 +16,14 @@ from absl import flags
 
 from imvad_jax.errors import UserError
 from imvad_jax.programs import config_flags, devices, shared_flags, time_limit
-from imvad_jax.programs.shared_flags import DATA_DIR, DATASET, RESULTS_DIR, WEIGHTS, WORKDIR
+from imvad_jax.programs.shared_flags import (
+    DATA_DIR,
+    DATASET,
+    PRESET,
+    RESULTS_DIR,
+    WEIGHTS,
+    WORKDIR,
+)
 from imvad_jax.reporting.grid_text import averages
 from imvad_jax.runs.plan import BUDGETS, TableRequest, plan
 from imvad_jax.runs.specs import Options
@@ -28,10 +35,6 @@ _METHODS = flags.DEFINE_list(
 )  # fmt: skip
 _CATEGORIES = flags.DEFINE_list("categories", "all", "Categories, separated by commas, or all.")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "How many seeds, from 0 on.", lower_bound=1)
-_PRESET = flags.DEFINE_string(
-    "preset", "official", "Named configuration of every method: official (of the paper), "
-    "benchmark, cpu (fits two cores), demo, smoke (tests).",
-)  # fmt: skip
 _BUDGET = flags.DEFINE_enum(
     "budget", None, list(BUDGETS), "What --preset was called before (short is smoke); taken for "
     "one more release.",
@@ -58,7 +61,7 @@ for module in (config_flags, shared_flags, devices, time_limit):
 def find_preset() -> str:
     """The preset, also by its earlier name. Raises UserError where both are given."""
     if _BUDGET.value is None:
-        return _PRESET.value
+        return PRESET.value
     preset = BUDGETS[_BUDGET.value]
     if flags.FLAGS["preset"].present:
         raise UserError(f"--budget={_BUDGET.value}: is --preset={preset} now; leave it out")

@@ -92,7 +92,7 @@ def _group(
                 "metric": metric,
                 "label": LABELS[metric],
                 "cells": [
-                    _cell(grid, row, column, metric, table, baseline, shown)
+                    _cell(grid, row, column, metric, table=table, baseline=baseline, shown=shown)
                     for column in grid.columns
                 ],
                 "published": [
@@ -122,6 +122,7 @@ def _cell(
     row: Row,
     column: str,
     metric: str,
+    *,
     table: Reference | None,
     baseline: Row | None,
     shown: str | None,
@@ -147,7 +148,10 @@ def _cell(
         "url": report_url(linked[0]) if linked and figure.count else None,
         "state": _state(cells, figure) if column != AVERAGE else "average",
         "errors": "; ".join(errors),
-        "tip": _tip(row, column, metric, figure, references, table, cells, errors),
+        "tip": _tip(
+            row, column, metric, figure, references=references, table=table, cells=cells,
+            errors=errors,
+        ),
         "differences": {key: f"{value:.6f}" for key, value in differences.items()
                         if value is not None},
         "signed": {key: format_difference(value) for key, value in differences.items()
@@ -180,7 +184,7 @@ def colour(change: float | None, reference: str | None) -> str | None:
     return f"rgba({BETTER if change > 0 else WORSE}, {OPACITY * strength:.3f})"
 
 
-def _tip(row, column, metric, figure, references, table, cells, errors) -> str:
+def _tip(row, column, metric, figure, *, references, table, cells, errors) -> str:
     """The tooltip: everything that is known about the cell."""
     where = "average" if column == AVERAGE else column
     lines = [f"{row.title}, {where}, {LABELS[metric]}"]

@@ -120,6 +120,7 @@ def panel(
     image: np.ndarray,
     anomaly_map: np.ndarray | None,
     mask: np.ndarray | None,
+    *,
     low: float,
     high: float,
     caption: str,
@@ -163,7 +164,7 @@ def panel(
     text = _shorten(caption, size[0] - 2 * GAP)
     draw.text((GAP, CAPTION_HEIGHT / 2), text, fill=INK, font=_font(FONT_SIZE), anchor="lm")
     if bar:
-        _draw_bar(canvas, draw, size[0] - bar, height, low, high)
+        _draw_bar(canvas, draw, left=size[0] - bar, height=height, low=low, high=high)
     return canvas
 
 
@@ -177,7 +178,7 @@ def _stretch_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(source.resize((width, height), resample)) > (127 if enlarge else 0)
 
 
-def _draw_bar(canvas, draw, left: int, height: int, low: float, high: float) -> None:
+def _draw_bar(canvas, draw, *, left: int, height: int, low: float, high: float) -> None:
     """The colour bar and its two ends, at `left`."""
     rows = np.linspace(255, 0, height).round().astype(np.uint8)
     strip = np.repeat(_colors()[rows][:, None], BAR_WIDTH, axis=1)
@@ -255,7 +256,7 @@ def write_heatmaps(
         anomaly_map = maps[number] if maps is not None else None
         mask = masks[number] if masks is not None else None
         caption = f"{defect} · score {score:.4g} · {path}"
-        picture = panel(image, anomaly_map, mask, low, high, caption)
+        picture = panel(image, anomaly_map, mask, low=low, high=high, caption=caption)
         # Level 1: twice the speed for a tenth more bytes.
         save = functools.partial(picture.save, format="PNG", compress_level=1, pnginfo=about)
         write_own(directory / name, save, test=lambda path: is_ours(path) or Path(path) in earlier)

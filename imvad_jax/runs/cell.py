@@ -205,7 +205,7 @@ def open_data(cell: Cell, work: Work) -> CategoryData:
         reading = dataclasses.replace(reading, full_scale=stored.get("full_scale"))
     with work.timings.stage("decode"):
         data = open_category(
-            cell.dataset, cell.data_dir, cell.category, geometry, cell.decoded_dir, cell.seed,
+            cell.dataset, cell.data_dir, cell.category, geometry, cell.decoded_dir, seed=cell.seed,
             progress=track if hosts.is_first() else untracked,
             tiling=tiling, keep_tiles="gradient" in cell.detector.phases,
             reading=reading,

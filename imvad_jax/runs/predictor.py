@@ -26,7 +26,7 @@ from imvad_jax.reporting.heatmaps import picture_names
 from imvad_jax.reporting.overlay import present
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
     """How images are scored and shown."""
 
@@ -100,6 +100,7 @@ class Writer:
         names: list[str],
         model: Model,
         workdir: str,
+        *,
         options: Options,
         not_used: Sequence[NotUsed] = (),
     ):
@@ -247,7 +248,7 @@ def predict(
     """
     names, others = names_of(paths, not_used)
     prepare_output(output, names)
-    writer = Writer(output, names, model, workdir, options, others)
+    writer = Writer(output, names, model, workdir, options=options, not_used=others)
     stream = model.stream(options.batch_size, options.picture_size)
     try:
         for file, score, anomaly_map in stream.run(paths, on_bad=writer.add_bad):

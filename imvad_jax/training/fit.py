@@ -60,6 +60,7 @@ def fit(
     images: Images,
     parallel: Parallel,
     seed: int = 0,
+    *,
     phases: Sequence[str] | None = None,
     **options,
 ) -> dict:

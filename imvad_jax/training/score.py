@@ -138,6 +138,7 @@ def score(
     images: Images | TiledImages,
     parallel: Parallel,
     batch_size: int = 0,
+    *,
     progress: Progress = silent_progress,
     timings: Timings | None = None,
 ) -> Scores:

@@ -58,7 +58,10 @@ def test_static_padding_is_that_of_456_pixels_at_every_size():
 
 
 def test_static_padding_shares_the_weights_and_changes_features_of_other_sizes_only():
-    small = partial(efficientnet.spec, "small", "", 0.25, 0.1, False, efficientnet.IMAGENET)
+    small = partial(
+        efficientnet.spec, "small", "", width=0.25, depth=0.1, lite=False,
+        statistics=efficientnet.IMAGENET,
+    )  # fmt: skip
     same, static = small(), small(padded_for=50)
     tensors = layout.random_variables(same.variables_template(("stage5",)), seed=0)
     assert jax.tree.structure(tensors) == jax.tree.structure(static.variables_template(("stage5",)))

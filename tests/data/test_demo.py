@@ -127,11 +127,11 @@ def test_second_call_draws_nothing_and_a_killed_run_is_taken_up(tmp_path, capsys
 
     calls = []
 
-    def counted(*args):
+    def counted(*args, **options):
         calls.append(args)
         if len(calls) > 2 and args[0] == "hexnut":
             raise KeyboardInterrupt
-        return draw(*args)
+        return draw(*args, **options)
 
     monkeypatch.setattr("imvad_jax.data.demo.writer.draw", counted)
     write_demo_dataset(out, **{**arguments, "progress": True})

@@ -89,7 +89,7 @@ def test_files_to_be_judged_give_the_same_tiles_and_bad_ones_are_named(paths, tm
     write_image(tmp_path / "small.png", 5, (19, 60))
     (tmp_path / "bad.png").write_bytes(b"no")
     mixed = [paths[0], str(tmp_path / "small.png"), paths[1], str(tmp_path / "bad.png"), paths[2]]
-    files, bad = stream.decode_files(mixed, GEOMETRY, 16, 2, TILING), []
+    files, bad = stream.decode_files(mixed, GEOMETRY, 16, 2, tiling=TILING), []
     batches = list(tile_batches(files, TILING, GEOMETRY, 4, bad.append))
     assert [(file.number, file.error.split(";")[0]) for file in bad] == [
         (1, "60 x 19 pixels, smaller than a tile"),

@@ -81,7 +81,7 @@ def test_files_compute_what_the_detectors_do_without_imvad_jax(tmp_path):
     assert done.returncode == 0, done.stderr
     for method, function in functions.items():
         found = dict(np.load(tmp_path / f"{method}.npz"))
-        picture = load_image(str(tmp_path / "picture.png"), function.geometry)
+        picture = load_image(str(tmp_path / "picture.png"), function.model.geometry)
         np.testing.assert_array_equal(found.pop("read"), np.repeat(picture, 3, -1))
         parity = check.differences(check.live(function, batch), found)
         scaled = {name for name in parity if name.startswith("normalized")}
@@ -90,7 +90,9 @@ def test_files_compute_what_the_detectors_do_without_imvad_jax(tmp_path):
 
 def test_what_is_written_is_compared_and_says_what_it_is(raw_color, tmp_path):
     path, batch = tmp_path / "new" / "detector.zip", images(3, 1).images
-    parity = exporter.export(raw_color, "stablehlo", path, ("cpu",), 2, batch)
+    parity = exporter.export(
+        raw_color, "stablehlo", path, platforms=("cpu",), batch_size=2, images=batch
+    )
     assert max(parity.values()) < check.TOLERANCE and set(parity) == set(whole.MEANINGS)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     metadata = json.loads(np.load(path)["metadata.json"])
@@ -111,7 +113,9 @@ def test_what_differs_is_not_kept(raw_color, tmp_path, monkeypatch):
     ):
         monkeypatch.setattr(check, "reloaded", lambda *_, change=change: right | change)
         with pytest.raises(UserError, match=message):
-            exporter.export(raw_color, "stablehlo", path, ("cpu",), 0, batch)
+            exporter.export(
+                raw_color, "stablehlo", path, platforms=("cpu",), batch_size=0, images=batch
+            )
         assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"an earlier export"]
 
 
@@ -121,7 +125,14 @@ def test_what_cannot_be_converted_is_refused_with_the_reason(raw_color, tmp_path
 
     monkeypatch.setattr(to_stablehlo, "write", fail)
     with pytest.raises(UserError, match="raw colour.*primitive 'cholesky'.*batch_size=1"):
-        exporter.export(raw_color, "stablehlo", tmp_path / "d.zip", ("cpu",), 0, images(1).images)
+        exporter.export(
+            raw_color,
+            "stablehlo",
+            tmp_path / "d.zip",
+            platforms=("cpu",),
+            batch_size=0,
+            images=images(1).images,
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -154,7 +165,7 @@ def test_outputs_are_replaced_only_where_it_is_wanted(tmp_path):
     exporter.check_output(tmp_path / "new" / "file.zip", "stablehlo", False, 10)
     exporter.check_output(old, "stablehlo", True, 10)
     for arguments, message in (
-        ((old, "stablehlo", False, 10), "add --overwrite"),
+        ((old, "stablehlo", False, 10), "add overwrite"),
         ((folder, "stablehlo", True, 10), "no earlier export"),
         ((folder, "savedmodel", True, 10), "no earlier export"),
         ((old, "savedmodel", True, 10), "no earlier export"),
@@ -186,7 +197,14 @@ def test_images_of_a_folder_are_taken_evenly_or_else_noise(raw_color, tmp_path):
 def test_every_other_method_can_be_exported(method, tmp_path):
     function = whole.restore(save_run(method, tmp_path / "run", calibrated=True))
     batch = images(3, 1).images
-    exporter.export(function, "stablehlo", tmp_path / "d", exporter.DEFAULT_PLATFORMS, 0, batch)
+    exporter.export(
+        function,
+        "stablehlo",
+        tmp_path / "d",
+        platforms=exporter.DEFAULT_PLATFORMS,
+        batch_size=0,
+        images=batch,
+    )
 
 
 @pytest.mark.slow
@@ -194,6 +212,8 @@ def test_savedmodels_run_in_tensorflow_alone_and_are_replaced(tmp_path):
     function = whole.restore(save_run("stpm", tmp_path / "run", calibrated=True))
     path, batch = tmp_path / "saved", images(3, 1).images
     for _ in range(2):  # the second replaces the first
-        exporter.export(function, "savedmodel", path, ("cpu",), 0, batch)
+        exporter.export(
+            function, "savedmodel", path, platforms=("cpu",), batch_size=0, images=batch
+        )
         exporter.check_output(path, "savedmodel", True, 0)
     assert {file.name for file in tmp_path.iterdir()} == {"run", "saved"}

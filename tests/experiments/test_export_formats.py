@@ -41,12 +41,13 @@ def test_other_runtimes_compute_the_same_or_are_refused(method, kind, tmp_path):
         pytest.skip(f"{NEEDS[kind]} is not installed")
     function, batch = function_of(method), images(3, 1).images
     exporter.FORMATS[kind].check(function)
-    target = (kind, tmp_path / "d", ("cpu",), 0, batch)
+    target = {"platforms": ("cpu",), "batch_size": 0, "images": batch}
     reason = REFUSED.get((method, kind))
     if reason:
         with pytest.raises(UserError, match=reason) as refused:
-            exporter.export(function, *target)
+            exporter.export(function, kind, tmp_path / "d", **target)
         outcome = str(refused.value)
     else:
-        outcome = f"{max(exporter.export(function, *target).values()):.0e}"
+        parity = exporter.export(function, kind, tmp_path / "d", **target)
+        outcome = f"{max(parity.values()):.0e}"
     print(f"\n{method:12}{kind:12}{outcome}")

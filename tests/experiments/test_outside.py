@@ -102,7 +102,9 @@ def test_a_loaded_run_computes_what_its_twin_here_does(run, importable):
 def test_it_is_exported_and_the_export_computes_the_same(run, importable, tmp_path):
     function = whole.restore(run)
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
-    parity = exporter.export(function, "stablehlo", tmp_path / "d.zip", ("cpu",), 0, images)
+    parity = exporter.export(
+        function, "stablehlo", tmp_path / "d.zip", platforms=("cpu",), batch_size=0, images=images
+    )
     assert (tmp_path / "d.zip").is_file() and max(parity.values()) < 1e-4
 
 
@@ -111,7 +113,7 @@ def test_a_run_whose_package_is_missing(run, folder, monkeypatch):
     with pytest.raises(UserError) as caught:
         api.load(run)
     assert str(caught.value).startswith(
-        f"the method of the run is not there: --method={NAME}: there is no module their_parts;"
+        f"the method of the run is not there: method={NAME}: there is no module their_parts;"
     )
     given = ["experiments.predict", f"--workdir={run}", f"--input={folder}", "--output=nowhere"]
     status, _, err = call(folder, *given, there=False)

@@ -150,3 +150,11 @@ def test_kept_and_recomputed_features_are_compared(trained):
 
 def test_a_phase_before_the_training_is_run(trained):
     assert workloads.before_training(trained).keys() == trained.variables.keys()
+
+
+@pytest.mark.parametrize("text", ["0", "4,many", "-1", "1.5", ","])
+def test_batch_sizes_are_whole_numbers(text):
+    assert workloads.parse_batches(["32", "4", "32"]) == (1, 4, 32)
+    assert workloads.parse_batches([]) == ()
+    with pytest.raises(UserError, match=f"score_batches={text}: expected numbers"):
+        workloads.parse_batches(text.split(","))

@@ -78,12 +78,18 @@ def test_hue_turns_and_keeps_saturation_and_value(image):
 
 
 def test_no_jitter_is_the_image(image):
-    found = color.jitter(jax.random.key(0), image, 0, 0, 0, 0)
+    found = color.jitter(jax.random.key(0), image, brightness=0, contrast=0, saturation=0, hue=0)
     np.testing.assert_allclose(found, image, atol=1e-5)
 
 
 def test_jitter_is_a_function_of_the_key_and_stays_in_range(image):
-    jitter = jax.jit(jax.vmap(lambda key: color.jitter(key, image, 0.9, 0.9, 0.9, 0.5)))
+    jitter = jax.jit(
+        jax.vmap(
+            lambda key: color.jitter(
+                key, image, brightness=0.9, contrast=0.9, saturation=0.9, hue=0.5
+            )
+        )
+    )
     keys = jax.random.split(jax.random.key(1), 32)
     found = jitter(keys)
     np.testing.assert_array_equal(found, jitter(keys))
@@ -94,16 +100,21 @@ def test_jitter_is_a_function_of_the_key_and_stays_in_range(image):
 def test_jitter_of_a_region_is_that_of_an_image_of_its_own(image):
     where = np.zeros(image.shape[:2], bool)
     where[3:9, 2:6] = True
+    amounts = {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.2}
     for seed in range(4):
-        key, amounts = jax.random.key(seed), (0.5, 0.5, 0.5, 0.2)
-        found = color.jitter(key, image, *amounts, where=where)[3:9, 2:6]
-        np.testing.assert_allclose(found, color.jitter(key, image[3:9, 2:6], *amounts), atol=1e-5)
+        key = jax.random.key(seed)
+        found = color.jitter(key, image, **amounts, where=where)[3:9, 2:6]
+        np.testing.assert_allclose(found, color.jitter(key, image[3:9, 2:6], **amounts), atol=1e-5)
 
 
 def test_brightness_factors_are_uniform():
     flat = np.full((2, 2, 3), 0.5, np.float32)
     keys = jax.random.split(jax.random.key(2), 2000)
-    jittered = jax.jit(jax.vmap(lambda key: color.jitter(key, flat, 0.4, 0, 0, 0)))(keys)
+    jittered = jax.jit(
+        jax.vmap(
+            lambda key: color.jitter(key, flat, brightness=0.4, contrast=0, saturation=0, hue=0)
+        )
+    )(keys)
     found = jittered[:, 0, 0, 0] / 0.5
     assert 0.6 <= found.min() < 0.61 and 1.39 < found.max() <= 1.4 + 1e-5
     assert abs(found.mean() - 1) < 0.02 and abs(found.std() - 0.8 / 12**0.5) < 0.01
@@ -113,7 +124,13 @@ def test_jitter_takes_all_24_orders_alike(image):
     """The same factors applied in each order: every result is one of these, and all occur."""
     keys = jax.random.split(jax.random.key(3), 240)
     found = np.asarray(
-        jax.jit(jax.vmap(lambda k: color.jitter(k, image, 0.5, 0.5, 0.5, 0.3)))(keys)
+        jax.jit(
+            jax.vmap(
+                lambda k: color.jitter(
+                    k, image, brightness=0.5, contrast=0.5, saturation=0.5, hue=0.3
+                )
+            )
+        )(keys)
     )
     steps = {
         "b": lambda x, f, s: color.adjust_brightness(x, f[0]),

@@ -23,7 +23,7 @@ def test_same_picks_as_plain_greedy_and_padding_ignored():
     key = jax.random.key(3)
     starts = jax.random.randint(key, (coreset.STARTS,), 0, 500)
     reported = []
-    chosen = coreset.k_center(padded, 500, 60, key, reported.append, chunk=25)
+    chosen = coreset.k_center(padded, 500, 60, key, progress=reported.append, chunk=25)
     assert chosen.tolist() == plain_greedy(features, np.asarray(starts), 60)
     assert reported == [25, 25, 10]
 

@@ -69,7 +69,9 @@ def test_blend_is_clear_where_the_map_is_low():
 def test_panel_sizes(size, tile):
     assert heatmaps.tile_size(*size) == tile
     image = np.zeros((*size, 3), np.uint8)
-    picture = heatmaps.panel(image, np.zeros((16, 16)), np.ones(size, bool), 0, 1, "caption")
+    picture = heatmaps.panel(
+        image, np.zeros((16, 16)), np.ones(size, bool), low=0, high=1, caption="caption"
+    )
     scale = heatmaps.GAP + heatmaps.BAR_WIDTH + heatmaps.BAR_LABEL_WIDTH
     width = 3 * tile[1] + 4 * heatmaps.GAP + scale
     assert picture.size == (width, tile[0] + heatmaps.CAPTION_HEIGHT + heatmaps.GAP)
@@ -80,7 +82,7 @@ def test_panel_tiles():
     anomaly_map = np.zeros((256, 256), np.float32)
     anomaly_map[100:150, 100:150] = 10
     mask = anomaly_map > 0
-    pixels = np.asarray(heatmaps.panel(image, anomaly_map, mask, 0, 10, "x"))
+    pixels = np.asarray(heatmaps.panel(image, anomaly_map, mask, low=0, high=10, caption="x"))
     left, middle, right = (
         pixels[heatmaps.CAPTION_HEIGHT :, heatmaps.GAP + n * (256 + heatmaps.GAP) :][:256, :256]
         for n in range(3)
@@ -94,14 +96,18 @@ def test_panel_tiles():
 
 def test_image_only_panel():
     image = np.zeros((256, 256, 3), np.uint8)
-    picture = heatmaps.panel(image, None, None, 0, 1, "a caption that is too long " * 20)
+    picture = heatmaps.panel(
+        image, None, None, low=0, high=1, caption="a caption that is too long " * 20
+    )
     assert picture.size[0] == 256 + 2 * heatmaps.GAP
 
 
 def test_thin_scratches_survive_shrinking():
     mask = np.zeros((1024, 1024), bool)
     mask[500, 100:900] = True
-    picture = heatmaps.panel(np.zeros((1024, 1024, 3), np.uint8), None, mask, 0, 1, "")
+    picture = heatmaps.panel(
+        np.zeros((1024, 1024, 3), np.uint8), None, mask, low=0, high=1, caption=""
+    )
     assert (np.asarray(picture) == heatmaps.OUTLINE).all(-1).sum() >= 400
 
 

@@ -21,7 +21,7 @@ MOST_BYTES = 64 * 2**20  # of all that travels
 
 
 def pack_all(
-    directory: str | Path, data_dir: str, weights: str, scale: plan.Scale,
+    directory: str | Path, data_dir: str, weights: str, scale: plan.Scale, *,
     say: Callable[[str], object], progress: Callable,
 ) -> None:  # fmt: skip
     """Writes the parcels and the weights to a directory, and says how large they are.

@@ -179,7 +179,7 @@ def check_weights(weights: str) -> str:
 
 
 def prepare(
-    data: str, weights: str, out: str, preset: str, parts: Sequence[str], command: str
+    data: str, weights: str, out: str, *, preset: str, parts: Sequence[str], command: str
 ) -> Suite:
     """Checks what is given; nothing is written.
 

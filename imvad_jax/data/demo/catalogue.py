@@ -43,6 +43,7 @@ def draw(
     split: str,
     defect: str,
     index: int,
+    *,
     seed: int = 0,
     size: int = 256,
     flawless: bool = False,

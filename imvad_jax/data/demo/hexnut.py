@@ -114,7 +114,7 @@ def dent(part: Part, rng: np.random.Generator) -> tuple[Part, np.ndarray]:
         n,
         _spot(part, rng, BORE + 0.10, FLATS - 0.04),
         radius,
-        0.12,
+        rough=0.12,
         stretch=rng.uniform(1.0, 1.5),
     )
     alpha = draw.inside(distance, n, soft=2) * part.known["face"]

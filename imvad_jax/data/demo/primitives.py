@@ -95,6 +95,7 @@ def blob(
     n: int,
     centre: np.ndarray,
     radius: float,
+    *,
     rough: float = 0.2,
     stretch: float = 1.0,
 ) -> np.ndarray:
@@ -121,6 +122,7 @@ def curve(
     angle: float,
     length: float,
     bend: float,
+    *,
     steps: int = 40,
 ) -> np.ndarray:
     """Returns points [steps + 1, 2] of a wandering line; `bend` is the spread of its heading.

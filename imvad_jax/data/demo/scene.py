@@ -28,6 +28,7 @@ class Light:
 def lamp(
     rng: np.random.Generator,
     grey: bool,
+    *,
     azimuth: float = -2.2,
     spread: float = 0.4,
     exposure: float = 0.2,

@@ -25,6 +25,7 @@ https://creativecommons.org/publicdomain/zero/1.0/
 def write_demo_dataset(
     out_dir: str | os.PathLike[str],
     categories: Sequence[str] | None = None,
+    *,
     seed: int = 0,
     size: int = 256,
     train: int = 60,
@@ -76,7 +77,7 @@ def write_demo_dataset(
         if not missing and progress:
             print(f"{out}: the demo dataset is there already")
         for name in missing:
-            _write_category(out, name, seed, size, counts, progress)
+            _write_category(out, name, seed, size, counts, progress=progress)
     except OSError as e:
         raise UserError(f"out_dir: cannot write to '{out}': {e.strerror or e}") from e
     return out
@@ -124,14 +125,14 @@ def _claim(out: Path, wanted: dict) -> bool:
 
 
 def _write_category(
-    out: Path, name: str, seed: int, size: int, counts: dict[str, int], progress: bool
+    out: Path, name: str, seed: int, size: int, counts: dict[str, int], *, progress: bool
 ) -> None:
     """Draws one category into a folder beside its place, then puts it there in one step."""
     jobs = list(_pictures(name, counts))
 
     def create(temporary: Path) -> None:
         for split, defect, index in tqdm(jobs, desc=name, unit="image", disable=not progress):
-            image, mask = draw(name, split, defect, index, seed, size)
+            image, mask = draw(name, split, defect, index, seed=seed, size=size)
             _write_png(temporary / split / defect / f"{index:03d}.png", image)
             if defect != "good":
                 _write_png(temporary / "ground_truth" / defect / f"{index:03d}_mask.png", mask)

@@ -31,6 +31,7 @@ def read(
     dataset: str,
     root: Path,
     name: str,
+    *,
     good: str = "good",
     own: bool = False,
     recursive: bool = False,
