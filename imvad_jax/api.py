@@ -35,10 +35,10 @@ __all__ = ["make", "load", "Model", "ImagePrediction", "load_data", "fit", "scor
 def load_data(
     data_dir: str,
     model: Model,
-    *,
     dataset: str = "folder",
     category: str | None = None,
     cache_dir: str | None = None,
+    *,
     progress: bool = False,
     tile: int = 0,
     overlap: int | None = None,
