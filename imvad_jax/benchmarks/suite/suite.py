@@ -147,7 +147,7 @@ def attempt(suite: Suite, step: plan.Step, left: float, limit: Limit, say) -> No
     try:
         collect.collect(step, suite.out, suite.command)
     except (UserError, OSError) as error:
-        state, why = "failed", f"{why} {error}".strip()
+        state, why = "failed", f"{why} {getattr(error, 'text', error)}".strip()
     took, before = limit.clock() - begin, suite.state_of(step)
     suite.note(step, state=state, why=why, tries=before["tries"] + 1,
                seconds=before["seconds"] + took)  # fmt: skip
@@ -173,7 +173,7 @@ def check_weights(weights: str) -> str:
         with open_tensors(path) as tensors:
             spec.from_timm(tensors, plan.OUTPUTS, source=str(path))
     except UserError as error:
-        raise UserError(f"--weights: expected those of {plan.BACKBONE}; {error}") from None
+        raise UserError(f"--weights: expected those of {plan.BACKBONE}; {error.text}") from None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
