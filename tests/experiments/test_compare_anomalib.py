@@ -105,7 +105,7 @@ def test_the_driver_understands_what_it_is_asked_for(method, overrides, expected
     [
         ("raw_color", {}, "cpu", "raw_color is not compared"),
         ("padim", {"backbone": "efficientnet_lite0"}, "cpu", "backbone efficientnet_lite0"),
-        ("patchcore", {"num_neighbors": 2}, "cpu", "--num_neighbors=1 only"),
+        ("patchcore", {"num_neighbors": 2}, "cpu", "num_neighbors=1 only"),
         ("padim", {}, "gpu", "accelerator"),
     ],
 )
