@@ -87,7 +87,13 @@ _DROPPED_KEYS = (int, float, bytes, type(None))
 
 # What pickletools and the machine raise for bytes that make no sense; Warning: `python -W error`.
 _SENSELESS = (
-    *(ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, Warning),
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    Warning,
 )
 
 

@@ -9,8 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 from imvad_jax.backbones import get
 from imvad_jax.backbones.weights import load_weights
 from imvad_jax.errors import UserError
@@ -29,7 +27,6 @@ def outcome(path: str) -> str:
 def main() -> None:
     """Reads the files that standard input names, a line each."""
     get("resnet18").variables_template(("layer1",))
-    np.zeros(1)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -13,7 +13,6 @@ import sys
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.backbones.checkpoints import MAGIC, VERSION, pickled, write_legacy
@@ -173,6 +172,8 @@ SHARED = [path for path in SHARED if path.suffix in {".pth", ".npz", ".safetenso
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
     """{name: (message or "loaded", processor's seconds, path)} of all files, read by one child."""
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("the child's memory is bounded by what /proc tells (Linux)")
     folder = tmp_path_factory.mktemp("hostile")
     for name, (content, _) in FILES.items():
         (folder / name).write_bytes(content())
@@ -209,9 +210,3 @@ def test_refused_in_a_second_by_one_line(name, outcomes):
 @pytest.mark.parametrize("path", SHARED, ids=lambda path: path.name)
 def test_shared_hostile_files(path, outcomes):
     check(outcomes[str(path)])
-
-
-@pytest.mark.skipif(not SHARED, reason=f"no hostile files at {HOSTILE} (set IMVAD_SHARED)")
-def test_the_shared_files_are_as_many_as_the_readme_tells(outcomes):
-    assert len(SHARED) >= 6
-    assert np.isfinite([outcomes[str(path)][1] for path in SHARED]).all()
