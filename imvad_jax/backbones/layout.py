@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from imvad_jax.backbones.prefixes import nearest
+from imvad_jax.backbones.wording import shape_text, shown
 from imvad_jax.errors import UserError
 
 _LEAVES = {
@@ -61,28 +63,44 @@ def variables_from_timm(
     for path, leaf in traverse_util.flatten_dict(template).items():
         name = timm_name(path[1:])
         if name not in keys:
-            raise MissingTensorError(
-                f"{source}: tensor '{name}' is missing ({len(keys)} others are there); take a "
-                "file of the whole network, the --backbone that this file is of, or --layers that "
-                "need less of it"
-            )
+            raise _missing(name, tensors, keys, source)
         found = tensors[keys[name]]
+        what = f"{source}: tensor '{shown(keys[name])}'"
         expected = torch_shape(path, leaf.shape)
+        # Before anything of it is read: a file may claim any size.
         if tuple(found.shape) != expected:
             raise UserError(
-                f"{source}: tensor '{keys[name]}' has shape {tuple(found.shape)}, expected "
-                f"{expected}; the file holds another architecture"
+                f"{what} has shape {shape_text(found.shape)}, expected {expected}; the file holds "
+                "another architecture"
             )
-        variables[path] = _checked(found, path, f"{source}: tensor '{keys[name]}'")
+        variables[path] = _checked(found, path, what)
     return traverse_util.unflatten_dict(variables)
+
+
+def _missing(
+    name: str, tensors: Mapping[str, Any], keys: Mapping[str, str], source: str
+) -> UserError:
+    near = nearest(name, tensors)
+    if near is not None:
+        prefix = shown(near.removesuffix(name))
+        return UserError(
+            f"{source}: tensor '{name}' is missing, the file has '{shown(near)}'; save the tensors "
+            f"without '{prefix}' before their names"
+        )
+    return MissingTensorError(
+        f"{source}: tensor '{name}' is missing ({len(keys)} others are there); take a "
+        "file of the whole network, the --backbone that this file is of, or --layers that "
+        "need less of it"
+    )
 
 
 def _checked(found: Any, path: tuple[str, ...], what: str) -> np.ndarray:
     if not jnp.issubdtype(found.dtype, jnp.floating):
         raise UserError(
-            f"{what} is {found.dtype}, expected floating point; quantised weights are not read"
+            f"{what} is {shown(str(found.dtype))}, expected floating point; quantised weights are "
+            "not read"
         )
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf and is refused below
+    with np.errstate(over="ignore", invalid="ignore"):  # inf and NaN are refused below
         values = np.asarray(found).astype(np.float32)
     if not np.isfinite(values).all():
         raise UserError(f"{what} holds NaN or infinity; the file is damaged, fetch it again")

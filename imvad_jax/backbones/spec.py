@@ -1,15 +1,16 @@
 """What the rest of the project knows about a backbone: its taps, its module, its file names."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import traverse_util
 
-from imvad_jax.backbones import layout
+from imvad_jax.backbones import layout, prefixes
 from imvad_jax.errors import UserError, choose
 
 
@@ -84,17 +85,26 @@ class BackboneSpec:
 
         Args:
           tensors: arrays under timm's names (or names that `rename` translates), in PyTorch's
-            layouts. Only what is needed is looked up, so a lazy mapping reads no more than that.
+            layouts; a wrapper's prefix may stand before each name (see `names_in`). Only what is
+            needed is looked up, so a lazy mapping reads no more than that.
           outputs: taps that the variables are for.
           source: what to call `tensors` in an error.
 
         Raises:
           UserError: a tensor is missing, or has the wrong shape or kind, or is not finite.
         """
-        keys = {self.rename(key): key for key in tensors}
+        keys = self.names_in(tensors, outputs).keys
         return layout.variables_from_timm(
             self.variables_template(outputs), tensors, keys, f"{source} (for {self.name})"
         )
+
+    def names_in(
+        self, tensors: Iterable[str], outputs: Sequence[str] | None = None
+    ) -> prefixes.Names:
+        """Returns which names of a file stand for timm's, and the prefix that all of them have."""
+        template = traverse_util.flatten_dict(self.variables_template(outputs))
+        needed = [layout.timm_name(path[1:]) for path in template]
+        return prefixes.find_names(tensors, self.rename, needed)
 
     def _tap(self, output: str) -> Tap:
         choose(f"output of backbone {self.name}", output, self.outputs)

