@@ -19,7 +19,7 @@ DATA_DIR = program.define_path(
     "data_dir", None, "Directory of the dataset. Left out: the decoded cache is used alone."
 )
 WEIGHTS = program.define_sources(
-    "weights", None, "Pretrained weights: a file (.safetensors, .npz, .pth), "
+    "weights", None, "Pretrained weights: a file (.safetensors, .npz, .pth, ...: docs/weights.md), "
     "hub:OWNER/NAME@REVISION, package:NAME, or random (for tests).",
 )  # fmt: skip
 WORKDIR = program.define_path("workdir", None, "Directory that is written to.")
