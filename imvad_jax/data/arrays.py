@@ -6,10 +6,9 @@ import numpy as np
 from PIL import Image
 
 from imvad_jax.data.depth import deep_kind
-from imvad_jax.data.image_files import MIN_SIDE, Refused, orientation_of, turn
+from imvad_jax.data.image_files import MIN_SIDE, Refused, grey_or_rgb, orientation_of, turn
 from imvad_jax.errors import UserError
 
-_GREY = ("1", "L", "LA", "La")
 _EXPECTED = "expected [H, W], [H, W, 1], [H, W, 3] (RGB) or [H, W, 4] (RGBA)"
 
 
@@ -29,7 +28,7 @@ def as_picture(given: Any) -> Image.Image:
                 f"a picture of mode {given.mode} is deeper than 8 bits; give the path of its file, "
                 "which is read on the model's full scale"
             )
-        found = given.convert("L" if given.mode in _GREY else "RGB")
+        found = grey_or_rgb(given)
         found = turn(found, orientation_of(given, loaded=True))
     else:
         found = Image.fromarray(eight_bits(np.asarray(given)))

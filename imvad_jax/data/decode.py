@@ -18,6 +18,7 @@ from imvad_jax.data.image_files import (
     MIN_SIDE,
     Refused,
     check_pages,
+    grey_or_rgb,
     open_image,
     orientation_of,
     turn,
@@ -26,7 +27,6 @@ from imvad_jax.errors import UserError, choose
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "lanczos": Image.Resampling.LANCZOS}
 MASK_RULES = ("half", "nearest", "full")
-_GREY = ("1", "L", "LA", "La")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Reader:
                     remarks.append(f"{brighter} values above white ({self.full_scale:g}) cut off")
                 found = Image.fromarray(pixels)
             else:
-                found = image.convert("L" if image.mode in _GREY else "RGB")
+                found = grey_or_rgb(image)
             if min(found.size) < MIN_SIDE:
                 raise Refused(
                     f"{found.width} x {found.height} pixels; expected at least "

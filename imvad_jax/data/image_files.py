@@ -69,6 +69,11 @@ def turn(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
+def grey_or_rgb(image: Image.Image) -> Image.Image:
+    """A picture of 8 bits in mode "L" if it is grey, else "RGB"; alpha is left out."""
+    return image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
+
+
 def orientation_of(image: Image.Image, loaded: bool) -> int:
     """The EXIF orientation of a picture; 1 where it has none or an unknown one.
 

@@ -18,6 +18,7 @@ from absl import flags
 from imvad_jax import methods
 from imvad_jax.commands import command
 from imvad_jax.errors import UserError
+from imvad_jax.model.model import HOLDOUT
 from imvad_jax.programs import config_flags, devices, program, shared_flags, time_limit
 from imvad_jax.programs.shared_flags import (
     CHECKPOINT_EVERY,
@@ -32,7 +33,7 @@ from imvad_jax.programs.shared_flags import (
 )
 from imvad_jax.reporting.table import format_table
 from imvad_jax.runs import cells
-from imvad_jax.runs.cells import HOLDOUT_OF_FOLDERS, RunRequest
+from imvad_jax.runs.cells import RunRequest
 from imvad_jax.runs.specs import Options
 from imvad_jax.training import hosts
 
@@ -51,7 +52,7 @@ _CHECKPOINT = program.define_path(
 _SEED = flags.DEFINE_integer("seed", 0, "Seeds every random draw.", lower_bound=0)
 _HOLDOUT = flags.DEFINE_float(
     "holdout", None, "Share of the good images that is not fitted on: the threshold of the verdict "
-    f"is found from them. Default: {HOLDOUT_OF_FOLDERS} with --dataset=folder, else 0 (no "
+    f"is found from them. Default: {HOLDOUT} with --dataset=folder, else 0 (no "
     "threshold).",
 )  # fmt: skip
 _THRESHOLD_QUANTILE = flags.DEFINE_float(

@@ -11,6 +11,7 @@ from imvad_jax.data.reading import AS_IS, Reading
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation.calibration import check_quantile
+from imvad_jax.model.model import HOLDOUT
 from imvad_jax.owned import CATEGORIES, check_directory
 from imvad_jax.reporting import report
 from imvad_jax.reporting.metric_names import format_value
@@ -18,8 +19,6 @@ from imvad_jax.runs import cell, checks, memory
 from imvad_jax.runs.specs import Cell, Options, Work
 from imvad_jax.training.limit import Limit, Stopped
 from imvad_jax.training.parallel import Parallel
-
-HOLDOUT_OF_FOLDERS = 0.2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,7 @@ class RunRequest:
     decoded_dir: str | None = None
     weights: str | None = None
     seed: int = 0
-    holdout: float | None = None  # None: HOLDOUT_OF_FOLDERS for the dataset "folder", else 0
+    holdout: float | None = None  # None: HOLDOUT for the dataset "folder", else 0
     checkpoint: Path | None = None  # a run whose fitted detector is evaluated
     tiling: Tiling | None = None
     reading: Reading = AS_IS
@@ -79,7 +78,7 @@ class RunRequest:
                 raise UserError("--holdout: with --checkpoint nothing is fitted; leave it out")
             return 0.0
         if share is None:
-            share = HOLDOUT_OF_FOLDERS if self.dataset == "folder" else 0.0
+            share = HOLDOUT if self.dataset == "folder" else 0.0
         if not 0 <= share < 1:
             raise UserError(f"--holdout={share}: expected a share from 0 to below 1")
         check_quantile(self.options.threshold_quantile)
