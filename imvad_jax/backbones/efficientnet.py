@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from imvad_jax.backbones.spec import BackboneSpec, Tap, check_call
+from imvad_jax.layers.conv import Conv
 from imvad_jax.layers.norm import batch_norm
 
 # (kernel, stride, expansion, channels, repeats) of the seven stages of B0
@@ -67,9 +68,9 @@ class SqueezeExcite(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         y = x.mean(axis=(1, 2), keepdims=True)
-        y = nn.Conv(self.reduced, (1, 1), dtype=self.dtype, name="conv_reduce")(y)
+        y = Conv(self.reduced, (1, 1), dtype=self.dtype, name="conv_reduce")(y)
         y = self.activation(y)
-        y = nn.Conv(x.shape[-1], (1, 1), dtype=self.dtype, name="conv_expand")(y)
+        y = Conv(x.shape[-1], (1, 1), dtype=self.dtype, name="conv_expand")(y)
         return x * nn.sigmoid(y)
 
 
@@ -149,7 +150,7 @@ class EfficientNet(nn.Module):
         Raises UserError for other shapes or names.
         """
         check_call(images, outputs, OUTPUTS)
-        conv = partial(nn.Conv, padding="SAME", use_bias=False, dtype=self.dtype)
+        conv = partial(Conv, padding="SAME", use_bias=False, dtype=self.dtype)
         # TensorFlow trained with momentum .99, over far more steps than a student here gets.
         norm = partial(batch_norm, train, self.dtype, epsilon=1e-3)
         activation = nn.relu6 if self.lite else nn.silu

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from imvad_jax.backbones.spec import BackboneSpec, Tap, check_call
+from imvad_jax.layers.conv import Conv
 from imvad_jax.layers.norm import batch_norm
 from imvad_jax.ops import pooling
 
@@ -98,7 +99,7 @@ class ResNet(nn.Module):
         check_call(images, outputs, OUTPUTS)
         # The start of torchvision's ResNets, which matters where one is trained from scratch.
         start = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-        conv = partial(nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=start)
+        conv = partial(Conv, use_bias=False, dtype=self.dtype, kernel_init=start)
         norm = partial(batch_norm, train, self.dtype)
         wanted, found = set(outputs), {}
         x = (images - jnp.asarray(MEAN, jnp.float32)) / jnp.asarray(STD, jnp.float32)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from imvad_jax.backbones.spec import BackboneSpec, Tap, check_call
+from imvad_jax.layers.conv import Conv
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB in [0, 1]
 STD = (0.229, 0.224, 0.225)
@@ -59,7 +60,7 @@ class VGG(nn.Module):
         x, index = x.astype(self.dtype), 0
         for channels, convolutions in STAGES:
             for _ in range(convolutions):
-                x = nn.Conv(
+                x = Conv(
                     channels,
                     (3, 3),
                     padding=1,

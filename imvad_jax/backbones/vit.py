@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from imvad_jax.backbones.spec import BackboneSpec, Tap, check_call
 from imvad_jax.errors import UserError
+from imvad_jax.layers.conv import Conv
 
 MEAN = STD = 0.5
 SIZE = 224
@@ -31,7 +32,7 @@ class PatchEmbed(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         window = (self.patch, self.patch)
-        return nn.Conv(self.width, window, window, padding=0, dtype=self.dtype, name="proj")(x)
+        return Conv(self.width, window, window, padding=0, dtype=self.dtype, name="proj")(x)
 
 
 class Attention(nn.Module):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
+from imvad_jax.layers.conv import Conv
 from imvad_jax.layers.start import torch_uniform
 
 
@@ -40,7 +41,7 @@ class CoordConv(nn.Module):
     def __call__(self, x: Array) -> Array:
         x = add_coordinates(x)
         start = torch_uniform(x.shape[-1] * self.kernel_size[0] * self.kernel_size[1])
-        return nn.Conv(
+        return Conv(
             self.features,
             tuple(self.kernel_size),
             dtype=self.dtype,

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from imvad_jax.layers.conv import Conv
 from imvad_jax.layers.start import torch_uniform
 from imvad_jax.ops.precision import full_precision
 
@@ -91,7 +92,7 @@ class ConvSubnet(nn.Module):
     def _conv(self, x: Array, features: int, name: str) -> Array:
         start = torch_uniform(x.shape[-1] * self.kernel_size**2)
         size = (self.kernel_size, self.kernel_size)
-        return nn.Conv(
+        return Conv(
             features, size, dtype=self.dtype, kernel_init=start, bias_init=start, name=name
         )(x)
 

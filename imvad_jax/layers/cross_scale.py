@@ -14,6 +14,7 @@ from flax import linen as nn
 from jax import Array
 
 from imvad_jax.layers import coupling
+from imvad_jax.layers.conv import Conv
 from imvad_jax.layers.start import torch_uniform
 from imvad_jax.ops import resample
 from imvad_jax.ops.precision import full_precision
@@ -62,7 +63,7 @@ class CrossScaleSubnet(nn.Module):
 
     def _conv(self, x: Array, features: int, name: str, stride: int = 1) -> Array:
         start = torch_uniform(self.kernel_size**2 * x.shape[-1])
-        return nn.Conv(
+        return Conv(
             features,
             (self.kernel_size, self.kernel_size),
             (stride, stride),

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from imvad_jax.layers.conv import Conv
 from imvad_jax.layers.norm import batch_norm
 
 
 def convolution(dtype: Any) -> Callable[..., nn.Module]:
     """Makes convolutions without bias, started as the official code does (Kaiming, fan out)."""
     start = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-    return partial(nn.Conv, use_bias=False, dtype=dtype, kernel_init=start)
+    return partial(Conv, use_bias=False, dtype=dtype, kernel_init=start)
 
 
 class UpConv(nn.Module):
@@ -35,7 +36,7 @@ class UpConv(nn.Module):
         batch, rows, columns, _ = x.shape
         # PyTorch's start of transposed convolutions: uniform within 1 / sqrt(4 * features).
         start = nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform")
-        y = nn.Conv(
+        y = Conv(
             4 * self.features,
             (1, 1),
             use_bias=False,

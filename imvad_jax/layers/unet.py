@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from imvad_jax.layers.conv import Conv
 from imvad_jax.layers.norm import batch_norm
 from imvad_jax.layers.start import normal, torch_uniform
 from imvad_jax.ops.pooling import max_pool_2x2
@@ -32,7 +33,7 @@ class Convolutions(nn.Module):
     def __call__(self, x: Array, train: bool) -> Array:
         """`[B, h, w, C]` to `[B, h, w, widths[-1]]`."""
         for index, width in enumerate(self.widths):
-            x = nn.Conv(
+            x = Conv(
                 width,
                 (3, 3),
                 padding=1,
@@ -46,9 +47,9 @@ class Convolutions(nn.Module):
         return x
 
 
-def _output(features: int, inputs: int, dtype: Any) -> nn.Conv:
+def _output(features: int, inputs: int, dtype: Any) -> Conv:
     """The last 3x3 convolution of a network."""
-    return nn.Conv(
+    return Conv(
         features,
         (3, 3),
         padding=1,

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from imvad_jax.layers import conv
 from imvad_jax.layers.norm import batch_norm
 from imvad_jax.layers.start import torch_uniform
-from imvad_jax.ops.transposed import transposed_convolution
+from imvad_jax.ops.convolution import convolve_transposed
 
 SLOPE = 0.2  # of the leaky ReLUs
 REDUCTION = 16  # input pixels per position of the deepest map
@@ -33,10 +34,10 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         start = torch_uniform(math.prod(self.window) * x.shape[-1])
-        return nn.Conv(
+        return conv.Conv(
             self.features,
             self.window,
-            self.stride,
+            (self.stride, self.stride),
             self.padding,
             dtype=self.dtype,
             kernel_init=start,
@@ -65,7 +66,7 @@ class TransposedConv(nn.Module):
         kernel = self.param("kernel", start, (*self.window, x.shape[-1], self.features))
         bias = self.param("bias", start, (self.features,))
         x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
-        return transposed_convolution(x, kernel, self.stride, self.padding) + bias
+        return convolve_transposed(x, kernel, self.stride, self.padding) + bias
 
 
 class Encoder(nn.Module):

@@ -62,19 +62,22 @@ def make(name: str, config: DetectorConfig | None = None) -> Detector:
 def with_newer_fields(record: dict) -> dict:
     """A stored record of a run that has, in its `config` too, the fields that were added since.
 
-    A field is only ever added with a default that gives the figures of before. Nothing is imported:
-    the record of a method of another package gets them where that method is in use.
+    A field is only ever added with a default that gives the figures of before; for `convolution`,
+    which is another by now, that one is put. Nothing is imported: the record of a method of another
+    package gets them where that method is in use.
     """
     record = {"tile": 0, "overlap": 0} | record
     name = record.get("method")
     method = METHODS.get(name) or outside.loaded(name)
     if method is None or not isinstance(record.get("config"), dict):
         return record
-    return record | {"config": dataclasses.asdict(method.config()) | record["config"]}
+    defaults = dataclasses.asdict(method.config()) | {"convolution": "xla"}
+    return record | {"config": defaults | record["config"]}
 
 
-# Fields of a configuration that change where something is computed or kept, and no result.
-WITHOUT_EFFECT = ("cache_features", "shard_bank")
+# Fields of a configuration that change where or how something is computed or kept, and no result
+# but by rounding.
+WITHOUT_EFFECT = ("cache_features", "shard_bank", "convolution")
 
 
 def decisive_fields(config: Mapping[str, Any]) -> dict[str, Any]:

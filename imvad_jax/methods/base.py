@@ -4,6 +4,7 @@ Collections: `backbone` (frozen, pretrained), `params` and `batch_stats` (traine
 statistics, banks, fixed random draws). What is not fitted is absent.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -16,7 +17,9 @@ from flax import linen as nn
 from jax import Array
 
 from imvad_jax import backbones
-from imvad_jax.errors import UserError
+from imvad_jax.errors import UserError, choose
+from imvad_jax.layers.conv import TRANSFORMED
+from imvad_jax.ops import convolution
 from imvad_jax.ops.collectives import device_number
 
 FLOAT = 4  # bytes
@@ -42,6 +45,12 @@ class DetectorConfig:
     # How masks are resized, and which of their pixels are a defect then: half (bilinear, at least
     # one half), nearest (the nearest pixel), or full (bilinear, but only what is wholly covered).
     mask_rule: str = "half"
+    # How networks convolve: auto, which is `ops.convolution`'s rule (on processors faster forms than
+    # XLA's), or xla, for comparison. Results differ by rounding.
+    convolution: str = "auto"
+
+    def __post_init__(self):
+        choose("--convolution", self.convolution, convolution.FORMS)
 
     @property
     def input_size(self) -> int:
@@ -108,6 +117,12 @@ class Detector(nn.Module):
     # are the defaults of its configuration.
     title: ClassVar[str] = ""
     presets: ClassVar[Mapping[str, DetectorConfig]] = {}
+
+    def apply(self, *arguments: Any, **options: Any) -> Any:
+        """As of every linen module; networks convolve as the configuration says."""
+        name = self.config.convolution
+        with contextlib.nullcontext() if name == "auto" else convolution.forms(name):
+            return super().apply(*arguments, **options)
 
     def init_memory(self, key: Array) -> dict[str, Any]:
         """The part of `memory` that is drawn at random before any image is seen."""
@@ -207,7 +222,14 @@ class Detector(nn.Module):
         }
         dtype = getattr(self.config, "dtype", "float32")
         module = backbones.get(self.config.backbone).build(jnp.dtype(dtype))
-        return module.apply(variables, images, outputs=tuple(outputs or self.outputs))
+        outputs = tuple(outputs or self.outputs)
+        if self.has_variable(TRANSFORMED, "backbone"):
+            variables[TRANSFORMED] = self.get_variable(TRANSFORMED, "backbone")
+        if not self.is_mutable_collection(TRANSFORMED):
+            return module.apply(variables, images, outputs=outputs)
+        found, changed = module.apply(variables, images, outputs=outputs, mutable=[TRANSFORMED])
+        self.put_variable(TRANSFORMED, "backbone", changed.get(TRANSFORMED, {}))
+        return found
 
     def feature_shapes(self, outputs: Sequence[str] | None = None) -> dict[str, tuple[int, ...]]:
         """Shapes `(h, w, C)` of the intermediates for one image of the configured size."""

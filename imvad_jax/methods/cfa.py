@@ -48,6 +48,7 @@ class CFAConfig(base.TrainedConfig):
     sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("num_neighbors", "num_negatives", "gamma_c", "gamma_d"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name}={getattr(self, name)}: must be at least 1")

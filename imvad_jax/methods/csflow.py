@@ -44,6 +44,7 @@ class CSFlowConfig(base.TrainedConfig):
     cache_features: bool = True
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("flow_blocks", "hidden"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name}={getattr(self, name)}: must be at least 1")

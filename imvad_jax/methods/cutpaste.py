@@ -66,6 +66,7 @@ class CutPasteConfig(base.TrainedConfig):
     schedule: str = "cosine"
 
     def __post_init__(self):
+        super().__post_init__()
         choose("--variant", self.variant, CLASSES)
         for name in ("head_layers", "head_dim", "piece_jitter", "image_jitter"):
             if getattr(self, name) < 0:

@@ -43,6 +43,7 @@ class DRAEMConfig(base.TrainedConfig):
     score_window: int = 21  # the score is the largest mean of the map over so many pixels squared
 
     def __post_init__(self):
+        super().__post_init__()
         if self.score_window < 1 or self.score_window % 2 == 0:
             raise UserError(f"--score_window={self.score_window}: must be odd and positive")
         if not 0 <= self.own_textures <= 1:

@@ -32,6 +32,7 @@ class FastFlowConfig(base.TrainedConfig):
     weight_decay: float = 1e-5
 
     def __post_init__(self):
+        super().__post_init__()
         if self.flow_steps < 1:
             raise UserError(f"--flow_steps={self.flow_steps}: must be at least 1")
         if self.clamp <= 0:

@@ -57,6 +57,7 @@ class FAVAEConfig(base.TrainedConfig):
     sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
 
     def __post_init__(self):
+        super().__post_init__()
         spec = backbones.get(self.backbone)
         valid = [tap.name for tap in spec.taps if tap.stride]
         given = f"--layers={','.join(self.layers)}"

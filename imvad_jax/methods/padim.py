@@ -30,6 +30,7 @@ class PaDiMConfig(base.DetectorConfig):
     sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
 
     def __post_init__(self):
+        super().__post_init__()
         choose("--channels", self.channels, CHANNELS)
 
 

@@ -34,6 +34,7 @@ class PatchCoreConfig(base.DetectorConfig):
     shard_bank: bool = False  # scoring on several devices, each holds a part of the bank
 
     def __post_init__(self):
+        super().__post_init__()
         if not 0 < self.coreset_ratio <= 1:
             raise UserError(f"--coreset_ratio={self.coreset_ratio}: must lie in (0, 1]")
         if self.patches_per_image < 0:

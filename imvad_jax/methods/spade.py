@@ -24,6 +24,7 @@ class SPADEConfig(base.DetectorConfig):
     sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
 
     def __post_init__(self):
+        super().__post_init__()
         if self.num_neighbors < 1:
             raise UserError(f"--num_neighbors={self.num_neighbors}: must be at least 1")
 

@@ -39,6 +39,7 @@ class STPMConfig(base.TrainedConfig):
     full_size_product: bool = False  # maps are multiplied as large as the image, not as layer 1
 
     def __post_init__(self):
+        super().__post_init__()
         choose("--student_start", self.student_start, ("random", "teacher"))
 
 

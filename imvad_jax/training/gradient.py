@@ -17,6 +17,7 @@ from imvad_jax.training.job import IN_FLIGHT, Job, as_float
 from imvad_jax.training.limit import Pace, in_words
 from imvad_jax.training.optimizers import make_optimizer
 from imvad_jax.training.parallel import Parallel
+from imvad_jax.training.transformed import with_transformed_backbone
 
 TRAINED = ("params", "batch_stats")
 
@@ -119,7 +120,8 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
     if job.checkpoints and (epoch := job.checkpoints.latest()):
         state = job.checkpoints.restore(epoch, state)
     state = parallel.replicate(jax.tree.map(jnp.array, state))  # copies: the state is donated
-    fixed = parallel.replicate(fixed_part(variables))
+    fixed = with_transformed_backbone(detector, fixed_part(variables), parallel)
+    fixed = parallel.replicate(fixed)
     key = training_key(job.seed)
     images = job.images
     if config.cache_features and epoch < config.epochs:

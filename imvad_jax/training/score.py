@@ -16,6 +16,7 @@ from imvad_jax.training import hosts
 from imvad_jax.training.job import as_float, in_flight
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.timing import Timings
+from imvad_jax.training.transformed import with_transformed
 
 B = TypeVar("B")  # a kind of batch
 
@@ -51,6 +52,7 @@ def scoring_step(detector: Detector, devices: tuple):
 def place(detector: Detector, variables: dict, parallel: Parallel) -> tuple[dict, ...]:
     """The variables on the devices: those that each holds and, where there are any, those arrays of
     the memory of which each holds a part."""
+    variables = with_transformed(detector, variables, parallel)
     names = detector.shared_out
     if not names:
         return (parallel.replicate(variables),)

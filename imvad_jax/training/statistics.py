@@ -12,6 +12,7 @@ from imvad_jax.methods.buffers import IMAGE_BUCKET
 from imvad_jax.training import hosts
 from imvad_jax.training.job import IN_FLIGHT, Job, as_float
 from imvad_jax.training.parallel import Parallel
+from imvad_jax.training.transformed import with_transformed_backbone
 
 
 @functools.lru_cache(maxsize=64)
@@ -58,7 +59,7 @@ def statistics_phase(detector: Detector, variables: dict, job: Job) -> dict:
     start = parallel.split(np.zeros(parallel.count, np.float32))
     accumulator = _empty_accumulator(detector.without_epochs(), devices, per_device)(start)
     step = _statistics_step(detector.without_epochs(), devices)
-    replicated = parallel.replicate(variables)
+    replicated = parallel.replicate(with_transformed_backbone(detector, variables, parallel))
     done = job.progress(len(order), "fit")
     in_flight = deque()
     for batch in job.timings.wait(images.batches(batch_size, order), "fit"):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imvad_jax.ops.transposed import transposed_convolution
+from imvad_jax.ops.convolution import convolve_transposed
 
 GEOMETRIES = [((4, 4), 2, 1), ((3, 3), 1, 1), ((5, 2), 1, 0), ((3, 3), 2, 1), ((2, 2), 3, 0)]
 
@@ -30,17 +30,17 @@ def scattered(x, kernel, stride, padding):
 @pytest.mark.parametrize("window, stride, padding", GEOMETRIES)
 def test_every_pixel_adds_its_window(window, stride, padding):
     x, kernel = normal(2, 3, 4, 3), normal(*window, 3, 5, seed=1)
-    found = transposed_convolution(
+    found = convolve_transposed(
         jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32), stride, padding
     )
     np.testing.assert_allclose(found, scattered(x, kernel, stride, padding), atol=1e-5)
 
 
 def test_window_4_stride_2_doubles_and_a_single_pixel_becomes_its_window():
-    double = transposed_convolution(jnp.ones((1, 7, 5, 2)), jnp.ones((4, 4, 2, 3)), 2, 1)
+    double = convolve_transposed(jnp.ones((1, 7, 5, 2)), jnp.ones((4, 4, 2, 3)), 2, 1)
     assert double.shape == (1, 14, 10, 3)
     kernel = normal(8, 8, 2, 3)
-    found = transposed_convolution(
+    found = convolve_transposed(
         jnp.asarray([[[[2.0, -1.0]]]]), jnp.asarray(kernel, jnp.float32), 1, 0
     )
     np.testing.assert_allclose(found[0], 2 * kernel[:, :, 0] - kernel[:, :, 1], atol=1e-5)
@@ -52,7 +52,7 @@ def test_gradients(window, stride, padding):
     weight = normal(*scattered(x, kernel, stride, padding).shape, seed=2)
 
     def loss(x, kernel):
-        return jnp.sum(weight * transposed_convolution(x, kernel, stride, padding))
+        return jnp.sum(weight * convolve_transposed(x, kernel, stride, padding))
 
     by_x, by_kernel = jax.grad(loss, (0, 1))(
         jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)

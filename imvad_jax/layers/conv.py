@@ -1,0 +1,69 @@
+"""The convolution of all networks of the project: flax's, with `ops.convolution` underneath."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array, lax
+
+from imvad_jax.ops import convolution, winograd
+
+TRANSFORMED = "transformed"  # the collection of kernels that are fixed and ready for use
+
+
+class Conv(nn.Module):
+    """A convolution of maps, with the parameters of flax's module of this name.
+
+    `padding` is "SAME", zeros on every side, or pairs of them (before, after) for rows and columns.
+    `feature_group_count` is 1, or the number of channels: then each has a kernel of its own.
+
+    Where the collection `transformed` is mutable, what `ops.winograd` makes of the kernel is put
+    there; where it holds that, it is used. See `training.score.place`.
+    """
+
+    features: int
+    kernel_size: Sequence[int]
+    strides: Sequence[int] = (1, 1)
+    padding: str | int | Sequence[Sequence[int]] = "SAME"
+    feature_group_count: int = 1
+    use_bias: bool = True
+    dtype: Any = jnp.float32
+    kernel_init: Callable[..., Array] = nn.initializers.lecun_normal()
+    bias_init: Callable[..., Array] = nn.initializers.zeros
+    precision: lax.PrecisionLike = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """`[B, H, W, C]` to `[B, H', W', features]`."""
+        groups = self.feature_group_count
+        shape = (*self.kernel_size, x.shape[-1] // groups, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = (
+            self.param("bias", self.bias_init, shape[-1:], jnp.float32) if self.use_bias else None
+        )
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        strides, padding = tuple(self.strides), self._borders(x)
+        if groups > 1:
+            y = convolution.convolve_depthwise(x, kernel, strides, padding)
+        elif convolution.by_winograd(x.shape, shape, x.dtype, strides, padding):
+            y = self._by_winograd(x, kernel, strides, padding)
+        else:
+            y = convolution.convolve(x, kernel, strides, padding, self.precision)
+        return y if bias is None else y + bias
+
+    def _by_winograd(self, x, kernel, strides, padding):
+        if self.is_mutable_collection(TRANSFORMED) and not self.is_initializing():
+            self.put_variable(TRANSFORMED, "kernel", winograd.transform_kernel(kernel))
+        if self.has_variable(TRANSFORMED, "kernel"):
+            return winograd.convolve(x, self.get_variable(TRANSFORMED, "kernel"))
+        return convolution.convolve(x, kernel, strides, padding, self.precision)
+
+    def _borders(self, x: Array) -> tuple[tuple[int, int], ...]:
+        if isinstance(self.padding, int):
+            return ((self.padding, self.padding),) * 2
+        if isinstance(self.padding, str):
+            return tuple(
+                lax.padtype_to_pads(x.shape[1:3], self.kernel_size, self.strides, self.padding)
+            )
+        return tuple((int(before), int(after)) for before, after in self.padding)

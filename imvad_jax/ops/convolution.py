@@ -1,0 +1,332 @@
+"""Convolutions whose form suits the processor, forward and backward.
+
+XLA's own serve accelerators, and any platform under `forms("xla")`. On processors, where XLA has no
+fast program for most gradients:
+
+- a 3x3 convolution of stride 1 goes by Winograd (`ops.winograd`), where `by_winograd` says so;
+- a 1x1 convolution is a matrix product, of every `stride`-th position;
+- other kernels' gradients are matrix products of rows, a few images at a time, and those of
+  inputs of strided convolutions are as many small convolutions as the stride has phases.
+
+The form depends on shapes of an image and on dtypes alone, never on the batch size.
+"""
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from imvad_jax.ops import winograd
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+FORMS = ("auto", "xla")
+# Raised when `by_winograd` or a form changes, which changes results in their last digits.
+RULE = 1
+# Winograd pays from so many channels on either side, and so many products at one tap of the kernel;
+# below the latter it also takes longer to compile than it saves. See `benchmarks.tune_convolution`.
+LEAST_CHANNELS = 32
+LEAST_PRODUCTS = 4e6
+# At most so many positions of padded tiles for each position of the map.
+MOST_PADDED = 1.7
+POSITIONS_PER_STEP = 1024  # of a kernel's gradient by rows
+
+Padding = Sequence[tuple[int, int]]  # zeros before and after rows, and columns
+
+
+class _How(NamedTuple):
+    """What is known of a convolution besides its arrays."""
+
+    strides: tuple[int, int]
+    padding: tuple[tuple[int, int], tuple[int, int]]
+    precision: lax.PrecisionLike
+    form: str
+
+
+_FORM = contextvars.ContextVar("convolution", default="auto")
+
+
+@contextlib.contextmanager
+def forms(name: str) -> Iterator[None]:
+    """What is traced within convolves by the rule ("auto") or as XLA does ("xla").
+
+    Functions that `jax.jit` has traced before keep their form.
+    """
+    token = _FORM.set(name)
+    try:
+        yield
+    finally:
+        _FORM.reset(token)
+
+
+def by_winograd(
+    shape: Sequence[int], kernel: Sequence[int], dtype, strides: Sequence[int], padding: Padding
+) -> bool:
+    """Whether `[B, H, W, C]` is convolved with `[h, w, C, D]` by Winograd where it can be."""
+    return _FORM.get() == "auto" and _winograd_pays(shape, kernel, dtype, _how(strides, padding))
+
+
+def _winograd_pays(shape, kernel, dtype, how) -> bool:
+    _, height, width, _ = shape
+    *size, inputs, outputs = kernel
+    tiles = -(-height // winograd.TILE) * -(-width // winograd.TILE)
+    return (
+        tuple(size) == (3, 3)
+        and how.strides == (1, 1)
+        and how.padding == ((1, 1), (1, 1))
+        and dtype in (jnp.float32, jnp.float64)
+        and min(inputs, outputs) >= LEAST_CHANNELS
+        and height * width * inputs * outputs >= LEAST_PRODUCTS
+        and tiles * winograd.TILE**2 <= MOST_PADDED * height * width
+    )
+
+
+def convolve(
+    x: Array,
+    kernel: Array,
+    strides: Sequence[int],
+    padding: Padding,
+    precision: lax.PrecisionLike = None,
+) -> Array:
+    """The convolution of `[B, H, W, C]` with `[h, w, C, D]`: `[B, H', W', D]`.
+
+    Gradients are of the reverse mode alone, but under `forms("xla")`.
+    """
+    how = _how(strides, padding, precision)
+    return _xla(x, kernel, how) if how.form == "xla" else _convolve(x, kernel, how)
+
+
+def convolve_depthwise(x: Array, kernel: Array, strides: Sequence[int], padding: Padding) -> Array:
+    """Each channel of `[B, H, W, C]` with a kernel of its own, `[h, w, 1, C]`: `[B, H', W', C]`."""
+    return _xla(x, kernel, _how(strides, padding), x.shape[-1])
+
+
+def convolve_transposed(x: Array, kernel: Array, stride: int, padding: int) -> Array:
+    """Adds `x[i, j] @ kernel[u, v]` to the output at `stride * (i, j) + (u, v) - padding`.
+
+    The adjoint of a convolution of the same window, stride and padding, and what PyTorch's
+    ConvTranspose2d does with its weight as `[h, w, C, D]`, not flipped. Reverse mode only: the
+    gradient is spelt out as that of a strided convolution, because XLA's for the kernel of a
+    dilated one is many times slower on processors.
+
+    Args:
+      x: `[B, H, W, C]`.
+      kernel: `[h, w, C, D]`.
+      stride: at least 1.
+      padding: rows and columns cut off on every side, at most the window less one.
+
+    Returns:
+      `[B, stride * (H - 1) + h - 2 padding, stride * (W - 1) + w - 2 padding, D]`.
+    """
+    return _convolve_transposed(x, kernel, _how((stride,) * 2, ((padding,) * 2,) * 2))
+
+
+def _how(strides, padding, precision=None) -> _How:
+    borders = tuple((int(before), int(after)) for before, after in padding)
+    return _How(tuple(strides), borders, precision, _FORM.get())
+
+
+def _xla(x, kernel, how, groups=1):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        how.strides,
+        how.padding,
+        dimension_numbers=LAYOUT,
+        feature_group_count=groups,
+        precision=how.precision,
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve(x, kernel, how):
+    return _by_platform(_forward, _xla, how, x, kernel)
+
+
+def _convolve_backward(how, kept, gradient):
+    # Two choices, so that the one that nobody asks for is dropped.
+    x, kernel = kept
+    return (
+        _to_input(x.shape, kernel, gradient, how),
+        _by_platform(_to_kernel, _xla_to_kernel, how, x, kernel, gradient),
+    )
+
+
+_convolve.defvjp(
+    lambda x, kernel, how: (_convolve(x, kernel, how), (x, kernel)), _convolve_backward
+)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve_transposed(x, kernel, how):
+    sides = [
+        how.strides[axis] * (x.shape[axis + 1] - 1) + kernel.shape[axis] - sum(how.padding[axis])
+        for axis in (0, 1)
+    ]
+    shape = (x.shape[0], *sides, kernel.shape[3])
+    return _to_input(shape, kernel.swapaxes(2, 3), x, how)
+
+
+def _convolve_transposed_backward(how, kept, gradient):
+    x, kernel = kept
+    kernel = kernel.swapaxes(2, 3)
+    found = _by_platform(_to_kernel, _xla_to_kernel, how, gradient, kernel, x)
+    return _by_platform(_forward, _xla, how, gradient, kernel), found.swapaxes(2, 3)
+
+
+_convolve_transposed.defvjp(
+    lambda x, kernel, how: (_convolve_transposed(x, kernel, how), (x, kernel)),
+    _convolve_transposed_backward,
+)
+
+
+def _by_platform(ours, xla, how, *arrays):
+    """One program for several platforms traces both; lowering takes the one of its platform."""
+    own, default = functools.partial(ours, how=how), functools.partial(xla, how=how)
+    if how.form == "xla":
+        return default(*arrays)
+    return lax.platform_dependent(*arrays, cpu=own, default=default)
+
+
+def _to_input(shape, kernel, gradient, how):
+    """The gradient of a convolution's input of that shape."""
+    own = functools.partial(_own_to_input, shape=shape)
+    return _by_platform(own, functools.partial(_xla_to_input, shape=shape), how, kernel, gradient)
+
+
+def _xla_to_input(kernel, gradient, how, shape):
+    zeros = jnp.zeros(shape, gradient.dtype)
+    return jax.vjp(lambda x: _xla(x, kernel, how), zeros)[1](gradient)[0]
+
+
+def _xla_to_kernel(x, kernel, gradient, how):
+    return jax.vjp(lambda kernel: _xla(x, kernel, how), kernel)[1](gradient)[0]
+
+
+def _is_product(kernel, how) -> bool:
+    return kernel.shape[:2] == (1, 1) and not any(map(any, how.padding))
+
+
+def _forward(x, kernel, how):
+    if _is_product(kernel, how):
+        return _product(x[:, :: how.strides[0], :: how.strides[1]], kernel[0, 0], how)
+    if _winograd_pays(x.shape, kernel.shape, x.dtype, how):
+        return winograd.convolve(x, winograd.transform_kernel(kernel))
+    return _xla(x, kernel, how)
+
+
+def _product(x: Array, matrix: Array, how: _How) -> Array:
+    """`x @ matrix` as one product of two dimensions, which XLA is fast at."""
+    flat = jnp.dot(x.reshape(-1, x.shape[-1]), matrix, precision=how.precision)
+    return flat.reshape(*x.shape[:-1], -1)
+
+
+def _own_to_input(kernel, gradient, how, shape):
+    if _is_product(kernel, how):
+        return _spread(_product(gradient, kernel[0, 0].T, how), shape, how.strides)
+    if _winograd_pays(shape, kernel.shape, gradient.dtype, how):
+        return winograd.input_gradient(gradient, kernel)
+    if how.strides == (1, 1):
+        return _xla_to_input(kernel, gradient, how, shape)
+    return _by_phases(gradient, kernel, shape, how)
+
+
+def _spread(x: Array, shape: Sequence[int], strides: Sequence[int]) -> Array:
+    """`x` at every `stride`-th position of zeros of that shape."""
+    if x.shape == tuple(shape):
+        return x
+    inner = [
+        (0, whole - stride * (side - 1) - 1, stride - 1)
+        for whole, side, stride in zip(shape[1:3], x.shape[1:3], strides, strict=True)
+    ]
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *inner, (0, 0, 0)])
+
+
+def _by_phases(gradient, kernel, shape, how):
+    """The gradient of a strided convolution's input `[B, H, W, C]`.
+
+    The input's positions of one phase of the stride have met the same taps of the kernel: a small
+    convolution of stride 1 each, where XLA's would multiply by the zeros between the outputs.
+    """
+    strides, across = how.strides, kernel.swapaxes(2, 3)
+    sides = [-(-side // stride) for side, stride in zip(shape[1:3], strides, strict=True)]
+
+    def taps(axis, phase):
+        """The first tap, and the borders of a convolution with every stride-th from there."""
+        stride, before = strides[axis], how.padding[axis][0]
+        first = (phase + before) % stride
+        count = len(range(first, kernel.shape[axis], stride))
+        low = count - 1 - (phase + before - first) // stride
+        return first, (low, sides[axis] - gradient.shape[axis + 1] - low + count - 1)
+
+    def phase(row, column):
+        (i, rows), (j, columns) = taps(0, row), taps(1, column)
+        taken = across[i :: strides[0], j :: strides[1]]
+        if not taken.size:
+            return jnp.zeros((shape[0], *sides, shape[3]), gradient.dtype)
+        step = how._replace(strides=(1, 1), padding=(rows, columns))
+        return _xla(gradient, jnp.flip(taken, (0, 1)), step)
+
+    phases = [
+        jnp.stack([phase(row, column) for column in range(strides[1])], 3)
+        for row in range(strides[0])
+    ]
+    whole = jnp.stack(phases, 2)  # [B, h, stride, w, stride, C]
+    whole = whole.reshape(shape[0], sides[0] * strides[0], sides[1] * strides[1], shape[3])
+    return whole[:, : shape[1], : shape[2]]
+
+
+def _to_kernel(x, kernel, gradient, how):
+    if _is_product(kernel, how):
+        taken = x[:, :: how.strides[0], :: how.strides[1]]
+        return _sum_of_products(taken, gradient, how)[None, None]
+    if _winograd_pays(x.shape, kernel.shape, x.dtype, how):
+        return winograd.kernel_gradient(x, gradient)
+    return _by_rows(x, kernel.shape, gradient, how)
+
+
+def _sum_of_products(x: Array, gradient: Array, how: _How) -> Array:
+    """Summed over all positions: `[..., C]` and `[..., D]` to `[C, D]`."""
+    flat = (array.reshape(-1, array.shape[-1]) for array in (x, gradient))
+    return jnp.einsum("nc,nd->cd", *flat, precision=how.precision)
+
+
+def _by_rows(x, shape, gradient, how):
+    """The gradient of a kernel `[h, w, C, D]`: positions times taps, one product for each row."""
+    batch, height, width, outputs = gradient.shape
+    group = max(1, POSITIONS_PER_STEP // (height * width))
+    while batch % group:
+        group -= 1
+    rows, columns, inputs, _ = shape
+    last = [(side - 1) * stride for side, stride in zip((height, width), how.strides, strict=True)]
+
+    def step(total, pair):
+        images, gradients = pair
+        padded = jnp.pad(images, ((0, 0), *how.padding, (0, 0)))
+
+        def taps(i):
+            windows = [
+                lax.slice(
+                    padded,
+                    (0, i, j, 0),
+                    (group, i + last[0] + 1, j + last[1] + 1, inputs),
+                    (1, *how.strides, 1),
+                )
+                for j in range(columns)
+            ]
+            return jnp.concatenate(windows, -1)
+
+        products = [_sum_of_products(taps(i), gradients, how) for i in range(rows)]
+        return total + jnp.stack(products), None
+
+    total = jnp.zeros((rows, columns * inputs, outputs), x.dtype)
+    if group == batch:
+        total, _ = step(total, (x, gradient))
+    else:
+        groups = [a.reshape(batch // group, group, *a.shape[1:]) for a in (x, gradient)]
+        total, _ = lax.scan(step, total, tuple(groups))
+    return total.reshape(shape)
