@@ -1,0 +1,44 @@
+"""CutPaste's classifier in plain PyTorch."""
+
+import jax
+import torch
+import torch.nn.functional as F
+
+from imvad_jax.benchmarks.torch_networks.base import Network, normalised, trained_resnet_missing
+from imvad_jax.benchmarks.torch_networks.frozen import RESNET_OUTPUTS
+
+
+class CutPaste(Network):
+    """Cross entropy of the ways in which an image was changed; the whole network is trained."""
+
+    in_its_favour = "the augmented images are drawn by ours in each step, and given to PyTorch"
+
+    @classmethod
+    def keeps(cls, config):
+        return False
+
+    @staticmethod
+    def missing(detector):
+        layer = detector.config.embedding_layer
+        if layer not in {*RESNET_OUTPUTS, "pool"}:
+            return f"--embedding_layer={layer}"
+        return trained_resnet_missing(detector)
+
+    @staticmethod
+    def draw(module, images):
+        keys = module.image_keys(images.shape[0])
+        ways = jax.vmap(module.augment)(keys, images)
+        return {"images": ways.reshape(-1, *ways.shape[2:])}
+
+    def loss(self, batch):
+        config, images = self.config, batch["images"]
+        layer = config.embedding_layer
+        x = self.trained["encoder"].resnet(normalised(images), (layer,))[layer]
+        x = x.mean((2, 3)) if x.ndim == 4 else x
+        head, number = self.trained["head"], 0
+        while (name := f"linear{number}") in head:
+            x = F.relu(head.norm(head.linear(x, name), f"norm{number}"))
+            number += 1
+        logits = head.linear(x, "classifier")
+        ways = torch.arange(logits.shape[1], device=x.device).repeat(len(x) // logits.shape[1])
+        return F.cross_entropy(logits, ways)
