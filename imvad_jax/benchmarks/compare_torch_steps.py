@@ -25,7 +25,8 @@ from imvad_jax.training import gradient
 from imvad_jax.training.job import as_float
 
 EAGER = ""
-HOW = {EAGER: lambda work: work, COMPILED: torch.compile}  # by the end of a part's name
+# By the end of a part's name. Sizes are fixed, and kernels for any size would be slower.
+HOW = {EAGER: lambda work: work, COMPILED: partial(torch.compile, dynamic=False)}
 
 
 def compare(subject: Subject) -> dict:
@@ -40,8 +41,8 @@ def compare(subject: Subject) -> dict:
     device = find_device(subject)
     kind, teacher = find_network(subject, device)
     parts, notes = {}, []
-    if kind.in_its_favour:
-        notes.append(f"in PyTorch's favour, {kind.in_its_favour}")
+    if favour := kind.in_its_favour(subject.detector.config):
+        notes.append(f"in PyTorch's favour, {favour}")
     for suffix, wrap in HOW.items() if teacher else ():
         try:
             with torch.no_grad():
@@ -127,9 +128,7 @@ class Batch:
 
         def call(variables, images, method, **options):
             rngs = {"noise": key}
-            return detector.apply(
-                variables, as_float(images), method=method, rngs=rngs, **options
-            )
+            return detector.apply(variables, as_float(images), method=method, rngs=rngs, **options)
 
         def loss(variables, images):
             (found, _), _ = call(variables, images, "image_loss", mutable=["batch_stats"])
@@ -140,15 +139,18 @@ class Batch:
         return cls(images, _on_host(drawn), expected)
 
     def inputs(self, subject: Subject, kept: bool) -> dict[str, Any]:
-        """What a step of PyTorch takes: `images`, or `kept`, and what was drawn."""
+        """What a step of PyTorch takes: `images`, or `kept`, and what was `drawn`."""
+        drawn = dict(self.drawn)
+        images = drawn.pop("images", self.images)
         if not kept:
-            return {"images": self.images} | self.drawn
+            return {"images": images, "drawn": drawn}
         frozen_part = gradient.fixed_part(subject.variables)
 
         def features(variables, images):
             return subject.detector.apply(variables, as_float(images), method="frozen")
 
-        return {"kept": _on_host(jax.jit(features)(frozen_part, self.images))} | self.drawn
+        kept_features = _on_host(jax.jit(features)(frozen_part, self.images))
+        return {"kept": kept_features, "drawn": drawn}
 
 
 def _on_host(tree: Any) -> Any:
@@ -159,15 +161,14 @@ def _on_host(tree: Any) -> Any:
 class Step:
     """A training step: a batch in host memory, loss, gradients, update. Called, gives the loss."""
 
-    def __init__(self, network: Network, inputs: dict[str, Any], steps: int, wrap: Callable):
-        self.inputs, self.device = inputs, network.device
-        self.loss = wrap(network.loss)
+    def __init__(self, network: Network, inputs: dict[str, Any], steps: int):
+        self.network, self.inputs = network, inputs
         self.optimizer = Optimizer(network.leaves, network.config, steps)
 
     def __call__(self) -> torch.Tensor:
-        batch = jax.tree.map(lambda array: nchw(array, self.device), self.inputs)
+        batch = jax.tree.map(lambda array: nchw(array, self.network.device), self.inputs)
         self.optimizer.zero_grad()
-        loss = self.loss(batch)
+        loss = self.network.loss(batch)
         loss.backward()
         self.optimizer.step()
         return loss.detach()
@@ -178,10 +179,10 @@ def make_step(
     batch: Batch, *, kept: bool = False, wrap: Callable = HOW[EAGER],
 ) -> Step:  # fmt: skip
     """PyTorch's step from the variables of a subject, with parameters of its own."""
-    network = kind(subject.detector, subject.variables, teacher, device)
+    network = kind(subject.detector, subject.variables, teacher, device, wrap)
     config = subject.detector.config
     steps = gradient.epoch_steps(len(subject.images), config) * config.epochs
-    return Step(network, batch.inputs(subject, kept), steps, wrap)
+    return Step(network, batch.inputs(subject, kept), steps)
 
 
 def compare_steps(

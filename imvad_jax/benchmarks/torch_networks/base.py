@@ -1,5 +1,6 @@
 """What every method's training in plain PyTorch is."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,26 +16,31 @@ from imvad_jax.methods.base import Detector, TrainedConfig
 class Network:
     """A method's loss, with our parameters.
 
-    A method gives `frozen` and `loss_of`, or `loss`. A batch is a tree of tensors: `images`
-    `[B, 3, H, W]`, or `kept`, what our `frozen` gave, and what `draw` drew.
+    A method gives `loss_of`, and `frozen` where that is not its teacher's features by name.
     """
 
-    in_its_favour = ""  # what our step does and this one does not, a sentence
-
     def __init__(
-        self, detector: Detector, variables: dict, teacher: Frozen | None, device: torch.device
-    ):
+        self, detector: Detector, variables: dict, teacher: Frozen | None, device: torch.device,
+        wrap: Callable = lambda work: work,
+    ):  # fmt: skip
+        """`wrap` compiles what is frozen and what is trained, each as a whole."""
         self.config, self.teacher, self.device = detector.config, teacher, device
         convert = Converter(device)
         self.params = self.convert(convert, variables["params"])
         self.stats = convert(variables.get("batch_stats", {}))
         self.memory = convert.memory(variables.get("memory", {}))
         self.leaves = [leaf.requires_grad_() for leaf in leaves(self.params)]
+        self._frozen, self._loss_of = wrap(self.frozen), wrap(self.loss_of)
 
     @classmethod
     def keeps(cls, config: TrainedConfig) -> bool:
         """Whether there is something that training does not change and that may be kept."""
         return True
+
+    @classmethod
+    def in_its_favour(cls, config: TrainedConfig) -> str:
+        """What our step does and this one does not, a clause; empty: nothing."""
+        return ""
 
     @staticmethod
     def missing(detector: Detector) -> str:
@@ -59,19 +65,25 @@ class Network:
         return Layers(self.params, self.stats)
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
-        """The loss `[]` of a batch."""
+        """The loss `[]` of a tree of tensors.
+
+        Of `images` `[B, 3, H, W]`, or of `kept`, what our `frozen` gave; and of what was `drawn`.
+        """
         if "kept" in batch:
-            return self.loss_of(batch["kept"], batch)
-        with torch.no_grad():
-            inputs = self.frozen(batch["images"])
-        return self.loss_of(inputs, batch)
+            inputs = batch["kept"]
+        elif self.teacher is None:
+            inputs = batch["images"]
+        else:
+            with torch.no_grad():
+                inputs = self._frozen(batch["images"])
+        return self._loss_of(inputs, batch["drawn"])
 
     def frozen(self, images: Tensor) -> Any:
         """As our `Detector.frozen`, in PyTorch's layout."""
         return self.teacher.features(images)
 
-    def loss_of(self, inputs: Any, batch: dict[str, Any]) -> Tensor:
-        """The loss `[]` of what `frozen` gives."""
+    def loss_of(self, inputs: Any, drawn: dict[str, Tensor]) -> Tensor:
+        """The loss `[]` of what `frozen` gives, or of images where nothing is frozen."""
         raise NotImplementedError
 
 

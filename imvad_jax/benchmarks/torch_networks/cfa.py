@@ -23,7 +23,7 @@ class CFA(Network):
             parts.append(x if same else F.interpolate(x, grid, mode="bilinear"))
         return torch.cat(parts, 1)
 
-    def loss_of(self, inputs, batch):
+    def loss_of(self, inputs, drawn):
         config, centers = self.config, self.memory["centers"]
         described = self.trained["descriptor"].conv(with_coordinates(inputs), "conv")
         patches = described.permute(0, 2, 3, 1).flatten(1, 2)

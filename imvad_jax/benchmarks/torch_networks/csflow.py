@@ -20,7 +20,7 @@ class CSFlow(Network):
             maps += self.teacher.features(taken).values()
         return maps
 
-    def loss_of(self, inputs, batch):
+    def loss_of(self, inputs, drawn):
         maps, log_det, number = inputs, 0.0, 0
         while (name := f"blocks_{number}") in self.params:
             permutations = [self.memory[f"permutations_{i}"][number] for i in range(SCALES)]

@@ -11,11 +11,13 @@ from imvad_jax.benchmarks.torch_networks.frozen import RESNET_OUTPUTS
 class CutPaste(Network):
     """Cross entropy of the ways in which an image was changed; the whole network is trained."""
 
-    in_its_favour = "the augmented images are drawn by ours in each step, and given to PyTorch"
-
     @classmethod
     def keeps(cls, config):
         return False
+
+    @classmethod
+    def in_its_favour(cls, config):
+        return "images are augmented by ours in every step, by PyTorch in none"
 
     @staticmethod
     def missing(detector):
@@ -30,10 +32,9 @@ class CutPaste(Network):
         ways = jax.vmap(module.augment)(keys, images)
         return {"images": ways.reshape(-1, *ways.shape[2:])}
 
-    def loss(self, batch):
-        config, images = self.config, batch["images"]
-        layer = config.embedding_layer
-        x = self.trained["encoder"].resnet(normalised(images), (layer,))[layer]
+    def loss_of(self, inputs, drawn):
+        layer = self.config.embedding_layer
+        x = self.trained["encoder"].resnet(normalised(inputs), (layer,))[layer]
         x = x.mean((2, 3)) if x.ndim == 4 else x
         head, number = self.trained["head"], 0
         while (name := f"linear{number}") in head:

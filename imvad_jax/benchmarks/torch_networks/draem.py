@@ -10,15 +10,19 @@ from imvad_jax.methods.draem import FOCUS, SMOOTHING
 from imvad_jax.ops import anomaly
 from imvad_jax.ops.ssim import gaussian_weights
 
+WINDOW = gaussian_weights().tolist()
+
 
 class DRAEM(Network):
     """Mean squared error and 1 - SSIM of the repaired images, and the focal loss of the map."""
 
-    in_its_favour = "the anomalies are drawn by ours in each step, and given to PyTorch"
-
     @classmethod
     def keeps(cls, config):
         return False
+
+    @classmethod
+    def in_its_favour(cls, config):
+        return "anomalies are drawn by ours in every step, by PyTorch in none"
 
     @staticmethod
     def draw(module, images):
@@ -31,13 +35,13 @@ class DRAEM(Network):
         )  # fmt: skip
         return {"images": drawn.augmented, "original": drawn.original, "mask": drawn.mask}
 
-    def loss(self, batch):
-        images, original = batch["images"], batch["original"]
-        repaired = reconstructive(self.trained["reconstructive"], images)
-        both = torch.cat([repaired, images], 1)
+    def loss_of(self, inputs, drawn):
+        original = drawn["original"]
+        repaired = reconstructive(self.trained["reconstructive"], inputs)
+        both = torch.cat([repaired, inputs], 1)
         logits = discriminative(self.trained["discriminative"], both)
         similar = ssim(repaired, original).mean()
-        return F.mse_loss(repaired, original) + 1 - similar + focal_loss(logits, batch["mask"])
+        return F.mse_loss(repaired, original) + 1 - similar + focal_loss(logits, drawn["mask"])
 
 
 def convolutions(net: Layers, x: Tensor) -> Tensor:
@@ -84,7 +88,7 @@ def discriminative(net: Layers, x: Tensor) -> Tensor:
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:
     """Similarity of `[B, C, H, W]` by pixel. The five windows are one convolution an axis."""
-    weights = torch.tensor(gaussian_weights(), dtype=x.dtype, device=x.device)
+    weights = torch.tensor(WINDOW, dtype=x.dtype, device=x.device)
     largest, smallest = x.detach().max(), x.detach().min()
     value_range = torch.where(largest > 128, 255.0, 1.0) + torch.where(smallest < -0.5, 1.0, 0.0)
     c1, c2 = (0.01 * value_range) ** 2, (0.03 * value_range) ** 2

@@ -14,7 +14,7 @@ from imvad_jax.layers.coupling import SOFTPLUS_BETA, SUBNET_FACTOR
 class FastFlow(Network):
     """The negative log-likelihood of the normalised features."""
 
-    def loss_of(self, inputs, batch):
+    def loss_of(self, inputs, drawn):
         total = 0.0
         for name, x in inputs.items():
             norm, flow = self.params[f"norms_{name}"], self.trained[f"flows_{name}"]

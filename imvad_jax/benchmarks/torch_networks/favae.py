@@ -13,11 +13,15 @@ from imvad_jax.methods.favae import augmented, standard_normal
 class FAVAE(Network):
     """Squared errors of the restored images and features, and the divergence."""
 
-    in_its_favour = "what is drawn (noise, augmented images) is drawn by ours in each step"
-
     @classmethod
     def keeps(cls, config):
         return not config.augment
+
+    @classmethod
+    def in_its_favour(cls, config):
+        if not config.augment:
+            return ""
+        return "images are augmented by ours in every step, by PyTorch in none"
 
     @staticmethod
     def draw(module, images):
@@ -36,10 +40,10 @@ class FAVAE(Network):
         seen = self.teacher.normalised(images) if self.config.normalize_teacher else images
         return {"images": images, **self.teacher.maps(seen)}
 
-    def loss_of(self, inputs, batch):
+    def loss_of(self, inputs, drawn):
         config, images = self.config, inputs["images"]
         mean, log_variance = encoded(self.trained["encoder"], images)
-        latent = mean + torch.exp(log_variance / 2) * batch["noise"]
+        latent = mean + torch.exp(log_variance / 2) * drawn["noise"]
         restored, maps = decoded(self.trained["decoder"], latent)
         loss = squared_error(restored, images)
         for number, (name, x) in enumerate(zip(config.layers, maps, strict=True)):

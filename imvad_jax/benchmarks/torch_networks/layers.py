@@ -89,9 +89,7 @@ class Layers:
     def norm(self, x: Tensor, name: str) -> Tensor:
         """A batch norm."""
         of, p = self.stats[name], self.params[name]
-        return F.batch_norm(
-            x, of["mean"], of["var"], p["scale"], p["bias"], self.train, 0.1, 1e-5
-        )
+        return F.batch_norm(x, of["mean"], of["var"], p["scale"], p["bias"], self.train, 0.1, 1e-5)
 
     def normed(self, x: Tensor, conv: str, norm: str, stride: int = 1) -> Tensor:
         """A convolution and its batch norm."""

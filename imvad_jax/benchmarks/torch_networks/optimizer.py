@@ -26,9 +26,7 @@ class Optimizer:
         else:
             kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
             betas = (config.beta1, config.beta2)
-            self.own = kind(
-                leaves, rate, betas, config.epsilon, decay, config.amsgrad, fused=True
-            )
+            self.own = kind(leaves, rate, betas, config.epsilon, decay, config.amsgrad, fused=True)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""

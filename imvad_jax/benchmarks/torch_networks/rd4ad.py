@@ -13,7 +13,7 @@ class RD4AD(Network):
         found = self.teacher.features(images)
         return [found[name] for name in self.config.layers]
 
-    def loss_of(self, inputs, batch):
+    def loss_of(self, inputs, drawn):
         net, fused, loss = self.trained["embedding"], [], 0.0
         for level, x in enumerate(inputs):
             for down in range(len(inputs) - level - 1):

@@ -16,7 +16,7 @@ class STPM(Network):
     def frozen(self, images):
         return in_unit_range(images), self.teacher.features(images)
 
-    def loss_of(self, inputs, batch):
+    def loss_of(self, inputs, drawn):
         (images, teacher), loss = inputs, 0.0
         student = self.trained["student"].resnet(normalised(images), self.config.layers)
         for name in self.config.layers:
