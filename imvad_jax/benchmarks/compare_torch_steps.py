@@ -13,16 +13,17 @@ import jax
 import numpy as np
 import torch
 
+from imvad_jax.benchmarks.columns import number
 from imvad_jax.benchmarks.compare_torch import compare_backbone, repeated
 from imvad_jax.benchmarks.measure import measure, ratio, summary
 from imvad_jax.benchmarks.steps_report import COMPILED, KEPT, STEP
 from imvad_jax.benchmarks.torch_networks import NETWORKS, Network, frozen
+from imvad_jax.benchmarks.torch_networks.batch import Batch, drawing_call
 from imvad_jax.benchmarks.torch_networks.layers import nchw
 from imvad_jax.benchmarks.torch_networks.optimizer import Optimizer
 from imvad_jax.benchmarks.workloads import Subject, before_training, training_call
 from imvad_jax.errors import UserError
 from imvad_jax.training import gradient
-from imvad_jax.training.job import as_float
 
 EAGER = ""
 # By the end of a part's name. Sizes are fixed, and kernels for any size would be slower.
@@ -41,8 +42,6 @@ def compare(subject: Subject) -> dict:
     device = find_device(subject)
     kind, teacher = find_network(subject, device)
     parts, notes = {}, []
-    if favour := kind.in_its_favour(subject.detector.config):
-        notes.append(f"in PyTorch's favour, {favour}")
     for suffix, wrap in HOW.items() if teacher else ():
         try:
             with torch.no_grad():
@@ -110,54 +109,6 @@ class Wrapped:
         return self.features(nchw(images, self.device))
 
 
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """The batch that all steps take, in host memory, and our loss of it."""
-
-    images: np.ndarray  # uint8 [B, H, W, 3]
-    drawn: dict[str, np.ndarray]  # what our first step draws at random
-    loss: float
-
-    @classmethod
-    def of(cls, subject: Subject, kind: type[Network]) -> "Batch":
-        """The first images, and what the first step of a training does with them."""
-        detector = subject.detector
-        order = np.resize(np.arange(len(subject.images)), detector.config.batch_size)
-        images = next(iter(subject.images.take(order).batches(len(order)))).images
-        key = jax.random.fold_in(gradient.training_key(subject.seed), 0)
-
-        def call(variables, images, method, **options):
-            rngs = {"noise": key}
-            return detector.apply(variables, as_float(images), method=method, rngs=rngs, **options)
-
-        def loss(variables, images):
-            (found, _), _ = call(variables, images, "image_loss", mutable=["batch_stats"])
-            return found
-
-        drawn = jax.jit(partial(call, method=kind.draw))(subject.variables, images)
-        expected = float(jax.jit(loss)(subject.variables, images))
-        return cls(images, _on_host(drawn), expected)
-
-    def inputs(self, subject: Subject, kept: bool) -> dict[str, Any]:
-        """What a step of PyTorch takes: `images`, or `kept`, and what was `drawn`."""
-        drawn = dict(self.drawn)
-        images = drawn.pop("images", self.images)
-        if not kept:
-            return {"images": images, "drawn": drawn}
-        frozen_part = gradient.fixed_part(subject.variables)
-
-        def features(variables, images):
-            return subject.detector.apply(variables, as_float(images), method="frozen")
-
-        kept_features = _on_host(jax.jit(features)(frozen_part, self.images))
-        return {"kept": kept_features, "drawn": drawn}
-
-
-def _on_host(tree: Any) -> Any:
-    """Arrays of JAX as numpy's own, which PyTorch may share."""
-    return jax.tree.map(np.array, jax.device_get(tree))
-
-
 class Step:
     """A training step: a batch in host memory, loss, gradients, update. Called, gives the loss."""
 
@@ -191,6 +142,8 @@ def compare_steps(
 ) -> dict[str, dict]:  # fmt: skip
     """The parts of the training step, all timed in turn; `notes` takes what PyTorch could not."""
     batch, calls, differences = Batch.of(subject, kind), {}, {}
+    if favour := kind.in_its_favour(subject.detector.config):
+        calls["drawing"] = drawing_call(subject, kind, batch)
     for work, kept in ((STEP, False), (KEPT, True)):
         if kept and not kind.keeps(subject.detector.config):
             continue
@@ -203,6 +156,9 @@ def compare_steps(
             except RuntimeError as error:
                 notes.append(f"{work}{suffix}: {_first_line(error)}")
     samples = measure(calls, subject.options.repeats, subject.options.least_seconds)
+    if favour:
+        alone = number(summary(samples["drawing"].wall)["median"])
+        notes.append(f"in PyTorch's favour, {favour}; alone that takes {alone} s")
     return {
         work + suffix: {
             "ours_s": summary(samples[work, "ours"].wall),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from imvad_jax.benchmarks import workloads
 from imvad_jax.errors import UserError
 from imvad_jax.methods.base import TrainedConfig
+from imvad_jax.training import gradient as gradient_phase
 from imvad_jax.training.job import as_float
 from imvad_jax.training.optimizers import make_optimizer
 from imvad_jax.training.parallel import Parallel
@@ -49,8 +51,8 @@ def make_steps(case):
 def our_losses(case, batch, count):
     """Losses of our steps, each with the draws of the first."""
     config, variables = case.detector.config, case.variables
-    key = jax.random.fold_in(steps.gradient.training_key(case.seed), 0)
-    state = steps.gradient.init_state(config, variables, case_steps(case))
+    key = jax.random.fold_in(gradient_phase.training_key(case.seed), 0)
+    state = gradient_phase.init_state(config, variables, case_steps(case))
     optimizer = make_optimizer(config, case_steps(case))
 
     @jax.jit
@@ -75,7 +77,7 @@ def our_losses(case, batch, count):
 
 def case_steps(case):
     config = case.detector.config
-    return steps.gradient.epoch_steps(COUNT, config) * config.epochs
+    return gradient_phase.epoch_steps(COUNT, config) * config.epochs
 
 
 @pytest.mark.parametrize("method", [
@@ -157,3 +159,30 @@ def test_all_parts_are_timed():
     for part in found["parts"].values():
         assert part["difference"] < 1e-4
         assert part["ratio"] == pytest.approx(part["theirs_s"]["median"] / part["ours_s"]["median"])
+
+
+def test_what_pytorch_does_not_draw_is_timed_and_named(monkeypatch):
+    monkeypatch.setattr(steps, "HOW", {steps.EAGER: steps.HOW[steps.EAGER]})
+    found = steps.compare(subject("draem"))
+    assert list(found["parts"]) == ["training step"]
+    (note,) = found["notes"]
+    assert re.fullmatch(
+        r"in PyTorch's favour, anomalies are drawn by ours in every step, by PyTorch in none; "
+        r"alone that takes [\d.]+ s", note,
+    )  # fmt: skip
+
+
+def test_what_pytorch_cannot_compile_is_named_and_the_rest_stays(monkeypatch):
+    def broken(work):
+        def call(*_):
+            raise RuntimeError("no compiler")
+
+        return call
+
+    monkeypatch.setattr(steps, "HOW", {steps.EAGER: steps.HOW[steps.EAGER], ", broken": broken})
+    found = steps.compare(subject("fastflow"))
+    assert list(found["parts"]) == ["backbone", "training step", "training step, features kept"]
+    assert found["notes"] == [
+        f"{work}, broken: no compiler"
+        for work in ("backbone", "training step", "training step, features kept")
+    ]
