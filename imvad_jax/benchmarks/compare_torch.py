@@ -11,8 +11,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from imvad_jax.backbones.resnet import MEAN, STD
 from imvad_jax.benchmarks.measure import measure, ratio, summary
+from imvad_jax.benchmarks.torch_networks.frozen import Frozen, ResNet, is_resnet
 from imvad_jax.benchmarks.workloads import Subject
 from imvad_jax.errors import UserError
 from imvad_jax.training.fit import fit, init_variables
@@ -42,7 +42,7 @@ def compare(subject: Subject) -> dict:
     if not detector.outputs:
         return found
     backbone = subject.variables.get("backbone", {})
-    if not is_resnet(detector, backbone):
+    if not is_resnet(detector.config.backbone, backbone.get("params", {}), detector.outputs):
         raise UserError(
             f"--compare=torch: {detector.config.backbone} with outputs "
             f"{', '.join(detector.outputs)} is not built here; expected a frozen ResNet and "
@@ -54,13 +54,6 @@ def compare(subject: Subject) -> dict:
         if work := WORK.get(type(detector).__name__):
             found["parts"] |= compare_work(subject, work(subject, network))
     return found
-
-
-def is_resnet(detector, backbone: dict) -> bool:
-    """Whether `ResNet` computes these outputs."""
-    stages = {f"layer{stage}" for stage in (1, 2, 3, 4)}
-    named_so = "layer1_0" in backbone.get("params", {}) and "resnet" in detector.config.backbone
-    return named_so and stages.issuperset(detector.outputs)
 
 
 def timed(subject: Subject, ours: Callable, theirs: Callable, difference: float | None) -> dict:
@@ -93,7 +86,7 @@ def repeated(work: Callable[[], object]) -> Callable[[int], None]:
     return call
 
 
-def compare_backbone(subject: Subject, network: "ResNet") -> dict:
+def compare_backbone(subject: Subject, network: Frozen) -> dict:
     """A batch of uint8 images in host memory to its feature maps on the device."""
     parallel, detector = subject.parallel.here(), subject.detector
     step = parallel.compile(
@@ -134,59 +127,6 @@ def compare_work(subject: Subject, theirs: "Work") -> dict:
     difference = largest_difference(ours.maps, theirs.score())
     scored = timed(subject, score_ours, repeated(theirs.score), difference)
     return {"fit": fitted, "score": scored}
-
-
-class ResNet:
-    """A frozen ResNet from our variables, `layer1` ... `layer4` as `[B, C, h, w]`."""
-
-    def __init__(self, variables: dict, outputs: tuple[str, ...], device: torch.device):
-        def tensor(leaf):
-            leaf = torch.from_numpy(np.array(leaf, np.float32)).to(device)
-            if leaf.ndim < 4:
-                return leaf
-            return leaf.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
-
-        self.params = jax.tree.map(tensor, dict(variables["params"]))
-        self.stats = jax.tree.map(tensor, dict(variables["batch_stats"]))
-        self.outputs, self.device = set(outputs), device
-        self.mean, self.std = (torch.tensor(v, device=device).view(-1, 1, 1) for v in (MEAN, STD))
-
-    def __call__(self, images: np.ndarray) -> dict[str, torch.Tensor]:
-        """Feature maps by name of uint8 images `[B, H, W, 3]` in host memory."""
-        return self.features(torch.from_numpy(images).to(self.device))
-
-    def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """As a call, of images on the device."""
-        x = images.permute(0, 3, 1, 2).float() / 255
-        x = (x - self.mean) / self.std
-        x = F.relu(self._normed(x, self.params, self.stats, "conv1", "bn1", stride=2))
-        x = F.max_pool2d(x, 3, 2, 1)
-        found = {}
-        for stage in (1, 2, 3, 4):
-            block = 0
-            while (name := f"layer{stage}_{block}") in self.params:
-                x = self._block(x, name, 2 if stage > 1 and block == 0 else 1)
-                block += 1
-            found[f"layer{stage}"] = x
-            if self.outputs <= found.keys():
-                return {name: found[name] for name in self.outputs}
-
-    def _normed(self, x, params, stats, conv: str, norm: str, *, stride: int = 1):
-        kernel = params[conv]["kernel"]
-        x = F.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)
-        of, p = stats[norm], params[norm]
-        return F.batch_norm(x, of["mean"], of["var"], p["scale"], p["bias"], eps=1e-5)
-
-    def _block(self, x, name: str, stride: int):
-        own = self.params[name], self.stats[name]
-        bottleneck = "conv3" in own[0]
-        y = F.relu(self._normed(x, *own, "conv1", "bn1", stride=1 if bottleneck else stride))
-        y = self._normed(y, *own, "conv2", "bn2", stride=stride if bottleneck else 1)
-        if bottleneck:
-            y = self._normed(F.relu(y), *own, "conv3", "bn3")
-        if "downsample_0" in own[0]:
-            x = self._normed(x, *own, "downsample_0", "downsample_1", stride=stride)
-        return F.relu(x + y)
 
 
 class Work:

@@ -99,6 +99,7 @@ def benchmark(
         directory = options.profile / model.method
         record["profile"] = profiling.profile(unfitted, subject, directory, say)
     record["compare"] = {}
+    subject.variables = subject.variables | pictures  # a fit keeps none
     for name, compare in ({} if left else comparisons or {}).items():
         say(f"comparing, in turn: {name} ...")
         try:

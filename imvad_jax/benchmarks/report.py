@@ -10,6 +10,7 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from imvad_jax.benchmarks import devices_report as devices
 from imvad_jax.benchmarks import earlier
 from imvad_jax.benchmarks import scaling_report as scaling
+from imvad_jax.benchmarks import steps_report as steps
 from imvad_jax.benchmarks.columns import label_of, number
 from imvad_jax.errors import UserError
 from imvad_jax.reporting.metric_names import METRICS, format_value
@@ -54,7 +55,7 @@ Generated from the files in `benchmarks/` by `{COMMAND}`; do not edit.
   thresholds, **PRO (100)**, as **PRO** itself is exact.
 - Kept against recomputed: what training does not change (a teacher's features) is kept in host
   memory or computed in every step; ratio of the seconds of a step, below 1 where keeping pays.
-{devices.HEADER}{scaling.HEADER}"""
+{steps.HEADER}{devices.HEADER}{scaling.HEADER}"""
 
 SCORING = (
     "method", "pixels", "batch", "compile s", "ms at 1", "ms a batch", "images/s", "end to end",
@@ -138,6 +139,7 @@ def _compared_rows(records: Sequence[dict]) -> list[list[str]]:
         for record in records
         for name, found in record.get("compare", {}).items()
         for work, part in found["parts"].items()
+        if not steps.is_step(name, work)
     ]  # fmt: skip
 
 
@@ -182,6 +184,7 @@ def format_tables(records: Sequence[dict], markdown: bool = False) -> str:
         ("Fitting", FITTING, [fitting_row(record) for record in done], 1),
         ("Kept against recomputed features", KEPT, _kept_rows(done), 1),
         ("Compared", COMPARED, _compared_rows(done), 3),
+        ("Training steps against PyTorch", steps.COLUMNS, steps.rows(done), 2),
         ("Metrics of both", EVALUATED, _evaluated_rows(done), 3),
         ("Whole processes", PROCESSES, _process_rows(done), 2),
     ):
@@ -189,8 +192,8 @@ def format_tables(records: Sequence[dict], markdown: bool = False) -> str:
             heading = f"**{title}**\n\n" if markdown else f"{title}\n"
             tables.append(heading + format_rows(head, rows, form, left=left))
     failed = [f"{r['method']}: FAILED ({r['error']})" for r in records if "error" in r]
-    if failed:
-        tables.append("\n".join(f"- {line}" if markdown else line for line in failed))
+    if lines := [*steps.notes(done), *failed]:
+        tables.append("\n".join(f"- {line}" if markdown else line for line in lines))
     return "\n\n".join(tables)
 
 

@@ -42,8 +42,8 @@ KEPT = flags.DEFINE_bool(
 )
 COMPARE = flags.DEFINE_list(
     "compare", [], "torch: measure the same backbone and, for padim and patchcore, the same work "
-    "in plain PyTorch, in turn; PyTorch must be installed. torch_steps: the backbone and the "
-    "training step of stpm, rd4ad, fastflow, eager and by torch.compile. anomalib: padim and "
+    "in plain PyTorch, in turn; PyTorch must be installed. torch_steps: the training step of every "
+    "trained method and its frozen backbone, eager and by torch.compile. anomalib: padim and "
     "patchcore as whole processes on --category, fit to metrics, in turn with anomalib; see "
     "--anomalib_python. metrics: our five metrics of the test images of --category, or of drawn "
     "maps, in turn with scikit-learn and a plain PRO.",

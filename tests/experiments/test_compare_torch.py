@@ -12,7 +12,7 @@ from imvad_jax.benchmarks import workloads
 from tests.methods.small import fitted, images
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-compare_torch = importlib.import_module("experiments.compare_torch")
+compare_torch = importlib.import_module("imvad_jax.benchmarks.compare_torch")
 
 
 def subject(method):

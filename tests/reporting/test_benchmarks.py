@@ -1,5 +1,6 @@
 """Tables, picture and page of made-up measurements."""
 
+import itertools
 import json
 
 import pytest
@@ -34,12 +35,18 @@ def made_up(**changes):
     } | changes  # fmt: skip
 
 
-def cells(text, name):
-    """The cells below a heading of the table whose heading holds `name`, from its first row."""
+def all_cells(text, name):
+    """The cells of the table whose heading holds `name`, a row each by its headings."""
     lines = text.splitlines()
     head = next(i for i, line in enumerate(lines) if line.startswith("| ") and name in line)
-    split = [[c.strip() for c in lines[i].strip("|").split("|")] for i in (head, head + 2)]
-    return dict(zip(*split, strict=True))
+    split = [[c.strip() for c in line.strip("|").split("|")] for line in lines[head:]]
+    rows = itertools.takewhile(lambda row: len(row) > 1, split[2:])
+    return [dict(zip(split[0], row, strict=True)) for row in rows]
+
+
+def cells(text, name):
+    """The first of `all_cells`."""
+    return all_cells(text, name)[0]
 
 
 def test_rows_hold_medians_and_rates():
@@ -91,6 +98,29 @@ def test_untrained_methods_have_no_step_and_a_first_fit_is_marked():
     record["fit"] |= {"epochs": None, "seconds": None}
     row = cells(benchmarks.format_tables([record], markdown=True), "ms a step")
     assert row["ms a step"] == row["epochs"] == row["peak GiB"] == "-" and row["fit s"] == "9.00*"
+
+
+def test_training_steps_have_a_row_with_features_kept_and_one_without():
+    def part(theirs, difference):
+        return {"ours_s": seconds(2.0), "theirs_s": seconds(theirs), "ratio": theirs / 2,
+                "difference": difference}  # fmt: skip
+
+    parts = {
+        "backbone": part(9.0, 0.0),
+        "training step": part(3.0, 1e-6), "training step, torch.compile": part(2.5, 3e-5),
+        "training step, features kept": part(1.0, 2e-6),
+    }  # fmt: skip
+    found = {"parts": parts, "notes": ["torch.compile: no compiler"]}
+    refused = {"parts": {}, "error": "not built here"}
+    records = [made_up(compare={"torch_steps": found}), made_up(compare={"torch_steps": refused})]
+    text = benchmarks.format_tables(records, markdown=True)
+    assert [row["work"] for row in all_cells(text, "theirs / ours")] == ["backbone"]
+    names = ("features", "PyTorch s", "compiled s", "compiled / ours", "difference")
+    assert [[row[k] for k in names] for row in all_cells(text, "compiled / ours")] == [
+        ["every step", "3.00", "2.50", "1.25", "3e-05"], ["kept", "1.00", "-", "-", "2e-06"]
+    ]  # fmt: skip
+    method = records[0]["method"]
+    assert f"- {method}: torch.compile: no compiler\n- {method}: not built here" in text
 
 
 def test_comparisons_have_tables_of_their_own():
