@@ -1,36 +1,18 @@
 """How much memory a run needs, said before it starts; what cannot fit is refused."""
 
-from functools import partial
-from pathlib import Path
-
 import jax
-import jax.numpy as jnp
 
-from imvad_jax import backbones
 from imvad_jax.data.batches import ArrayImages
 from imvad_jax.data.category import CategoryData
 from imvad_jax.data.tiled import TiledImages
 from imvad_jax.errors import UserError
 from imvad_jax.methods import Detector
 from imvad_jax.model import Model
-from imvad_jax.training.parallel import Parallel
+from imvad_jax.training.features import features_bytes
+from imvad_jax.training.loops import DEVICE, HOST, bytes_on_device
+from imvad_jax.training.parallel import Parallel, available_bytes
 
 PROGRAM_BYTES = 600 * 2**20  # an allowance for Python, JAX, TensorFlow and compiled programs
-
-
-def available_bytes(device: jax.Device) -> int | None:
-    """Free memory where the arrays will lie: the accelerator's, or the machine's; None: unknown."""
-    if device.platform != "cpu":
-        stats = device.memory_stats() or {}
-        limit = stats.get("bytes_limit")
-        return limit - stats.get("bytes_in_use", 0) if limit else None
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
 
 
 def estimate(
@@ -76,16 +58,8 @@ def check_fit(model: Model, data: CategoryData, parallel: Parallel) -> str:
 
 def kept_features_bytes(detector: Detector, images: int) -> int:
     """Bytes of what a training with `cache_features` keeps of all images."""
-    config = detector.config
-    if not getattr(config, "cache_features", False):
-        return 0
-    variables = {}
-    if detector.outputs:
-        spec = backbones.get(config.backbone)
-        variables["backbone"] = spec.variables_template(detector.outputs)
-    one = jax.ShapeDtypeStruct((1, config.input_size, config.input_size, 3), jnp.float32)
-    found = jax.eval_shape(partial(detector.apply, method="frozen"), variables, one)
-    return images * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(found))
+    kept = getattr(detector.config, "cache_features", False)
+    return features_bytes(detector, images) if kept else 0
 
 
 def check(parts: dict[str, int], available: int | None) -> str:
