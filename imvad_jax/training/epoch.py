@@ -4,6 +4,7 @@ An epoch is a call, or a few calls of about `SECONDS` each, between which the ho
 limit of time and at signals, as it does between the steps of its own loop.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -43,7 +44,8 @@ def compile_loop(step: Callable, devices: tuple) -> Callable:
         def advance(number, carried):
             state, figures = carried
             state, found = take(number, state)
-            return state, jax.tree.map(lambda all, one: all.at[number].set(one), figures, found)
+            put = functools.partial(lax.dynamic_update_index_in_dim, index=number, axis=0)
+            return state, jax.tree.map(put, figures, found)
 
         first = jnp.zeros((), jnp.int32)
         _, shapes = jax.eval_shape(take, first, state)

@@ -144,7 +144,7 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
     state = parallel.replicate(jax.tree.map(jnp.array, state))  # copies: the state is donated
     if epoch < config.epochs:
         fixed = parallel.replicate(fixed_part(variables))
-        run = _begin(loop, detector, fixed, steps, parallel, job)
+        run = begin_loop(loop, detector, fixed, steps, parallel, job)
     draws = steps_per_epoch * config.batch_size
     shown = draws if config.steps_per_epoch else count
     done = job.progress((config.epochs - epoch) * shown, "train")
@@ -175,7 +175,7 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
     return variables | {name: jax.device_get(state[name]) for name in TRAINED if state[name]}
 
 
-def _begin(
+def begin_loop(
     loop: str, detector: Detector, fixed: dict, steps: np.int32, parallel: Parallel, job: Job
 ) -> Callable:
     """What takes the steps of an epoch: `(state, order, parallel, watch) -> (state, figures)`.
