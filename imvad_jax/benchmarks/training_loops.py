@@ -35,7 +35,7 @@ def training_loops(subject: Subject) -> dict:
 
     def begin(loop):
         loops.choose_loop(loop, subject.detector, subject.images, parallel)
-        run = gradient.begin_loop(loop, subject.detector, fixed, steps, parallel, job)
+        run = gradient.begin_loop(loop, subject.detector, fixed, job).run
         start = gradient.init_state(config, subject.variables, steps)
         state = parallel.replicate(jax.tree.map(jnp.array, start))  # copies: it is donated
         watch = Watch(job, per_epoch, config.epochs)
@@ -44,7 +44,7 @@ def training_loops(subject: Subject) -> dict:
             nonlocal state
             for epoch in range(epochs):
                 watch.begin(epoch)
-                state, _ = run(state, order, parallel, watch)
+                state, _ = run(state, order, watch)
             jax.block_until_ready(state)
 
         return call

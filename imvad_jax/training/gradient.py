@@ -1,13 +1,11 @@
 """The gradient phase: one training step for every trained method, taken by one of two loops.
 
-The loop on the host calls the compiled step once a batch. That on the devices (`training/epoch.py`)
-is compiled around the same step. `training/loops.py` says which is taken.
+The loop on the host calls the compiled step once a batch; that on the devices is compiled around
+the same step (`training/epoch.py`). `training/loops.py` says which is taken.
 """
 
 import functools
-from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +17,9 @@ from imvad_jax.errors import UserError
 from imvad_jax.methods.base import Detector, TrainedConfig
 from imvad_jax.ops.collectives import mean_over_devices
 from imvad_jax.training import hosts
-from imvad_jax.training.epoch import DeviceLoop, compile_loop, on_devices
+from imvad_jax.training.epoch import DeviceLoop, HostLoop, compile_loop, on_devices
 from imvad_jax.training.features import Features, compute_features
-from imvad_jax.training.job import IN_FLIGHT, Job, as_float
+from imvad_jax.training.job import Job, as_float
 from imvad_jax.training.loops import DEVICE, choose_loop
 from imvad_jax.training.optimizers import make_optimizer
 from imvad_jax.training.parallel import Parallel
@@ -144,7 +142,7 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
     state = parallel.replicate(jax.tree.map(jnp.array, state))  # copies: the state is donated
     if epoch < config.epochs:
         fixed = parallel.replicate(fixed_part(variables))
-        run = begin_loop(loop, detector, fixed, steps, parallel, job)
+        run = begin_loop(loop, detector, fixed, job).run
     draws = steps_per_epoch * config.batch_size
     shown = draws if config.steps_per_epoch else count
     done = job.progress((config.epochs - epoch) * shown, "train")
@@ -154,7 +152,7 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
         order = epoch_order(job.seed, epoch, count, draws)
         # Each host takes its part of every batch.
         order = order.reshape(steps_per_epoch, hosts.count(), -1)[:, jax.process_index()]
-        state, found = run(state, order, parallel, watch)
+        state, found = run(state, order, watch)
         figures = {name: float(np.mean(values)) for name, values in found.items()}
         epoch += 1
         if not all(np.isfinite(value) for value in figures.values()):
@@ -175,39 +173,23 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
     return variables | {name: jax.device_get(state[name]) for name in TRAINED if state[name]}
 
 
-def begin_loop(
-    loop: str, detector: Detector, fixed: dict, steps: np.int32, parallel: Parallel, job: Job
-) -> Callable:
-    """What takes the steps of an epoch: `(state, order, parallel, watch) -> (state, figures)`.
+def begin_loop(loop: str, detector: Detector, fixed: dict, job: Job) -> HostLoop | DeviceLoop:
+    """What takes the steps of an epoch: the loop `host` or `device`.
 
-    `order` is int32 `[steps, B]`, the figures `[steps]` each; see `DeviceLoop.run`.
+    `fixed` lies on the devices of the training already.
     """
+    config = detector.config
+    parallel = job.parallel.dividing(config.batch_size)
+    steps = np.int32(epoch_steps(len(job.images), config) * config.epochs)
     images: Images | Features = job.images
-    if detector.config.cache_features:
+    if config.cache_features:
         images = compute_features(detector, fixed, job)
     key, compiled_for = training_key(job.seed), (detector.without_epochs(), tuple(parallel.devices))
     if loop == DEVICE:
         there = on_devices(images, parallel)
-        return DeviceLoop(device_loop(*compiled_for), there, fixed, key, steps, job).run
+        given = {"fixed": fixed, "images": there, "key": key, "steps": steps}
+        return DeviceLoop(device_loop(*compiled_for), given, parallel, job)
     step = training_step(*compiled_for)
-    return functools.partial(
-        _run_on_host, lambda state, batch: step(state, fixed, batch, key, steps), images, job
+    return HostLoop(
+        lambda state, batch: step(state, fixed, batch, key, steps), images, parallel, job
     )
-
-
-def _run_on_host(
-    step: Callable, images: Images | Features, job: Job,
-    state: Any, order: np.ndarray, parallel: Parallel, watch: Watch,
-):  # fmt: skip
-    """One epoch, a call a step; the host looks at the figures only when it is over."""
-    batches = job.timings.wait(images.batches(order.shape[1], order.ravel()), "fit")
-    figures, in_flight = [], deque()
-    for batch in batches:
-        state, found = step(state, parallel.split(batch.images))
-        figures.append(found)
-        in_flight.append(found["loss"])
-        if len(in_flight) > IN_FLIGHT:
-            in_flight.popleft().block_until_ready()
-            watch.step()
-    figures = jax.device_get(figures)
-    return state, {name: np.array([f[name] for f in figures]) for name in figures[0]}

@@ -28,6 +28,7 @@ def choose_loop(
     detector: Detector,
     images: Images,
     parallel: Parallel,
+    *,
     needed: int | None = None,
 ) -> str:
     """`host` or `device`, where `auto` is wanted by this rule.
