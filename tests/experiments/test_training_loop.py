@@ -94,7 +94,7 @@ def test_images_on_the_devices_count_as_memory(make, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "raw_color", "overrides": {}}, "training_loop=device: raw_color is not trained"),
+        ({"method": "padim", "overrides": {}}, "training_loop=device: padim is not trained"),
         ({"checkpoint": "elsewhere"}, "training_loop: with checkpoint nothing is fitted"),
     ],
 )

@@ -109,7 +109,7 @@ def test_the_loop_compiles_once_for_any_number_of_epochs_and_images():
 
 def test_a_loss_that_is_not_finite_is_named(tmp_path):
     saved = TrainingCheckpoints(tmp_path)
-    with pytest.raises(UserError, match=r"epoch 1: the loss is not finite.*of epoch 0. Lower learning_rate"):
+    with pytest.raises(UserError, match=r"epoch 1: the loss is not finite.*of epoch 0. Lower"):
         train("device", make(learning_rate=1e30), checkpoints=saved)
     saved.close()
 
@@ -159,7 +159,8 @@ def test_after_the_first_step_calls_take_about_two_seconds(device):
     watch = Watch(job, 40, 1)
     watch.begin(0)
     state, figures = loop.run(0, order, watch)
-    assert [len(part) for part in taken] == [1, 1, 13, 13, 12] and 13 * 0.15 <= SECONDS
+    assert [len(part) for part in taken] == [1, 1, 13, 13, 12]
+    assert 13 == int(SECONDS / 0.15)
     np.testing.assert_array_equal(np.concatenate(taken), order)
     assert state == 40 and figures["loss"].tolist() == list(range(40))
 
