@@ -191,6 +191,7 @@ def test_summary_shows_epochs_beside_as_many_compiled_steps_of_pytorch(tmp_path)
         files.write_json(tmp_path / "benchmarks" / f"{name}.json", found)
     assert summary._loops(tmp_path) == [
         "seconds of an epoch:",
-        "stpm, 7 steps: loop on the host 2.0 s, on the device 1.5 s; steps of torch.compile 3.5 s",
-        "draem, 7 steps: loop on the host 2.0 s, on the device 1.5 s",
+        "stpm, 7 steps: loop on the host 2.00 s, on the device 1.50 s; "
+        "steps of torch.compile 3.50 s",
+        "draem, 7 steps: loop on the host 2.00 s, on the device 1.50 s",
     ]
