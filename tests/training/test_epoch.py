@@ -1,6 +1,5 @@
 """Both loops of a training end alike; that on the devices compiles once and stops in time."""
 
-import dataclasses
 import types
 
 import jax
@@ -243,12 +242,3 @@ def test_what_cannot_be_is_refused(wanted, given, message):
     detector, variables = make()
     with pytest.raises(UserError, match=message):
         fit(detector, variables, given, Parallel(jax.local_devices()[:1]), training_loop=wanted)
-
-
-def test_one_step_serves_both_loops():
-    detector, variables = make()
-    config = dataclasses.replace(detector.config, epochs=1)
-    state = gradient.init_state(config, variables, np.int32(1))
-    batch, key = images(8).images, gradient.training_key(0)
-    alone, _ = gradient.step_of(detector)(state, {}, batch, key, np.int32(1))
-    assert int(alone["step"]) == 1 and int(state["step"]) == 0
