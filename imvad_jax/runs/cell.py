@@ -20,7 +20,7 @@ from imvad_jax.progress import tqdm_progress, track, untracked
 from imvad_jax.reporting import heatmaps, report
 from imvad_jax.reporting.history import History
 from imvad_jax.reporting.packing import pack_maps, pack_masks
-from imvad_jax.runs import checks, evaluate, identity, loop, memory
+from imvad_jax.runs import begun, checks, evaluate, identity, loop, memory
 from imvad_jax.runs.record import make_record, write_json, write_npz, write_result
 from imvad_jax.runs.specs import Cell, Options, Work
 from imvad_jax.training import checkpoint, gradient, hosts
@@ -84,6 +84,7 @@ def resolve(cell: Cell, work: Work) -> Case:
         origin = Origin.OTHER if cell.checkpoint else Origin.SAME
     elif cell.checkpoint:
         raise UserError(f"--checkpoint={source}: no finished run of experiments.run there")
+    cell = begun.with_its_convolution(cell, stored, fitted=origin is Origin.SAME)
     model = _unfitted(cell, data, origin, fitter, work)
     record = make_record(model, cell, data, work.parallel)
     if cell.checkpoint and (other := identity.difference(fitter, record, identity.DETECTOR)):
