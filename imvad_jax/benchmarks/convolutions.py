@@ -142,3 +142,13 @@ def table(rows: Sequence[Row]) -> str:
     ]  # fmt: skip
     title = f"GFLOP/s, counted as a direct convolution; {IMAGES} images a device"
     return f"{title}\n{format_rows(head, cells, left=2)}"
+
+
+def slower(rows: Sequence[Row], tolerance: float) -> list[str]:
+    """A line for each row whose form loses more than `tolerance` of the rate of XLA's."""
+    return [
+        f"{row.shape}, {row.direction}: the rule takes the form that reaches {1 - row.loss:.0%} of "
+        "the rate of XLA's"
+        for row in rows
+        if row.loss > tolerance
+    ]

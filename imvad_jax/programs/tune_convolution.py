@@ -16,11 +16,12 @@ from absl import flags
 from imvad_jax.benchmarks import convolutions
 from imvad_jax.errors import UserError
 from imvad_jax.files import write_atomically
+from imvad_jax.programs import program
 from imvad_jax.training.parallel import Parallel
 
 flags.DEFINE_bool("check", False, "Status 1 if the rule takes a form much slower than the other.")
 flags.DEFINE_float("tolerance", 0.3, "With --check: so much of the faster form's rate may be lost.")
-flags.DEFINE_string("out", "", "A JSON file to write the figures to, besides; it must not exist.")
+program.define_path("out", "", "A JSON file to write the figures to, besides; a new one.")
 
 
 def main() -> int:
@@ -43,11 +44,7 @@ def main() -> int:
     if out is not None:
         text = json.dumps([row._asdict() for row in found], indent=1) + "\n"
         write_atomically(out, lambda file: file.write(text.encode()))
-    slow = [row for row in found if row.loss > flags.FLAGS.tolerance]
-    for row in slow:
-        print(
-            f"{row.shape}, {row.direction}: the rule takes the form that reaches "
-            f"{1 - row.loss:.0%} of the other's rate",
-            file=sys.stderr,
-        )
+    slow = convolutions.slower(found, flags.FLAGS.tolerance)
+    for line in slow:
+        print(line, file=sys.stderr)
     return int(flags.FLAGS.check and bool(slow))

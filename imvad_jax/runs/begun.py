@@ -25,7 +25,7 @@ def with_its_convolution(cell: Cell, stored: Mapping | None, fitted: bool) -> Ce
     """
     if stored is None:
         return cell
-    began = methods.with_newer_fields(dict(stored))["config"][FIELD]
+    began = methods.with_newer_fields(dict(stored))["config"].get(FIELD, "xla")
     asked = cell.config.convolution
     if asked == began or (fitted and FIELD in cell.overrides):
         return cell

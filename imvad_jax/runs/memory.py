@@ -11,6 +11,7 @@ from imvad_jax.model import Model
 from imvad_jax.training.features import features_bytes
 from imvad_jax.training.loops import DEVICE, bytes_on_device
 from imvad_jax.training.parallel import Parallel, available_bytes
+from imvad_jax.training.transformed import backbone_bytes
 
 PROGRAM_BYTES = 600 * 2**20  # an allowance for Python, JAX, TensorFlow and compiled programs
 
@@ -51,6 +52,7 @@ def estimate(
         "pictures": sum(x.nbytes for x in jax.tree.leaves(pictures)) * (1 + parallel.count),
         "kept features": kept_features_bytes(detector, len(data.train)),
         "images on the devices": _on_the_devices(detector, data, parallel, loop),
+        "transformed kernels": _transformed(detector, parallel),
         **detector.memory_estimate(len(data.train), parallel.count),
     }
 
@@ -79,6 +81,13 @@ def _on_the_devices(
     device, training = parallel.local[0], parallel.dividing(detector.config.batch_size)
     copies = training.count if device.platform == "cpu" else 1
     return copies * (bytes_on_device(detector, data.train) or 0)
+
+
+def _transformed(detector: Detector, parallel: Parallel) -> int:
+    """Bytes of fixed kernels made ready for use, of which each device has a copy."""
+    if parallel.local[0].platform != "cpu":
+        return 0
+    return parallel.count * backbone_bytes(detector.without_epochs())
 
 
 def kept_features_bytes(detector: Detector, images: int) -> int:
