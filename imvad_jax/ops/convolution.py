@@ -5,7 +5,7 @@ fast program for most gradients:
 
 - a 3x3 convolution of stride 1 goes by Winograd (`ops.winograd`), where `by_winograd` says so;
 - a 1x1 convolution is a matrix product, of every `stride`-th position;
-- other kernels' gradients are matrix products of rows, a few images at a time, and those of
+- gradients of other kernels are matrix products of rows, a few images at a time, and those of
   inputs of strided convolutions are as many small convolutions as the stride has phases.
 
 The form depends on the shapes of one image and on dtypes alone, never on the batch size.
@@ -298,6 +298,8 @@ def _to_kernel(x, kernel, gradient, how):
         return _sum_of_products(taken, gradient, how)[None, None]
     if _winograd_pays(x.shape, kernel.shape, x.dtype, how):
         return winograd.kernel_gradient(x, gradient)
+    if kernel.shape[:2] == (3, 3) and how.strides == (1, 1):  # of few channels, or small maps
+        return _xla_to_kernel(x, kernel, gradient, how)
     return _by_rows(x, kernel.shape, gradient, how)
 
 
