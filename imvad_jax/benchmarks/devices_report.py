@@ -9,11 +9,18 @@ HEADER = """\
   against float64.
 - **Against the CPU**: one fitted detector scored on the device and on the CPU; the largest
   differences over the range of the CPU's values. **products**: those of float32 values.
+- **An epoch by both loops of a training**: the host calls the compiled step once a batch, or all
+  images lie on each device and one call takes many steps; in turn. **first s**: the first epoch,
+  which compiles. **ratio**: the device's seconds over the host's. **MB**: the images on a device.
 """
 PRODUCTS = ("product", "precision", "computed in", "error", "rows", "TFLOP/s")
 COPIES = ("copy", "GB/s")
 AGREEMENT = (
     "method", "category", "products", "images", "scores", "maps", "tolerance", "within"
+)  # fmt: skip
+LOOPS = (
+    "method", "category", "images", "steps", "host s", "device s", "ratio", "host first s",
+    "device first s", "MB",
 )  # fmt: skip
 
 
@@ -60,14 +67,35 @@ def agreement_table(entries: list[dict], markdown: bool = False) -> str:
     return format_rows(AGREEMENT, rows, form, left=3)
 
 
+def loops_table(entries: list[dict], markdown: bool = False) -> str:
+    """Seconds of an epoch by both loops."""
+    rows = [
+        [
+            f"{entry['method']} ({entry['preset']})", entry["category"], str(entry["images"]),
+            str(entry["steps"]),
+            *(number(entry[loop]["epoch_s"]["median"]) for loop in ("host", "device")),
+            number(entry["ratio"]),
+            *(number(entry[loop]["first_s"]) for loop in ("host", "device")),
+            number(entry["bytes_on_a_device"] / 1e6),
+        ]
+        for entry in entries
+    ]  # fmt: skip
+    form = Form.MARKDOWN if markdown else Form.TEXT
+    return format_rows(LOOPS, rows, form, left=2)
+
+
 def format_tables(found: dict, markdown: bool = False) -> list[str]:
-    """The tables of a file: those of `device` and of `agreement`, where it has them."""
+    """The tables of a file: those of `device`, `agreement` and `loops`, where it has them."""
     tables = device_tables(found["device"], markdown) if "device" in found else []
-    agreement = found.get("agreement")
-    return tables + ([agreement_table(agreement, markdown)] if agreement else [])
+    if agreement := found.get("agreement"):
+        tables.append(agreement_table(agreement, markdown))
+    if loops := found.get("loops"):
+        tables.append(loops_table(loops, markdown))
+    return tables
 
 
 def lines(found: dict) -> list[str]:
     """What the figures of a file were made on."""
     device = [device_line(found["device"])] if "device" in found else []
-    return device + list(dict.fromkeys(e["hardware"] for e in found.get("agreement", ())))
+    entries = [*found.get("agreement", ()), *found.get("loops", ())]
+    return device + list(dict.fromkeys(entry["hardware"] for entry in entries))

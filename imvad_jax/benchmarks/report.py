@@ -292,7 +292,7 @@ def render_benchmarks(directory: str | Path) -> str:
         machines = [*map(device_line, done), *map(scaling.machine_line, scales)]
         parts.append(f"## {path.stem}\n")
         parts += [f"- {line}" for line in dict.fromkeys([*machines, *devices.lines(found)])]
-        figures = [*done, *scales, *found.get("agreement", ())]
+        figures = [*done, *scales, *found.get("agreement", ()), *found.get("loops", ())]
         commits = ", ".join(dict.fromkeys(str(r.get("commit")) for r in figures))
         made = f"commit {commits}: " if commits else ""
         parts.append(f"- {made}`{portable_command(found['command'])}`\n")

@@ -45,8 +45,8 @@ class DetectorConfig:
     # How masks are resized, and which of their pixels are a defect then: half (bilinear, at least
     # one half), nearest (the nearest pixel), or full (bilinear, but only what is wholly covered).
     mask_rule: str = "half"
-    # How networks convolve: auto, which is `ops.convolution`'s rule (on processors faster forms than
-    # XLA's), or xla, for comparison. Results differ by rounding.
+    # How networks convolve: auto, by the rule of `ops.convolution` (on processors in faster forms
+    # than XLA's own), or xla, for comparison. Results differ by rounding.
     convolution: str = "auto"
 
     def __post_init__(self):

@@ -167,7 +167,7 @@ class Model:
           images: At the size that the method sees.
           seed: None: as the model was made.
           options: Further fields of `training.job.Job`: `progress`, `timings`, `checkpoints`,
-            `on_epoch`, `limit`.
+            `on_epoch`, `limit`, `training_loop`.
 
         Raises:
           UserError: as `fit`.

@@ -8,12 +8,13 @@ fast program for most gradients:
 - other kernels' gradients are matrix products of rows, a few images at a time, and those of
   inputs of strided convolutions are as many small convolutions as the stride has phases.
 
-The form depends on shapes of an image and on dtypes alone, never on the batch size.
+The form depends on the shapes of one image and on dtypes alone, never on the batch size.
 """
 
 import contextlib
 import contextvars
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -33,6 +34,8 @@ LEAST_CHANNELS = 32
 LEAST_PRODUCTS = 4e6
 # At most so many positions of padded tiles for each position of the map.
 MOST_PADDED = 1.7
+# Below so many multiplications an image XLA's form is as good, and quicker to compile; but for 1x1.
+LEAST_WORK = 2e7
 POSITIONS_PER_STEP = 1024  # of a kernel's gradient by rows
 
 Padding = Sequence[tuple[int, int]]  # zeros before and after rows, and columns
@@ -97,6 +100,8 @@ def convolve(
     Gradients are of the reverse mode alone, but under `forms("xla")`.
     """
     how = _how(strides, padding, precision)
+    shape = jax.eval_shape(functools.partial(_xla, how=how), x, kernel).shape
+    how = _of_small(how, kernel, math.prod(shape[1:3]))
     return _xla(x, kernel, how) if how.form == "xla" else _convolve(x, kernel, how)
 
 
@@ -122,12 +127,19 @@ def convolve_transposed(x: Array, kernel: Array, stride: int, padding: int) -> A
     Returns:
       `[B, stride * (H - 1) + h - 2 padding, stride * (W - 1) + w - 2 padding, D]`.
     """
-    return _convolve_transposed(x, kernel, _how((stride,) * 2, ((padding,) * 2,) * 2))
+    how = _how((stride,) * 2, ((padding,) * 2,) * 2)
+    return _convolve_transposed(x, kernel, _of_small(how, kernel, math.prod(x.shape[1:3])))
 
 
 def _how(strides, padding, precision=None) -> _How:
     borders = tuple((int(before), int(after)) for before, after in padding)
     return _How(tuple(strides), borders, precision, _FORM.get())
+
+
+def _of_small(how: _How, kernel: Array, positions: int) -> _How:
+    """XLA's form where there is little to do at so many positions an image."""
+    small = kernel.shape[:2] != (1, 1) and kernel.size * positions < LEAST_WORK
+    return how._replace(form="xla") if small else how
 
 
 def _xla(x, kernel, how, groups=1):

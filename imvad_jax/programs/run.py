@@ -28,6 +28,7 @@ from imvad_jax.programs.shared_flags import (
     RESULTS_DIR,
     SAVE_HEATMAPS,
     SAVE_PREDICTIONS,
+    TRAINING_LOOP,
     WEIGHTS,
     WORKDIR,
 )
@@ -88,7 +89,7 @@ def find_request() -> RunRequest:
         full_resolution_metrics=_FULL_RESOLUTION.value, benchmark_pro=_BENCHMARK_PRO.value,
         checkpoint_every=CHECKPOINT_EVERY.value, keep_checkpoints=_KEEP_CHECKPOINTS.value,
         tensorboard=_TENSORBOARD.value, threshold_quantile=_THRESHOLD_QUANTILE.value,
-        results_dir=RESULTS_DIR.value,
+        results_dir=RESULTS_DIR.value, training_loop=TRAINING_LOOP.value,
     )  # fmt: skip
     return RunRequest(
         method=_METHOD.value, preset=PRESET.value, overrides=config_flags.config_overrides(),

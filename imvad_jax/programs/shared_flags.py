@@ -7,6 +7,7 @@ from imvad_jax.data.reading import Reading, parse_full_scale
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError
 from imvad_jax.programs import config_flags, devices, program
+from imvad_jax.training.loops import LOOPS
 
 PRESET = flags.DEFINE_string(
     "preset", "official", "Named configuration: official (of the paper), benchmark, cpu (fits two "
@@ -33,6 +34,11 @@ SAVE_HEATMAPS = flags.DEFINE_bool("save_heatmaps", True, "Write a heat map for e
 CHECKPOINT_EVERY = flags.DEFINE_integer(
     "checkpoint_every", 0, "Epochs between two checkpoints of a training; 0: about twenty in all.",
     lower_bound=0,
+)  # fmt: skip
+TRAINING_LOOP = flags.DEFINE_enum(
+    "training_loop", "auto", list(LOOPS), "What takes the steps of a training: host (one call a "
+    "batch), device (all images lie on each device, and a call takes many steps), or auto: device "
+    "on accelerators where the images fit, else host. A run goes on as it began.",
 )  # fmt: skip
 _TILE = flags.DEFINE_integer(
     "tile", 0, "Look at images in square tiles of this many pixels, at the images' own resolution, "

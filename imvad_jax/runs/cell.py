@@ -20,7 +20,7 @@ from imvad_jax.progress import tqdm_progress, track, untracked
 from imvad_jax.reporting import heatmaps, report
 from imvad_jax.reporting.history import History
 from imvad_jax.reporting.packing import pack_maps, pack_masks
-from imvad_jax.runs import checks, evaluate, identity, memory
+from imvad_jax.runs import begun, checks, evaluate, identity, loop, memory
 from imvad_jax.runs.record import make_record, write_json, write_npz, write_result
 from imvad_jax.runs.specs import Cell, Options, Work
 from imvad_jax.training import checkpoint, gradient, hosts
@@ -84,6 +84,7 @@ def resolve(cell: Cell, work: Work) -> Case:
         origin = Origin.OTHER if cell.checkpoint else Origin.SAME
     elif cell.checkpoint:
         raise UserError(f"--checkpoint={source}: no finished run of experiments.run there")
+    cell = begun.with_its_convolution(cell, stored, fitted=origin is Origin.SAME)
     model = _unfitted(cell, data, origin, fitter, work)
     record = make_record(model, cell, data, work.parallel)
     if cell.checkpoint and (other := identity.difference(fitter, record, identity.DETECTOR)):
@@ -94,9 +95,16 @@ def resolve(cell: Cell, work: Work) -> Case:
         record = stored | {"found": data.found.as_dict()}
     elif stored is not None:  # as are the pictures that lie there
         record["marked"] = stored.get("marked", False)
+    taken = None
+    if origin is Origin.NEW:
+        taken = loop.find_loop(
+            cell, model.detector, data, work.parallel, stored=stored,
+            pictures=memory.pictures_of(model),
+        )  # fmt: skip
+        record |= {loop.KEY: taken} if taken else {}
     for note in record["notes"]:
         work.say(f"note: {note}")
-    work.say(memory.check_fit(model, data, work.parallel))
+    work.say(memory.check_fit(model, data, work.parallel, taken))
     checks.make_directory(cell.run_dir)
     hosts.wait("records read")  # before the first host writes its own
     fitted_on = tuple(record["train_files"]) if origin is Origin.SAME else ()
@@ -249,7 +257,7 @@ def _unfitted(cell: Cell, data: CategoryData, origin: Origin, fitter: dict | Non
 
 @contextlib.contextmanager
 def _training_options(case: Case, work: Work) -> Iterator[dict]:
-    """What a fit with a gradient phase is given besides: checkpoints, and the history it writes."""
+    """What a fit with a gradient phase is given besides: its loop, checkpoints, and the history."""
     config, options, run_dir = case.model.config, case.cell.options, case.cell.run_dir
     if "gradient" not in case.model.detector.phases:
         yield {}
@@ -260,7 +268,7 @@ def _training_options(case: Case, work: Work) -> Iterator[dict]:
         work.say(f"resuming after epoch {saved.latest()} of {config.epochs}")
     with contextlib.ExitStack() as stack:
         stack.callback(saved.close)
-        given = {"checkpoints": saved}
+        given = {"checkpoints": saved, loop.KEY: case.record[loop.KEY]}
         if hosts.is_first():
             images = gradient.epoch_steps(len(case.data.train), config) * config.batch_size
             history = stack.enter_context(History(run_dir, images, options.tensorboard))

@@ -15,10 +15,12 @@ from imvad_jax.model.model import HOLDOUT
 from imvad_jax.owned import CATEGORIES, check_directory
 from imvad_jax.reporting import report
 from imvad_jax.reporting.metric_names import format_value
-from imvad_jax.runs import cell, checks, memory
+from imvad_jax.runs import cell, checks, loop, memory
 from imvad_jax.runs.specs import Cell, Options, Work
 from imvad_jax.training.limit import Limit, Stopped
+from imvad_jax.training.loops import AUTO
 from imvad_jax.training.parallel import Parallel
+from imvad_jax.training.record import read_record
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,7 @@ class RunRequest:
                 "--results_dir: its tables hold figures at the size that the method sees; leave "
                 "it out with --full_resolution_metrics"
             )
+        self._check_loop()
         several = len(self.categories) > 1
         return [
             Cell(
@@ -68,6 +71,18 @@ class RunRequest:
             )
             for name in self.categories
         ]  # fmt: skip
+
+    def _check_loop(self) -> None:
+        """Raises UserError where a loop is asked for and nothing is trained."""
+        wanted = self.options.training_loop
+        if wanted == AUTO:
+            return
+        if self.checkpoint:
+            raise UserError("--training_loop: with --checkpoint nothing is fitted; leave it out")
+        if "gradient" not in methods.get(self.method).detector.phases:
+            raise UserError(
+                f"--training_loop={wanted}: {self.method} is not trained; leave it out"
+            )
 
     @property
     def _share(self) -> float:
@@ -149,7 +164,10 @@ def say_what_is_needed(asked: Cell, how: Making) -> None:
     data = cell.open_data(asked, work)
     checks.check_images(data)
     checks.check_pictures(asked.config)
-    parts = memory.estimate(asked.detector, data, work.parallel)
+    taken = loop.find_loop(
+        asked, asked.detector, data, work.parallel, stored=read_record(asked.run_dir)
+    )
+    parts = memory.estimate(asked.detector, data, work.parallel, loop=taken)
     work.say(json.dumps(dataclasses.asdict(asked.config), indent=1))
     work.say(memory.check(parts, memory.available_bytes(work.parallel.local[0])))
 

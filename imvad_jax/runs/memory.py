@@ -1,44 +1,32 @@
 """How much memory a run needs, said before it starts; what cannot fit is refused."""
 
-from functools import partial
-from pathlib import Path
-
 import jax
-import jax.numpy as jnp
 
-from imvad_jax import backbones
 from imvad_jax.data.batches import ArrayImages
 from imvad_jax.data.category import CategoryData
 from imvad_jax.data.tiled import TiledImages
 from imvad_jax.errors import UserError
 from imvad_jax.methods import Detector
 from imvad_jax.model import Model
-from imvad_jax.training.parallel import Parallel
+from imvad_jax.training.features import features_bytes
+from imvad_jax.training.loops import DEVICE, bytes_on_device
+from imvad_jax.training.parallel import Parallel, available_bytes
+from imvad_jax.training.transformed import backbone_bytes
 
 PROGRAM_BYTES = 600 * 2**20  # an allowance for Python, JAX, TensorFlow and compiled programs
 
 
-def available_bytes(device: jax.Device) -> int | None:
-    """Free memory where the arrays will lie: the accelerator's, or the machine's; None: unknown."""
-    if device.platform != "cpu":
-        stats = device.memory_stats() or {}
-        limit = stats.get("bytes_limit")
-        return limit - stats.get("bytes_in_use", 0) if limit else None
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
-
-
 def estimate(
-    detector: Detector, data: CategoryData, parallel: Parallel, pictures: dict | None = None
+    detector: Detector,
+    data: CategoryData,
+    parallel: Parallel,
+    pictures: dict | None = None,
+    loop: str | None = None,
 ) -> dict[str, int]:
     """Bytes by purpose that fitting and scoring hold at their peak.
 
     `pictures`: arrays that the training is given besides the good images; every device has a copy.
+    `loop`: which one takes the steps of a training, `host` or `device`; None where there is none.
     """
     decoded = sum(
         images.images.nbytes
@@ -63,29 +51,49 @@ def estimate(
         "anomaly maps": maps,
         "pictures": sum(x.nbytes for x in jax.tree.leaves(pictures)) * (1 + parallel.count),
         "kept features": kept_features_bytes(detector, len(data.train)),
+        "images on the devices": _on_the_devices(detector, data, parallel, loop),
+        "transformed kernels": _transformed(detector, parallel),
         **detector.memory_estimate(len(data.train), parallel.count),
     }
 
 
-def check_fit(model: Model, data: CategoryData, parallel: Parallel) -> str:
+def pictures_of(model: Model) -> dict:
+    """The arrays that the training of a model is given besides the good images."""
+    return {k: v for k, v in model.variables.items() if k in model.config.picture_dirs}
+
+
+def check_fit(
+    model: Model, data: CategoryData, parallel: Parallel, loop: str | None = None
+) -> str:
     """What fitting and scoring a model needs and what there is, as text. Raises UserError."""
-    pictures = {k: v for k, v in model.variables.items() if k in model.config.picture_dirs}
-    parts = estimate(model.detector, data, parallel, pictures)
+    parts = estimate(model.detector, data, parallel, pictures_of(model), loop)
     return check(parts, available_bytes(parallel.local[0]))
+
+
+def _on_the_devices(
+    detector: Detector, data: CategoryData, parallel: Parallel, loop: str | None
+) -> int:
+    """Bytes of the images that a loop on the devices takes: a copy on each of them, which on the
+    CPU lie in one memory.
+    """
+    if loop != DEVICE:
+        return 0
+    device, training = parallel.local[0], parallel.dividing(detector.config.batch_size)
+    copies = training.count if device.platform == "cpu" else 1
+    return copies * (bytes_on_device(detector, data.train) or 0)
+
+
+def _transformed(detector: Detector, parallel: Parallel) -> int:
+    """Bytes of fixed kernels made ready for use, of which each device has a copy."""
+    if parallel.local[0].platform != "cpu":
+        return 0
+    return parallel.count * backbone_bytes(detector.without_epochs())
 
 
 def kept_features_bytes(detector: Detector, images: int) -> int:
     """Bytes of what a training with `cache_features` keeps of all images."""
-    config = detector.config
-    if not getattr(config, "cache_features", False):
-        return 0
-    variables = {}
-    if detector.outputs:
-        spec = backbones.get(config.backbone)
-        variables["backbone"] = spec.variables_template(detector.outputs)
-    one = jax.ShapeDtypeStruct((1, config.input_size, config.input_size, 3), jnp.float32)
-    found = jax.eval_shape(partial(detector.apply, method="frozen"), variables, one)
-    return images * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(found))
+    kept = getattr(detector.config, "cache_features", False)
+    return features_bytes(detector, images) if kept else 0
 
 
 def check(parts: dict[str, int], available: int | None) -> str:

@@ -14,6 +14,7 @@ from imvad_jax.errors import UserError
 from imvad_jax.reporting.results import BASELINE
 from imvad_jax.runs.specs import Options
 from imvad_jax.runs.tasks import Task
+from imvad_jax.training.loops import AUTO
 
 # Presets by the names that `--budget` had for them.
 BUDGETS = {
@@ -24,7 +25,7 @@ BUDGETS = {
     "official": "official",
 }
 # Fields of Options that a table's cells take; the rest stays as it is.
-_OPTIONS = ("save_predictions", "save_heatmaps", "checkpoint_every")
+_OPTIONS = ("save_predictions", "save_heatmaps", "checkpoint_every", "training_loop")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,9 @@ def plan(request: TableRequest) -> list[Task]:
     overrides = {name: overrides_for(name, preset, given) for name in names}
     if unused := set(given) - {field for fields in overrides.values() for field in fields}:
         raise UserError(f"--{min(unused)}: none of the methods {', '.join(names)} has it")
+    loop = request.options.training_loop
+    if loop != AUTO and not any(map(_is_trained, names)):
+        raise UserError(f"--training_loop={loop}: none of {', '.join(names)} is trained")
     planned = []
     for name in names:
         planned += _with_weights(_cells(request, name, overrides[name]), weights)
@@ -74,6 +78,8 @@ def _cells(request: TableRequest, method: str, overrides: dict[str, str]) -> lis
             raise UserError(f"{method}: {error.text}") from None
     tiles = dataclasses.asdict(request.tiling) if request.tiling else {}
     options = {name: getattr(request.options, name) for name in _OPTIONS}
+    if not _is_trained(method):
+        del options["training_loop"]
     return [
         Task(
             method=method, preset=request.preset, overrides=overrides, category=category,
@@ -85,6 +91,10 @@ def _cells(request: TableRequest, method: str, overrides: dict[str, str]) -> lis
         for seed in range(request.seeds)
         for category in request.categories
     ]  # fmt: skip
+
+
+def _is_trained(method: str) -> bool:
+    return "gradient" in methods.get(method).detector.phases
 
 
 def _with_weights(cells: Sequence[Task], weights: Mapping[str, str]) -> list[Task]:

@@ -27,6 +27,7 @@ class Options:
     checkpoint_every: int = 0  # epochs; 0: about twenty times a training
     keep_checkpoints: int = 2
     tensorboard: bool = False
+    training_loop: str = "auto"  # one of training.loops.LOOPS
     threshold_quantile: float = 0.95
     results_dir: str = ""  # also takes the small result file; empty: none is written
 

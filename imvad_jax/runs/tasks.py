@@ -19,6 +19,7 @@ from imvad_jax.reporting.results import result_path
 from imvad_jax.runs import identity
 from imvad_jax.runs.record import write_json, write_result
 from imvad_jax.runs.specs import Cell, Options
+from imvad_jax.training.loops import AUTO
 
 _STORED = ("config", "metrics", "timings")  # what a result file is made of
 
@@ -91,12 +92,14 @@ class Task:
     @property
     def command(self) -> str:
         """The command that makes this cell alone."""
+        loop = self.options.get("training_loop", AUTO)
         given = {
             "method": self.method, "preset": self.preset, **self.overrides,
             "dataset": self.dataset, "data_dir": self.data_dir, "category": self.category,
             "seed": self.seed, "weights": self.weights, "workdir": self.run_dir,
             "holdout": 0 if self.dataset == "folder" else None,
             "tile": self.tile or None, "overlap": self.overlap if self.tile else None,
+            "training_loop": loop if loop != AUTO else None,
             **{name: value for name, value in self.reading.items()
                if value != getattr(AS_IS, name)},
         }  # fmt: skip

@@ -4,16 +4,37 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from imvad_jax import backbones
 from imvad_jax.data.batches import Batch
+from imvad_jax.methods import base
 from imvad_jax.methods.base import Detector
 from imvad_jax.training.job import Job, as_float, in_flight
 from imvad_jax.training.parallel import Parallel
 
+BUCKET = 128  # rows round up to a multiple where programs depend on their number
+
+
+def rounded_up(count: int) -> int:
+    """Rows that so many images take where programs depend on their number."""
+    return base.round_up(count, BUCKET)
+
+
+def filled_up(rows: np.ndarray) -> np.ndarray:
+    """`[N, ...]` with rows of zeros up to `rounded_up(N)`; the array itself where none lacks."""
+    missing = rounded_up(len(rows)) - len(rows)
+    if not missing:
+        return rows
+    return np.concatenate([rows, np.zeros((missing, *rows.shape[1:]), rows.dtype)])
+
 
 class Features:
-    """A pytree of host arrays `[N, ...]`, given out in batches as images are."""
+    """A pytree of host arrays `[N, ...]`, given out in batches as images are.
+
+    N may be more than there are images; further rows hold anything.
+    """
 
     def __init__(self, tree: Any):
         self.tree = tree
@@ -46,10 +67,25 @@ def compute_features(detector: Detector, fixed: dict, job: Job) -> Features:
     ):
         found = jax.tree.map(parallel.join, found)
         if tree is None:
+            # So many that no copy is needed for a loop on the devices; what is not written to
+            # takes no memory.
+            count = rounded_up(len(job.images))
             tree = jax.tree.map(
-                lambda rows: np.empty((len(job.images), *rows.shape[1:]), rows.dtype), found
+                lambda rows, count=count: np.empty((count, *rows.shape[1:]), rows.dtype), found
             )
         for kept, rows in zip(jax.tree.leaves(tree), jax.tree.leaves(found), strict=True):
             kept[batch.index[batch.valid]] = rows[batch.valid]
         done(int(batch.valid.sum()))
     return Features(tree)
+
+
+def features_bytes(detector: Detector, images: int) -> int:
+    """Bytes of what `frozen` gives of so many images."""
+    variables = {}
+    if detector.outputs:
+        spec = backbones.get(detector.config.backbone)
+        variables["backbone"] = spec.variables_template(detector.outputs)
+    size = detector.config.input_size
+    one = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    found = jax.eval_shape(functools.partial(detector.apply, method="frozen"), variables, one)
+    return images * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(found))

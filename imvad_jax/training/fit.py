@@ -67,7 +67,7 @@ def fit(
     """Runs the phases of `detector` on good images and returns its fitted variables.
 
     `phases` are those to run, all by default. `options` are further fields of `Job`: `progress`,
-    `timings`, `checkpoints`, `on_epoch`.
+    `timings`, `checkpoints`, `on_epoch`, `limit`, `training_loop`.
 
     Raises:
       UserError: there are no images, one cannot be read, or the training diverged.

@@ -1,23 +1,30 @@
-"""The gradient phase: one compiled training step and one loop for every trained method."""
+"""The gradient phase: one training step for every trained method, taken by one of two loops.
+
+The loop on the host calls the compiled step once a batch; that on the devices is compiled around
+the same step (`training/epoch.py`). `training/loops.py` says which is taken.
+"""
 
 import functools
-from collections import deque
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from imvad_jax.data.batches import Images
 from imvad_jax.errors import UserError
 from imvad_jax.methods.base import Detector, TrainedConfig
 from imvad_jax.ops.collectives import mean_over_devices
 from imvad_jax.training import hosts
-from imvad_jax.training.features import compute_features
-from imvad_jax.training.job import IN_FLIGHT, Job, as_float
-from imvad_jax.training.limit import Pace, in_words
+from imvad_jax.training.epoch import DeviceLoop, HostLoop, compile_loop, on_devices
+from imvad_jax.training.features import Features, compute_features
+from imvad_jax.training.job import Job, as_float
+from imvad_jax.training.loops import DEVICE, choose_loop
 from imvad_jax.training.optimizers import make_optimizer
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.transformed import with_transformed_backbone
+from imvad_jax.training.watch import Watch
 
 TRAINED = ("params", "batch_stats")
 
@@ -39,12 +46,10 @@ def epoch_order(seed: int, epoch: int, count: int, size: int) -> np.ndarray:
     return np.resize(permutations, size)
 
 
-@functools.lru_cache(maxsize=64)
-def training_step(detector: Detector, devices: tuple):
-    """The compiled step `(state, fixed, batch, key, steps in all) -> (state, figures)`.
+def step_of(detector: Detector) -> Callable:
+    """The step `(state, fixed, batch, key, steps in all) -> (state, figures)` of both loops.
 
-    A batch holds uint8 images, or what `frozen` gave where that is kept. Donates the state. Shared
-    by all categories, which differ in the number of steps.
+    A batch holds uint8 images, or what `frozen` gave where that is kept.
     """
 
     def step(state, fixed, batch, key, steps):
@@ -77,8 +82,23 @@ def training_step(detector: Detector, devices: tuple):
             "step": state["step"] + 1,
         }, figures
 
+    return step
+
+
+@functools.lru_cache(maxsize=64)
+def training_step(detector: Detector, devices: tuple) -> Callable:
+    """The step compiled alone: `step_of`, which donates the state.
+
+    Shared by all categories, which differ in the number of steps.
+    """
     split = (False, False, True, False, False)
-    return Parallel(devices).compile(step, split, donate=(0,), joined=True)
+    return Parallel(devices).compile(step_of(detector), split, donate=(0,), joined=True)
+
+
+@functools.lru_cache(maxsize=64)
+def device_loop(detector: Detector, devices: tuple) -> Callable:
+    """The step compiled in a loop (`epoch.compile_loop`), shared as `training_step` is."""
+    return compile_loop(step_of(detector), devices)
 
 
 def fixed_part(variables: dict) -> dict:
@@ -106,42 +126,35 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
     """Trains `params` for the configured epochs; resumes from the newest checkpoint of the job.
 
     Raises:
-      UserError: the loss is not finite; the last good checkpoint stays.
+      UserError: the loss is not finite, and the last good checkpoint stays; or the loop that the
+        job asks for cannot take these images.
       Stopped: the next epoch is not expected to end before the job's limit; what is trained so far
         is saved.
     """
     config, count = detector.config, len(job.images)
     parallel = job.parallel.dividing(config.batch_size)
+    loop = choose_loop(job.training_loop, detector, job.images, parallel)
     steps_per_epoch = epoch_steps(count, config)
     steps = np.int32(steps_per_epoch * config.epochs)
-    step = training_step(detector.without_epochs(), tuple(parallel.devices))
     state = init_state(config, variables, steps)
     epoch = 0
     if job.checkpoints and (epoch := job.checkpoints.latest()):
         state = job.checkpoints.restore(epoch, state)
     state = parallel.replicate(jax.tree.map(jnp.array, state))  # copies: the state is donated
-    fixed = with_transformed_backbone(detector, fixed_part(variables), parallel)
-    fixed = parallel.replicate(fixed)
-    key = training_key(job.seed)
-    images = job.images
-    if config.cache_features and epoch < config.epochs:
-        images = compute_features(detector, fixed, job)
+    if epoch < config.epochs:
+        fixed = with_transformed_backbone(detector, fixed_part(variables), parallel)
+        run = begin_loop(loop, detector, parallel.replicate(fixed), job).run
     draws = steps_per_epoch * config.batch_size
     shown = draws if config.steps_per_epoch else count
     done = job.progress((config.epochs - epoch) * shown, "train")
-    watch = _Watch(job, steps_per_epoch, config.epochs)
+    watch = Watch(job, steps_per_epoch, config.epochs)
     while epoch < config.epochs:
         watch.begin(epoch)
         order = epoch_order(job.seed, epoch, count, draws)
         # Each host takes its part of every batch.
-        parts = order.reshape(steps_per_epoch, hosts.count(), -1)[:, jax.process_index()]
-        batches = job.timings.wait(images.batches(parts.shape[1], parts.ravel()), "fit")
-        state, figures = _run_epoch(
-            lambda state, batch: step(state, fixed, parallel.split(batch), key, steps),
-            state,
-            batches,
-            watch,
-        )
+        order = order.reshape(steps_per_epoch, hosts.count(), -1)[:, jax.process_index()]
+        state, found = run(state, order, watch)
+        figures = {name: float(np.mean(values)) for name, values in found.items()}
         epoch += 1
         if not all(np.isfinite(value) for value in figures.values()):
             saved = job.checkpoints.latest() if job.checkpoints else 0
@@ -161,64 +174,23 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
     return variables | {name: jax.device_get(state[name]) for name in TRAINED if state[name]}
 
 
-class _Watch:
-    """Keeps a training within the limit of its job.
+def begin_loop(loop: str, detector: Detector, fixed: dict, job: Job) -> HostLoop | DeviceLoop:
+    """What takes the steps of an epoch: the loop `host` or `device`.
 
-    It counts by its next epoch: expected to take as long as the last one; the first one as long as
-    its first steps tell.
+    `fixed` lies on the devices of the training already.
     """
-
-    def __init__(self, job: Job, steps: int, epochs: int):
-        self._job, self._steps, self._epochs = job, steps, epochs
-        self._seconds: float | None = None  # of the last epoch
-        self._epoch, self._start, self._pace = 0, 0.0, Pace(steps, job.limit)
-
-    def begin(self, epoch: int) -> None:
-        """An epoch begins after `epoch` of them."""
-        limit = self._job.limit
-        if hosts.count() == 1 and self._seconds is None:
-            limit.check(f"epoch {epoch + 1} of {self._epochs}")
-        self._epoch, self._start, self._pace = epoch, limit.clock(), Pace(self._steps, limit)
-
-    def step(self) -> None:
-        """A step of the epoch is done. Raises Stopped if the epoch cannot end in time."""
-        self._pace.add(1)
-        limit, rest = self._job.limit, self._pace.rest
-        # An epoch that was expected to end in time is not given up as long as there is any.
-        known = self._seconds is not None and not limit.ended_by_signal and limit.left > 0
-        if hosts.count() > 1 or known or rest is None or limit.fits(rest):
-            return
-        saved = self._job.checkpoints.latest() if self._job.checkpoints else 0
-        raise limit.stop(
-            f"stopped within epoch {self._epoch + 1} of {self._epochs}, which needs about "
-            f"{in_words(rest)} more; saved is epoch {saved}; the same command goes on from there"
-        )
-
-    def end(self, epoch: int) -> bool:
-        """Whether the training stops here, after `epoch` epochs."""
-        limit = self._job.limit
-        self._seconds = limit.clock() - self._start
-        late = limit.ended_by_signal or not limit.fits(self._seconds)
-        return epoch < self._epochs and hosts.any_of(late)
-
-    def stop(self, epoch: int) -> None:
-        """Raises Stopped once everything is on disk."""
-        if self._job.checkpoints:
-            self._job.checkpoints.wait()
-        raise self._job.limit.stop(
-            f"stopped after epoch {epoch} of {self._epochs}; the same command goes on"
-        )
-
-
-def _run_epoch(step, state, batches, watch: _Watch):
-    """One epoch; the host looks at the figures only when it is over."""
-    figures, in_flight = [], deque()
-    for batch in batches:
-        state, found = step(state, batch.images)
-        figures.append(found)
-        in_flight.append(found["loss"])
-        if len(in_flight) > IN_FLIGHT:
-            in_flight.popleft().block_until_ready()
-            watch.step()
-    figures = jax.device_get(figures)
-    return state, {k: float(np.mean([f[k] for f in figures])) for k in figures[0]}
+    config = detector.config
+    parallel = job.parallel.dividing(config.batch_size)
+    steps = np.int32(epoch_steps(len(job.images), config) * config.epochs)
+    images: Images | Features = job.images
+    if config.cache_features:
+        images = compute_features(detector, fixed, job)
+    key, compiled_for = training_key(job.seed), (detector.without_epochs(), tuple(parallel.devices))
+    if loop == DEVICE:
+        there = on_devices(images, parallel)
+        given = {"fixed": fixed, "images": there, "key": key, "steps": steps}
+        return DeviceLoop(device_loop(*compiled_for), given, parallel, job)
+    step = training_step(*compiled_for)
+    return HostLoop(
+        lambda state, batch: step(state, fixed, batch, key, steps), images, parallel, job
+    )

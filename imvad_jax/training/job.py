@@ -42,7 +42,8 @@ class Job:
 
     `on_epoch(epoch, figures)` is called after each epoch of a gradient phase with the mean loss and
     what else the method reports; epochs count from 1. `checkpoints` is where the phase saves itself
-    and resumes from; None: nowhere. `limit` is asked before each epoch.
+    and resumes from; None: nowhere. `limit` is asked before each epoch. `training_loop` is one of
+    `loops.LOOPS`: which loop takes the steps of a gradient phase.
     """
 
     images: Images
@@ -52,4 +53,5 @@ class Job:
     timings: Timings = dataclasses.field(default_factory=Timings)
     checkpoints: TrainingCheckpoints | None = None
     limit: Limit = NO_LIMIT
+    training_loop: str = "auto"
     on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, figures: None

@@ -1,6 +1,7 @@
 """Data parallelism through one helper: jit on one device, pmap on several, of one host or more."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -145,3 +146,18 @@ def choose_devices(count: int) -> Parallel:
     for device in jax.devices():
         chosen.setdefault(device.process_index, []).append(device)
     return Parallel([d for devices in chosen.values() for d in devices[: count or len(local)]])
+
+
+def available_bytes(device: jax.Device) -> int | None:
+    """Free memory where the arrays will lie: the accelerator's, or the machine's; None: unknown."""
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        limit = stats.get("bytes_limit")
+        return limit - stats.get("bytes_in_use", 0) if limit else None
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from imvad_jax import backbones
 from imvad_jax.layers.conv import TRANSFORMED
 from imvad_jax.methods.base import Detector
 from imvad_jax.training.parallel import Parallel
@@ -23,6 +24,16 @@ def with_transformed_backbone(detector: Detector, variables: dict, parallel: Par
     if not detector.outputs or "backbone" not in variables:
         return variables
     return _with(detector, variables, parallel, "features")
+
+
+@functools.lru_cache(maxsize=64)
+def backbone_bytes(detector: Detector) -> int:
+    """Bytes of the frozen backbone's transformed kernels, a device; 0 where none is transformed."""
+    if not detector.outputs or detector.config.convolution == "xla":
+        return 0
+    template = backbones.get(detector.config.backbone).variables_template(detector.outputs)
+    found = jax.eval_shape(_transform(detector, "features"), {"backbone": template})
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(found))
 
 
 def _with(detector: Detector, variables: dict, parallel: Parallel, method: str) -> dict:

@@ -14,7 +14,7 @@ OFFICIAL = plan.SCALES["official"]
 
 def test_parts_come_in_order():
     parts = [step.part for step in plan.steps(OFFICIAL, INPUTS)]
-    assert parts == sorted(parts) and set(parts) == set("abcde")
+    assert parts == sorted(parts) and set(parts) == set("abcdef")
     names = [step.name for step in plan.steps(OFFICIAL, INPUTS)]
     assert len(set(names)) == len(names)
     assert all(name.replace("-", "").isalnum() for name in names)
@@ -24,10 +24,11 @@ def test_chosen_parts_alone():
     assert {step.part for step in plan.steps(OFFICIAL, INPUTS, ("c", "e"))} == {"c", "e"}
 
 
-def test_c_to_e_keep_four_of_nine_minutes():
+def test_c_to_f_keep_half_of_the_time():
     ends = plan.ends(540.0)
     whole = 540 - plan.CLOSING
-    assert ends["b"] == pytest.approx(5 / 9 * whole) and ends["e"] == whole
+    assert ends["b"] == pytest.approx(whole / 2) and ends["f"] == whole
+    assert ends.keys() == plan.PARTS.keys()
     assert list(ends.values()) == sorted(ends.values()) and ends["a"] <= 40
 
 
@@ -73,3 +74,11 @@ def test_without_pytorch_its_part_is_left_out():
     inputs = plan.Inputs(INPUTS.cache, INPUTS.weights, INPUTS.out, has_torch=False)
     for step in plan.steps(OFFICIAL, inputs):
         assert bool(step.left_out) == (step.part == "d")
+
+
+@pytest.mark.parametrize("preset", plan.SCALES)
+def test_methods_whose_loops_are_timed_see_the_packed_images(preset):
+    scale = plan.SCALES[preset]
+    for name in scale.looped:
+        assert "gradient" in methods.get(name).detector.phases
+        assert Geometry.of(presets.resolve(name, scale.preset, {})) == scale.geometries[0]

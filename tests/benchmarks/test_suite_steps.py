@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from imvad_jax.benchmarks.suite import files, plan, processes, suite
+from imvad_jax.benchmarks.suite import files, plan, processes, suite, summary
 from imvad_jax.benchmarks.suite.agreement import compare
 from imvad_jax.errors import UserError
 from imvad_jax.marks import is_ours
@@ -176,3 +176,22 @@ def test_agreement_is_relative_to_the_range(tmp_path):
     assert found["map_difference"] == pytest.approx(0.01)
     assert not found["within"]
     assert compare(tmp_path / "device", tmp_path / "cpu", "default", 2e-2)["within"]
+
+
+def test_summary_shows_epochs_beside_as_many_compiled_steps_of_pytorch(tmp_path):
+    def entry(method):
+        loops = {name: {"epoch_s": {"median": s}} for name, s in (("host", 2.0), ("device", 1.5))}
+        return {"method": method, "steps": 7, **loops}
+
+    parts = {"training step, torch.compile": {"theirs_s": {"median": 0.5}}}
+    torch = {"method": "stpm", "compare": {"torch_steps": {"parts": parts}}}
+    for name, found in (
+        ("loops", {"loops": [entry("stpm"), entry("draem")]}), ("torch", {"records": [torch]})
+    ):  # fmt: skip
+        files.write_json(tmp_path / "benchmarks" / f"{name}.json", found)
+    assert summary._loops(tmp_path) == [
+        "seconds of an epoch:",
+        "stpm, 7 steps: loop on the host 2.00 s, on the device 1.50 s; "
+        "steps of torch.compile 3.50 s",
+        "draem, 7 steps: loop on the host 2.00 s, on the device 1.50 s",
+    ]

@@ -274,6 +274,8 @@ BAD_FLAGS = {
     "--weights=": "--weights=hub:timm/resnet18.tv_in1k",
     "--num_devices=99": "--num_devices=99",
     "--seed=-1": "seed",
+    "--training_loop=device": "--training_loop=device: padim is not trained",
+    "--training_loop=scan": "training_loop",
     "--metod=padim": "Did you mean",
     "stray": "unexpected argument 'stray'",
     "--checkpoint=nowhere": "no finished run",

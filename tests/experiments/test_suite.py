@@ -63,20 +63,25 @@ def given(parcel, out):
 
 def test_a_short_suite(parcel, tmp_path):
     out = tmp_path / "out"
-    arguments = [*given(parcel, out), "--preset=smoke", "--parts=b,c", "--time_limit=5m"]
+    arguments = [*given(parcel, out), "--preset=smoke", "--parts=b,c,f", "--time_limit=5m"]
     status, text, error = call(*arguments)
     assert status == 0, text + error
-    order = re.findall(r"^([a-e]) (\S+) \.\.\.$", text, re.M)
+    order = re.findall(r"^([a-f]) (\S+) \.\.\.$", text, re.M)
     assert order == [("b", "table-0"), ("b", "scores-cpu"), ("b", "scores-highest"),
-                     ("c", "rates-raw-color")]  # fmt: skip
+                     ("c", "rates-raw-color"), ("f", "loops-cfa")]  # fmt: skip
     assert {p.name for p in (out / "results").iterdir()} == {
         f"mvtec-ad.{name}.padim.smoke-resnet18-seed0.json" for name in ("bottle", "screw")
     }
     assert "| PaDiM | smoke |" in render_results(out / "results")
     page = render_benchmarks(out / "benchmarks") if not _busy(out) else ""
-    assert _busy(out) or ("## agreement" in page and "raw_color (smoke)" in page)
+    shown = ("## agreement", "| host s |", "raw_color (smoke)")
+    assert _busy(out) or all(part in page for part in shown)
     entries = json.loads((out / "benchmarks" / "agreement.json").read_text())["agreement"]
     assert [(entry["products"], entry["within"]) for entry in entries] == [("float32", True)]
+    (loops,) = json.loads((out / "benchmarks" / "loops.json").read_text())["loops"]
+    assert loops["steps"] * loops["batch_size"] >= loops["images"] > 0
+    assert all(loops[name]["epoch_s"]["repeats"] == 3 for name in ("host", "device"))
+    assert "seconds of an epoch:\ncfa, " in text
     batches = json.loads((out / "benchmarks" / "rates.json").read_text())["records"][0]["scoring"]
     assert [part["batch_size"] for part in batches] == [1, 32, 256]
     with zipfile.ZipFile(out / "suite.zip") as archive:

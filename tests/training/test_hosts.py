@@ -36,14 +36,18 @@ hosts.wait("end")
 
 
 def train_and_score(devices) -> list[np.ndarray]:
-    """Parameters after 20 steps in float64, then after one in float32; scores and maps of each."""
+    """Parameters after 20 steps in float64, by both loops, then after one in float32; scores and
+    maps of each.
+    """
     parallel, found = Parallel(devices), []
-    for dtype, epochs, count in (("float64", 10, 16), ("float32", 1, 8)):
+    for dtype, epochs, count, loop in (
+        ("float64", 10, 16, "host"), ("float64", 10, 16, "device"), ("float32", 1, 8, "host")
+    ):  # fmt: skip
         with jax.enable_x64(dtype == "float64"):
             detector, variables = make(epochs=epochs, dtype=dtype)
             variables = jax.device_get(variables)
             variables = jax.tree.map(lambda x, dtype=dtype: np.asarray(x, dtype), variables)
-            fitted = fit(detector, variables, images(count), parallel)
+            fitted = fit(detector, variables, images(count), parallel, training_loop=loop)
             found += jax.tree.leaves(fitted["params"])
             found += score(detector, fitted, images(5, 1), parallel)
     return found

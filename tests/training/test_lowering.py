@@ -17,7 +17,7 @@ from imvad_jax import backbones, methods, presets
 from imvad_jax.methods import buffers, patchcore
 from imvad_jax.methods.base import round_up
 from imvad_jax.ops import coreset, cutpaste, gaussian
-from imvad_jax.training import features, fit, gradient, statistics
+from imvad_jax.training import epoch, features, fit, gradient, statistics
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.score import scoring_step
 from tests.methods.small import fitted_once
@@ -100,7 +100,8 @@ def small_fitted(method):
     return detector, shapes_of(variables)
 
 
-def lower_training(detector, variables, devices):
+def lower_training(detector, variables, devices, loop=False):
+    """The training step; or, with `loop`, the loop on the devices around it."""
     config = detector.config
     steps = shaped(dtype=np.int32)
     state = jax.eval_shape(lambda v, s: gradient.init_state(config, v, s), variables, steps)
@@ -111,6 +112,15 @@ def lower_training(detector, variables, devices):
         lower(step, fixed, batch)
         batch = jax.eval_shape(step, fixed, batch)
     key = jax.eval_shape(lambda: gradient.training_key(0))
+    if loop:
+        one = (leaf.shape[1 + (len(devices) > 1) :] for leaf in jax.tree.leaves(batch))
+        leaves, structure = jax.tree.flatten(batch)
+        kept = [shaped(128, *own, dtype=leaf.dtype) for own, leaf in zip(one, leaves)]
+        given = {"fixed": fixed, "key": key, "steps": steps,
+                 "images": jax.tree.unflatten(structure, kept)}  # fmt: skip
+        order = shaped(config.batch_size, epoch.CAPACITY, dtype=np.int32)
+        program = gradient.device_loop(detector.without_epochs(), devices)
+        return lower(program, state, given, split(devices, order), steps)
     step = gradient.training_step(detector.without_epochs(), devices)
     return lower(step, state, fixed, batch, key, steps)
 
@@ -152,6 +162,18 @@ def test_training_steps(method, devices):
     detector, variables = (small_fitted if first == "statistics" else small)(method)
     devices = devices_of(devices)
     assert_shared(lower_training(detector, variables, devices), devices, "all_reduce")
+
+
+@pytest.mark.parametrize(
+    ("method", "devices"), [*((method, 1) for method in TRAINED), ("stpm", 4)]
+)
+def test_training_loops_on_the_devices(method, devices):
+    first = methods.get(method).detector.phases[0]
+    detector, variables = (small_fitted if first == "statistics" else small)(method)
+    devices = devices_of(devices)
+    lowered = lower_training(detector, variables, devices, loop=True)
+    assert_shared(lowered, devices, "all_reduce")
+    assert all("stablehlo.while" in program.as_text() for program in lowered)
 
 
 @pytest.mark.parametrize("method", ALL)

@@ -14,9 +14,9 @@ def collect(step: plan.Step, out: Path, command: str) -> None:
     Raises:
       UserError: a file is damaged, or of somebody else.
     """
-    {"device": _device, "table": _results, "score": _agreement, "benchmark": _benchmark}[step.kind](
-        step, out, command
-    )
+    collectors = {"device": _device, "table": _results, "score": _agreement,
+                  "benchmark": _benchmark, "loops": _loops}  # fmt: skip
+    collectors[step.kind](step, out, command)
 
 
 def _device(step: plan.Step, out: Path, command: str) -> None:
@@ -68,3 +68,12 @@ def _benchmark(step: plan.Step, out: Path, command: str) -> None:
     records = {r["method"]: r for r in (read_json(place) or {}).get("records", ())}
     records |= {record["method"]: record for record in read_benchmark(path)["records"]}
     write_json(place, {"command": command, "records": list(records.values())})
+
+
+def _loops(step: plan.Step, out: Path, command: str) -> None:
+    """Adds the epochs of a method to those of the others."""
+    found, place = read_json(step.folder / "loops.json"), out / "benchmarks" / "loops.json"
+    if found:
+        entries = {e["method"]: e for e in (read_json(place) or {}).get("loops", ())}
+        entries |= {entry["method"]: entry for entry in found["loops"]}
+        write_json(place, {"command": command, "records": [], "loops": list(entries.values())})

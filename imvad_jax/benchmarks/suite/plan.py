@@ -1,4 +1,4 @@
-"""What the suite does: parts a to e in order, their steps, and their shares of the time.
+"""What the suite does: parts a to f in order, their steps, and their shares of the time.
 
 Each step is one command of this project in a process of its own.
 """
@@ -17,14 +17,15 @@ BACKBONE = "resnet18"  # whose weights travel
 OUTPUTS = ("layer1", "layer2", "layer3")  # that they must give; SPADE does without layer4
 FIRST = 40.0  # seconds that part a may take
 CLOSING = 8.0  # seconds kept for the archive and the summary
-# Where each part ends, as a share of the limit: a and b keep five ninths, c to e four.
-ENDS = {"a": 5 / 9, "b": 5 / 9, "c": 7 / 9, "d": 8 / 9, "e": 1.0}
+# Where each part ends, as a share of the limit: a and b keep half, c to f the other half.
+ENDS = {"a": 0.5, "b": 0.5, "c": 0.7, "d": 0.79, "e": 0.88, "f": 1.0}
 PARTS = {
     "a": "device, plain products, copies",
     "b": "metrics on bottle and screw, scores against the CPU's",
     "c": "rates of all methods with their official networks",
     "d": "the same in PyTorch",
     "e": "bfloat16",
+    "f": "an epoch by both loops of a training",
 }
 BATCHES = "1,32,256"
 
@@ -40,6 +41,7 @@ class Scale:
     compared: tuple[str, ...]  # of part d
     halved: tuple[str, ...]  # methods of part e: rates ...
     halved_table: tuple[str, ...]  # ... and metrics
+    looped: tuple[str, ...]  # methods of part f; they see the first of the geometries
 
     @property
     def size(self) -> int:
@@ -59,9 +61,11 @@ SCALES = {
         ("raw_color", "patchcore", "stpm", "padim", "rd4ad", "cfa", "fastflow", "spade",
          "cutpaste", "favae", "draem", "csflow"),
         ("stpm", "rd4ad", "fastflow"), ("cfa", "stpm", "rd4ad"), ("cfa", "stpm"),
+        ("stpm", "rd4ad", "draem"),
     ),
     "smoke": Scale(
         "smoke", (Geometry(64, 64),), (("padim",), ()), ("raw_color",), (), (), (),
+        ("cfa",),
     ),
 }  # fmt: skip
 
@@ -79,7 +83,7 @@ class Step:
     part: str
     name: str  # letters, digits and hyphens
     arguments: tuple[str, ...]  # of Python
-    kind: str  # table, score, benchmark or device: how its files are collected
+    kind: str  # table, score, benchmark, device or loops: how its files are collected
     folder: Path  # that it writes to
     needs: float = 20.0  # seconds without which it is not begun
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -107,7 +111,7 @@ def steps(scale: Scale, inputs: Inputs, parts: Sequence[str] = tuple(PARTS)) -> 
     """All steps of the chosen parts, in order."""
     found = [
         _device(inputs), *_tables(scale, inputs), *_timings(scale, inputs),
-        *_torch(scale, inputs), *_halves(scale, inputs),
+        *_torch(scale, inputs), *_halves(scale, inputs), *_loops(scale, inputs),
     ]  # fmt: skip
     return [step for step in found if step.part in parts]
 
@@ -208,6 +212,19 @@ def _halves(scale: Scale, inputs: Inputs) -> list[Step]:
     if scale.halved_table:
         found.append(_table("e", "bfloat16-table", scale.halved_table, scale, inputs,
                             "--dtype=bfloat16"))  # fmt: skip
+    return found
+
+
+def _loops(scale: Scale, inputs: Inputs) -> list[Step]:
+    """Two programs are compiled, and each takes five epochs; nothing of that is known before."""
+    found = []
+    for method in scale.looped:
+        folder = inputs.work / f"loops-{method}"
+        arguments = (
+            "-m", "imvad_jax.benchmarks.suite.loops", str(folder / "loops.json"), method,
+            scale.preset, str(inputs.cache), DATASET, CATEGORIES[0],
+        )  # fmt: skip
+        found.append(Step("f", f"loops-{method}", arguments, "loops", folder, 25.0, limited=False))
     return found
 
 

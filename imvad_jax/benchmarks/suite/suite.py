@@ -116,12 +116,13 @@ def make(
         for number, step in enumerate(waiting, 1):
             if given is last and suite.state_of(step)["state"] == "failed":
                 continue
-            if not unpacked and step.kind in ("table", "score"):
+            if not unpacked and step.kind in ("table", "score", "loops"):
                 unpack()
                 unpacked = True
             left = given.get(step.part, float("inf")) - (limit.clock() - start)
             others = any(later.part == step.part for later in waiting[number:])
-            if step.kind == "benchmark" and others:  # one that hangs leaves time for the others
+            # One of several methods that hangs leaves time for the others.
+            if step.kind in ("benchmark", "loops") and others:
                 left = min(left, max(left / 2, MOST_OF_ONE))
             attempt(suite, step, left, limit, say)
         if limit.ended_by_signal:

@@ -17,7 +17,7 @@ def summarize(suite, seconds: float, given: float | None) -> list[str]:
     out = suite.out
     lines = [
         *_device(out), *_metrics(out), *_agreement(out), *_rates(out, "rates"),
-        *_compared(out), *_rates(out, "bfloat16"),
+        *_compared(out), *_rates(out, "bfloat16"), *_loops(out),
     ]  # fmt: skip
     end = [*_unfinished(suite), _end(suite, seconds, given)]
     return [*lines[: MOST_LINES - len(end)], *end]
@@ -125,3 +125,21 @@ def _compared(out: Path) -> list[str]:
         for work, part in record.get("compare", {}).get("torch_steps", {}).get("parts", {}).items():
             found.append(f"{record['method']} {work} {number(part['ratio'])}")
     return [f"PyTorch's seconds over ours: {', '.join(found)}"] if found else []
+
+
+def _loops(out: Path) -> list[str]:
+    """A line a method: an epoch by both loops, and as many steps of PyTorch's compiled ones."""
+    compiled = {
+        record["method"]: part["theirs_s"]["median"]
+        for record in _file(out, "torch").get("records", ())
+        for work, part in record.get("compare", {}).get("torch_steps", {}).get("parts", {}).items()
+        if work == "training step, torch.compile"
+    }
+    lines = []
+    for entry in _file(out, "loops").get("loops", ()):
+        host, device = (entry[loop]["epoch_s"]["median"] for loop in ("host", "device"))
+        theirs = compiled.get(entry["method"])
+        beside = f"; steps of torch.compile {number(entry['steps'] * theirs)} s" if theirs else ""
+        lines.append(f"{entry['method']}, {entry['steps']} steps: loop on the host {number(host)} "
+                     f"s, on the device {number(device)} s{beside}")  # fmt: skip
+    return ["seconds of an epoch:", *lines] if lines else []

@@ -1,0 +1,50 @@
+"""Measures the forms of convolution that `ops.convolution` chooses between on a processor:
+python -m experiments.tune_convolution
+
+A row for each shape and direction: the rate with XLA's own form and with the project's, counted as
+a direct convolution, and which one the rule takes. With --check the status is 1 if the rule takes a
+form that is much slower here than the other. Measure on an idle machine.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from imvad_jax.benchmarks import convolutions
+from imvad_jax.errors import UserError
+from imvad_jax.files import write_atomically
+from imvad_jax.programs import program
+from imvad_jax.training.parallel import Parallel
+
+flags.DEFINE_bool("check", False, "Status 1 if the rule takes a form much slower than the other.")
+flags.DEFINE_float("tolerance", 0.3, "With --check: so much of the faster form's rate may be lost.")
+program.define_path("out", "", "A JSON file to write the figures to, besides; a new one.")
+
+
+def main() -> int:
+    """The program."""
+    out = Path(flags.FLAGS.out) if flags.FLAGS.out else None
+    if out is not None and out.exists():
+        raise UserError(f"--out={out}: exists; expected a new file")
+    parallel = Parallel()
+    if parallel.local[0].platform != "cpu":
+        raise UserError(
+            f"JAX computes on {jax.default_backend()} here, where XLA's own convolutions serve; "
+            "expected a processor (JAX_PLATFORMS=cpu)"
+        )
+    found = []
+    for shape in convolutions.SHAPES:
+        found += convolutions.measure_shape(shape, parallel)
+        print(".", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    print(convolutions.table(found))
+    if out is not None:
+        text = json.dumps([row._asdict() for row in found], indent=1) + "\n"
+        write_atomically(out, lambda file: file.write(text.encode()))
+    slow = convolutions.slower(found, flags.FLAGS.tolerance)
+    for line in slow:
+        print(line, file=sys.stderr)
+    return int(flags.FLAGS.check and bool(slow))
