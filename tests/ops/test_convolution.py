@@ -47,6 +47,11 @@ def case(batch, inputs, outputs, window, strides, padding, sides, dtype=np.float
     return x, kernel, normal(*shape, seed=2, dtype=dtype)
 
 
+@pytest.fixture(autouse=True)
+def none_too_small(monkeypatch):
+    monkeypatch.setattr(convolution, "LEAST_WORK", 0)
+
+
 @pytest.fixture
 def always_winograd(monkeypatch):
     monkeypatch.setattr(convolution, "LEAST_CHANNELS", 1)
@@ -58,7 +63,7 @@ def always_winograd(monkeypatch):
 def test_results_and_gradients_are_those_of_xla(geometry):
     with jax.enable_x64(True):
         arrays = case(3, 2, 4, *geometry)
-        window, strides, padding, _ = geometry
+        _, strides, padding, _ = geometry
         expected = with_gradients(plain(strides, padding))(*arrays)
         assert_close(with_gradients(ours(strides, padding))(*arrays), expected, 1e-13)
 
@@ -114,6 +119,7 @@ def test_on_two_devices(always_winograd):
 @pytest.mark.parametrize("batch", [1, 2, 7, 64])
 def test_the_rule_depends_on_an_image_alone(batch):
     """What is just taken, and what is just not, whatever the batch is."""
+
     def taken(height, width, inputs, outputs):
         shape, kernel = (batch, height, width, inputs), (3, 3, inputs, outputs)
         return by_winograd(shape, kernel, jnp.float32, (1, 1), ONE)
@@ -133,6 +139,17 @@ def test_what_winograd_does_not_take():
     with convolution.forms("xla"):
         assert not by_winograd(shape, kernel, jnp.float32, (1, 1), ONE)
     assert by_winograd(shape, kernel, jnp.float32, (1, 1), ONE)
+
+
+def test_what_is_too_small_is_left_to_xla(monkeypatch):
+    def chooses(least, window):
+        monkeypatch.setattr(convolution, "LEAST_WORK", least)
+        x, kernel, _ = case(1, 2, 5, window, (2, 2), NONE, (7, 9), dtype=np.float32)
+        return "platform_index" in str(jax.make_jaxpr(ours((2, 2), NONE))(x, kernel))
+
+    work = 3 * 4 * 9 * 2 * 5  # of the outputs of one image
+    assert chooses(work, (3, 3)) and not chooses(work + 1, (3, 3))
+    assert chooses(work + 1, (1, 1))  # always a product
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])

@@ -48,7 +48,8 @@ def by_winograd(x, kernel, weight):
 
 def case(batch, height, width, inputs, outputs, dtype=np.float64):
     """A map, a kernel, and what its result is weighted with."""
-    shapes = (batch, height, width, inputs), (3, 3, inputs, outputs), (batch, height, width, outputs)
+    sides = batch, height, width
+    shapes = (*sides, inputs), (3, 3, inputs, outputs), (*sides, outputs)
     return [normal(*shape, seed=i, dtype=dtype) for i, shape in enumerate(shapes)]
 
 
