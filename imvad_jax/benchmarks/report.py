@@ -36,9 +36,11 @@ Generated from the files in `benchmarks/` by `{COMMAND}`; do not edit.
   time; a single image on one device. **images/s**: the compiled step with batches in flight.
   **end to end**: all images, batches made and maps brought back to the host.
 - **GFLOP/s** counts the matrix products and convolutions of the program as written, with all
-  rounds of its loops (XLA's own analysis counts one of them; it is in the files). `>`: a loop
-  without a known end was counted once. **of product**: that over what a plain matrix product of the
-  same type reaches on all devices.
+  rounds of its loops (XLA's own analysis counts one of them; it is in the files). Convolutions are
+  counted as direct ones, in whatever form they are computed. `>`: a loop without a known end was
+  counted once. **of product**: that over what a plain matrix product of the same type reaches on
+  all devices. More than 100 % is possible: by Winograd a 3x3 convolution takes as little as a
+  quarter of the multiplications that are counted.
 - **fit s**: the whole fit after compilation; `*`: with compilation. Trained methods: so many epochs
   as are named. **peak** is that of the process on the CPU, else of the devices.
 - **Whole processes**: our program and another one, each from its start to its end, on the same

@@ -49,7 +49,7 @@ def write(whole: Whole, path: Path, batch_size: int, platforms: tuple[str, ...])
     try:
         with loops.unrolled():  # jax2onnx fails at loops over traced arrays
             model = jax2onnx.to_onnx(
-                lambda images: tuple(whole(arrays, images)[name] for name in names),
+                lambda images: tuple(whole.plain(arrays, images)[name] for name in names),
                 [jax.ShapeDtypeStruct(shape, jnp.uint8)],
                 model_name=whole.model.method,
                 input_names=["images"],

@@ -19,7 +19,7 @@ def write(whole: Whole, path: Path, batch_size: int, platforms: tuple[str, ...])
 
     size = whole.model.input_size
     converted = jax2tf.convert(
-        whole.__call__,
+        whole.plain,
         polymorphic_shapes=[None, None if batch_size else "(batch, _, _, _)"],
         native_serialization_platforms=platforms,
         with_gradient=False,

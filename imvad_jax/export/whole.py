@@ -12,6 +12,7 @@ from jax import Array
 
 from imvad_jax import __version__
 from imvad_jax.model import Model, load, store
+from imvad_jax.ops import convolution
 from imvad_jax.training.job import as_float
 
 VERSION = 1  # of the metadata
@@ -43,6 +44,11 @@ class Whole:
         variables = flax.traverse_util.unflatten_dict(dict(zip(self.arrays, arrays)), sep="/")
         found = self.model.detector.apply(variables, as_float(images))
         return self.normalize(found.score, found.anomaly_map)
+
+    def plain(self, arrays: list[Array], images: Array) -> dict[str, Array]:
+        """As a call, traced with plain convolutions, for runtimes that have forms of their own."""
+        with convolution.forms("xla"):
+            return self(arrays, images)
 
     def normalize(self, score, anomaly_map) -> dict[str, Any]:
         """The outputs by name from what the method gives, of numpy or of JAX."""

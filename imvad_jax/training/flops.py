@@ -15,7 +15,9 @@ def count_flops(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> tuple[int, bool]:
     """Operations of all devices together, a multiplication and an addition being two.
 
     Element-wise work is not counted: this is what a rate is compared with that of a plain matrix
-    product. Zeros that a transposed convolution inserts are left out.
+    product. Zeros that a transposed convolution inserts are left out. Convolutions count as direct
+    ones in a program traced in the form "xla" (`ops.convolution`); in another form their products
+    count as they are.
 
     Returns:
       The number, and whether it is complete: of a loop that ends by a condition one round is

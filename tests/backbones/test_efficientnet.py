@@ -10,6 +10,7 @@ from PIL import Image
 
 from imvad_jax.backbones import efficientnet, get, layout
 from imvad_jax.backbones.weights import DEMO_PACKAGE, load_weights
+from imvad_jax.ops import convolution
 
 B5 = get("tf_efficientnet_b5")
 
@@ -35,9 +36,10 @@ def test_scaling_follows_the_published_networks():
 
 def strided_paddings(spec, size):
     """Padding (rows, columns) of the strided convolutions down to `stage5`, in order; traced."""
-    traced = jax.make_jaxpr(
-        lambda v, x: spec.build().apply(v, x, outputs=("stage5",)),
-    )(spec.variables_template(("stage5",)), jax.ShapeDtypeStruct((1, size, size, 3), np.float32))
+    images = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+    shapes = spec.variables_template(("stage5",)), images
+    with convolution.forms("xla"):
+        traced = jax.make_jaxpr(lambda v, x: spec.build().apply(v, x, outputs=("stage5",)))(*shapes)
     found = []
     for equation in traced.jaxpr.eqns:
         inner = equation.params.get("jaxpr")  # flax's layers may come wrapped

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -217,3 +218,13 @@ def test_savedmodels_run_in_tensorflow_alone_and_are_replaced(tmp_path):
         )
         exporter.check_output(path, "savedmodel", True, 0)
     assert {file.name for file in tmp_path.iterdir()} == {"run", "saved"}
+
+
+def test_other_runtimes_get_plain_convolutions_and_stablehlo_the_rule():
+    """Of 128 pixels the layers are large enough for the rule to choose by platform."""
+    made = make("stpm", image_size=128, crop_size=0, layers="layer1")
+    function = whole.whole_of(api.Model("stpm", *made, fitted=True))
+    shapes = function.array_shapes(), function.image_shape(2)
+    plain, by_rule = (str(jax.make_jaxpr(f)(*shapes)) for f in (function.plain, function.__call__))
+    assert "conv_general_dilated" in plain and "platform_index" not in plain
+    assert "platform_index" in by_rule

@@ -16,6 +16,7 @@ from imvad_jax.runs.record import matmul_precision
 from imvad_jax.training.limit import NO_LIMIT, Limit, Stopped
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.timing import COMPILES
+from tests.methods.small import make
 from tests.training import toy
 
 FEW = workloads.Options(repeats=2, least_seconds=0.0, fit_repeats=1)
@@ -138,6 +139,25 @@ def test_the_training_step_is_the_real_one_and_goes_on(trained):
     assert COMPILES.programs == programs  # what was timed as compilation is what runs
     for kept, now in zip(jax.tree.leaves(before), jax.tree.leaves(trained.variables["params"])):
         np.testing.assert_array_equal(kept, now)  # the donated state was a copy
+
+
+def test_convolutions_are_counted_as_direct_ones_in_any_form():
+    found = {}
+    for form in ("auto", "xla"):
+        # Of 128 pixels the layers are just large enough for Winograd.
+        detector, variables = make(
+            "stpm", image_size=128, crop_size=0, layers="layer1", batch_size=2, convolution=form
+        )
+        subject = workloads.Subject(
+            detector=detector, variables=variables, images=workloads.random_images(2, 128, 0),
+            parallel=Parallel(jax.devices()[:1]), seed=0, options=FEW,
+        )  # fmt: skip
+        found[form] = workloads.scoring(subject, 1), workloads.training_call(subject, False)[0]
+    for auto, xla in zip(*found.values(), strict=True):
+        assert auto["flops"] == xla["flops"] and auto["flops_complete"]
+    # Teacher and student: conv1 of 7x7 and four of 3x3 at a quarter of the size.
+    least = 2 * 2 * (64 * 64 * 64 * 3 * 49 + 4 * 32 * 32 * 64 * 64 * 9)
+    assert least <= found["auto"][0]["flops"] < 1.1 * least
 
 
 def test_kept_and_recomputed_features_are_compared(trained):

@@ -1,0 +1,259 @@
+"""Convolutions by the rule against XLA's and, transposed ones, against their definition."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+from imvad_jax.ops import convolution
+from imvad_jax.ops.convolution import by_winograd, convolve, convolve_depthwise, convolve_transposed
+from imvad_jax.training.parallel import Parallel
+from tests.ops.convolved import assert_close, normal, plain, with_gradients
+
+NONE, ONE = ((0, 0), (0, 0)), ((1, 1), (1, 1))
+# Window, strides, padding, rows and columns.
+CONVOLUTIONS = [
+    ((1, 1), (1, 1), NONE, (5, 4)),
+    ((1, 1), (2, 2), NONE, (7, 6)),  # the last column is left out
+    ((1, 1), (2, 3), NONE, (6, 9)),
+    ((1, 1), (2, 2), ONE, (5, 5)),  # zeros around: no product
+    ((3, 3), (1, 1), ONE, (9, 7)),
+    ((3, 3), (1, 1), NONE, (5, 6)),
+    ((3, 3), (1, 1), ((2, 0), (0, 3)), (4, 5)),
+    ((3, 3), (2, 2), ONE, (8, 7)),
+    ((3, 3), (2, 2), ((0, 1), (0, 1)), (8, 8)),
+    ((7, 7), (2, 2), ((3, 3), (3, 3)), (11, 10)),
+    ((4, 2), (3, 1), ((1, 2), (0, 1)), (10, 3)),
+    ((2, 2), (3, 3), NONE, (8, 9)),  # rows and columns between the windows
+    ((5, 3), (1, 2), ((2, 2), (1, 1)), (1, 6)),  # one row
+    ((4, 4), (4, 4), NONE, (8, 12)),
+    ((1, 5), (2, 1), ((0, 0), (4, 4)), (5, 2)),
+]
+GEOMETRIES = [((4, 4), 2, 1), ((3, 3), 1, 1), ((5, 2), 1, 0), ((3, 3), 2, 1), ((2, 2), 3, 0)]
+PAYS = ((1, 64, 64, 32), (3, 3, 32, 32))  # a map and a kernel that go by Winograd
+
+
+def ours(strides, padding):
+    """As `plain`, by the rule; a new function, which nothing has traced before."""
+    return lambda x, kernel: convolve(x, kernel, strides, padding)
+
+
+def case(batch, inputs, outputs, window, strides, padding, sides, dtype=np.float64):
+    """A map, a kernel, and what the result is weighted with."""
+    x = normal(batch, *sides, inputs, dtype=dtype)
+    kernel = normal(*window, inputs, outputs, seed=1, dtype=dtype)
+    shape = jax.eval_shape(plain(strides, padding), x, kernel).shape
+    return x, kernel, normal(*shape, seed=2, dtype=dtype)
+
+
+@pytest.fixture(autouse=True)
+def none_too_small(monkeypatch):
+    monkeypatch.setattr(convolution, "LEAST_WORK", 0)
+
+
+@pytest.fixture
+def always_winograd(monkeypatch):
+    monkeypatch.setattr(convolution, "LEAST_CHANNELS", 1)
+    monkeypatch.setattr(convolution, "LEAST_PRODUCTS", 0)
+    monkeypatch.setattr(convolution, "MOST_PADDED", 100)
+
+
+@pytest.mark.parametrize("geometry", CONVOLUTIONS)
+def test_results_and_gradients_are_those_of_xla(geometry):
+    with jax.enable_x64(True):
+        arrays = case(3, 2, 4, *geometry)
+        _, strides, padding, _ = geometry
+        expected = with_gradients(plain(strides, padding))(*arrays)
+        assert_close(with_gradients(ours(strides, padding))(*arrays), expected, 1e-13)
+
+
+@pytest.mark.parametrize("batch", [1, 6])
+def test_gradients_of_a_kernel_a_few_images_at_a_time(batch, monkeypatch):
+    monkeypatch.setattr(convolution, "POSITIONS_PER_STEP", 40)  # three images of 4x3
+    geometry = ((3, 3), (2, 2), ONE, (7, 6))
+    with jax.enable_x64(True):
+        arrays = case(batch, 2, 3, *geometry)
+        traced = jax.make_jaxpr(with_gradients(ours((2, 2), ONE)))(*arrays)
+        assert ("scan" in str(traced)) == (batch == 6)
+        expected = with_gradients(plain((2, 2), ONE))(*arrays)
+        assert_close(with_gradients(ours((2, 2), ONE))(*arrays), expected, 1e-13)
+
+
+def test_a_convolution_by_winograd(always_winograd):
+    with jax.enable_x64(True):
+        arrays = case(2, 3, 5, (3, 3), (1, 1), ONE, (9, 10))
+        found = with_gradients(ours((1, 1), ONE))
+        # No convolution is left for the processor.
+        assert "stablehlo.convolution" not in found.lower(*arrays).as_text()
+        assert_close(found(*arrays), with_gradients(plain((1, 1), ONE))(*arrays), 1e-13)
+
+
+@pytest.mark.parametrize("kernels", [None, 0])
+def test_under_vmap(kernels, always_winograd):
+    with jax.enable_x64(True):
+        for window, strides, padding in (((3, 3), (1, 1), ONE), ((3, 3), (2, 2), ONE),
+                                         ((1, 1), (2, 2), NONE)):  # fmt: skip
+            arrays = [case(2, 3, 2, window, strides, padding, (5, 7)) for _ in range(3)]
+            xs, ks, weights = (np.stack(some) * np.arange(1, 4).reshape(3, 1, 1, 1, 1)
+                               for some in zip(*arrays))  # fmt: skip
+            given = (xs, ks if kernels == 0 else ks[0], weights)
+            axes = (0, kernels, 0)
+            found = jax.vmap(with_gradients(ours(strides, padding)), axes)(*given)
+            expected = jax.vmap(with_gradients(plain(strides, padding)), axes)(*given)
+            assert_close(found, expected, 1e-13)
+
+
+def test_on_two_devices(always_winograd):
+    two = Parallel(jax.local_devices()[:2])
+    for window, strides, padding in (((3, 3), (1, 1), ONE), ((5, 5), (2, 2), ONE)):
+        x, kernel, weight = case(4, 3, 2, window, strides, padding, (6, 7), dtype=np.float32)
+        step = with_gradients(ours(strides, padding))
+        step = two.compile(step, split=(True, False, True))
+        out, to_x, to_kernel = step(two.split(x), kernel, two.split(weight))
+        expected = with_gradients(plain(strides, padding))(x, kernel, weight)
+        found = two.join(out), two.join(to_x), np.asarray(to_kernel).sum(0)
+        assert_close(found, expected, 1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 64])
+def test_the_rule_depends_on_an_image_alone(batch):
+    """What is just taken, and what is just not, whatever the batch is."""
+
+    def taken(height, width, inputs, outputs):
+        shape, kernel = (batch, height, width, inputs), (3, 3, inputs, outputs)
+        return by_winograd(shape, kernel, jnp.float32, (1, 1), ONE)
+
+    assert taken(64, 64, 32, 32) and not taken(60, 64, 32, 32)  # products
+    assert taken(8, 8, 256, 256) and not taken(7, 7, 256, 256)
+    assert not taken(256, 256, 16, 64) and not taken(256, 256, 64, 16)  # channels
+    assert taken(9, 12, 512, 512) and not taken(5, 5, 512, 512)  # zeros up to whole tiles
+
+
+def test_what_winograd_does_not_take():
+    shape, kernel = PAYS
+    assert by_winograd(shape, kernel, jnp.float32, (1, 1), ONE)
+    assert not by_winograd(shape, kernel, jnp.float32, (2, 2), ONE)
+    assert not by_winograd(shape, kernel, jnp.float32, (1, 1), NONE)
+    assert not by_winograd(shape, (5, 5, 32, 32), jnp.float32, (1, 1), ONE)
+    with convolution.forms("xla"):
+        assert not by_winograd(shape, kernel, jnp.float32, (1, 1), ONE)
+    assert by_winograd(shape, kernel, jnp.float32, (1, 1), ONE)
+
+
+def test_what_is_too_small_is_left_to_xla(monkeypatch):
+    def chooses(least, window):
+        monkeypatch.setattr(convolution, "LEAST_WORK", least)
+        x, kernel, _ = case(1, 2, 5, window, (2, 2), NONE, (7, 9), dtype=np.float32)
+        return "platform_index" in str(jax.make_jaxpr(ours((2, 2), NONE))(x, kernel))
+
+    work = 3 * 4 * 9 * 2 * 5  # of the outputs of one image
+    assert chooses(work, (3, 3)) and not chooses(work + 1, (3, 3))
+    assert chooses(work + 1, (1, 1))  # always a product
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_narrow_types_are_left_to_xla(dtype):
+    shape, kernel = PAYS
+    assert not by_winograd(shape, kernel, dtype, (1, 1), ONE)
+    x, kernel = jnp.asarray(normal(*shape), dtype), jnp.asarray(normal(*kernel, seed=1), dtype)
+    found = jax.jit(ours((1, 1), ONE))(x, kernel)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, jax.jit(plain((1, 1), ONE))(x, kernel))
+
+
+@pytest.mark.parametrize("geometry", [CONVOLUTIONS[1], CONVOLUTIONS[4], CONVOLUTIONS[7]])
+def test_the_form_xla_gives_its_bits(geometry, always_winograd):
+    _, strides, padding, _ = geometry
+    arrays = case(3, 5, 4, *geometry, dtype=np.float32)
+    expected = with_gradients(plain(strides, padding))(*arrays)
+    with convolution.forms("xla"):
+        found = with_gradients(ours(strides, padding))(*arrays)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    # By the rule they are others: were they not, nothing would be tested here.
+    other = with_gradients(ours(strides, padding))(*arrays)
+    assert any((np.asarray(a) != b).any() for a, b in zip(other, expected, strict=True))
+
+
+def operations(lowered):
+    """How many convolutions and products a program has."""
+    text = lowered.as_text()
+    return text.count("stablehlo.convolution"), text.count("stablehlo.dot_general")
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_one_trace_is_lowered_for_every_platform(platform):
+    x, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in PAYS)
+    forward = jax.jit(ours((1, 1), ONE)).trace(x, kernel)
+    both = with_gradients(ours((1, 1), ONE)).trace(x, kernel, x)
+    for traced, convolutions in ((forward, 1), (both, 3)):
+        assert operations(traced.lower(lowering_platforms=(platform,))) == (convolutions, 0)
+        here, products = operations(traced.lower(lowering_platforms=("cpu",)))
+        assert here == 0 and products > 0
+    # Together they are one program, which chooses where it runs.
+    found = export.export(jax.jit(ours((1, 1), ONE)), platforms=("cpu", platform))(x, kernel)
+    text = found.mlir_module()
+    assert "stablehlo.convolution" in text and "stablehlo.dot_general" in text
+
+
+def test_each_channel_has_a_kernel_of_its_own():
+    x, kernel = normal(2, 5, 6, 3, dtype=np.float32), normal(3, 3, 1, 3, seed=1, dtype=np.float32)
+    found = convolve_depthwise(x, kernel, (2, 1), ONE)
+    for channel in range(3):
+        one = plain((2, 1), ONE)(x[..., channel, None], kernel[..., channel, None])
+        np.testing.assert_allclose(found[..., channel], one[..., 0], atol=1e-5)
+
+
+def scattered(x, kernel, stride, padding):
+    """PyTorch's ConvTranspose2d of `[B, H, W, C]`: pixel by pixel, then the border is cut off."""
+    batch, rows, columns, _ = x.shape
+    high, wide, _, features = kernel.shape
+    out = np.zeros((batch, stride * (rows - 1) + high, stride * (columns - 1) + wide, features))
+    for i in range(rows):
+        for j in range(columns):
+            window = out[:, stride * i : stride * i + high, stride * j : stride * j + wide]
+            window += np.einsum("bc,uvcd->buvd", x[:, i, j], kernel)
+    stop = [side - padding for side in out.shape[1:3]]
+    return out[:, padding : stop[0], padding : stop[1]]
+
+
+@pytest.mark.parametrize("window, stride, padding", GEOMETRIES)
+def test_every_pixel_adds_its_window(window, stride, padding):
+    x, kernel = normal(2, 3, 4, 3), normal(*window, 3, 5, seed=1)
+    found = convolve_transposed(
+        jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32), stride, padding
+    )
+    np.testing.assert_allclose(found, scattered(x, kernel, stride, padding), atol=1e-5)
+
+
+def test_window_4_stride_2_doubles_and_a_single_pixel_becomes_its_window():
+    double = convolve_transposed(jnp.ones((1, 7, 5, 2)), jnp.ones((4, 4, 2, 3)), 2, 1)
+    assert double.shape == (1, 14, 10, 3)
+    kernel = normal(8, 8, 2, 3)
+    found = convolve_transposed(
+        jnp.asarray([[[[2.0, -1.0]]]]), jnp.asarray(kernel, jnp.float32), 1, 0
+    )
+    np.testing.assert_allclose(found[0], 2 * kernel[:, :, 0] - kernel[:, :, 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("window, stride, padding", GEOMETRIES)
+def test_gradients(window, stride, padding):
+    x, kernel = normal(1, 2, 3, 2), normal(*window, 2, 2, seed=1)
+    weight = normal(*scattered(x, kernel, stride, padding).shape, seed=2)
+
+    def loss(x, kernel):
+        return jnp.sum(weight * convolve_transposed(x, kernel, stride, padding))
+
+    by_x, by_kernel = jax.grad(loss, (0, 1))(
+        jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
+    )
+    # It is linear in either: the derivative by one number is the value at its unit vector.
+    for found, array, position in ((by_x, x, 0), (by_kernel, kernel, 1)):
+        expected = np.zeros_like(array)
+        for index in np.ndindex(*array.shape):
+            unit = np.zeros_like(array)
+            unit[index] = 1
+            pair = (unit, kernel) if position == 0 else (x, unit)
+            expected[index] = (weight * scattered(*pair, stride, padding)).sum()
+        np.testing.assert_allclose(found, expected, atol=1e-4)

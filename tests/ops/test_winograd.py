@@ -1,0 +1,81 @@
+"""3x3 convolutions by Winograd against XLA's: exact in float64, and how far off in float32."""
+
+import jax
+import numpy as np
+import pytest
+
+from imvad_jax.ops import winograd
+from tests.ops.convolved import assert_close, normal, plain, with_gradients
+
+SAME = plain((1, 1), ((1, 1), (1, 1)))
+# Batch, rows, columns, channels of the map and of the result.
+SHAPES = [
+    (1, 1, 9, 2, 3),  # one row
+    (2, 7, 1, 3, 2),  # one column
+    (1, 4, 8, 1, 5),  # whole tiles
+    (3, 5, 6, 4, 4),
+    (2, 13, 11, 3, 2),
+]
+# With four tiles a step.
+CUT = {
+    (1, 9, 13, 2, 3): (1, 3, 1),  # three blocks of one row of tiles
+    (2, 17, 5, 3, 2): (1, 2, 3),  # two blocks of three rows, which are more than there are
+    (4, 4, 4, 2, 2): (4, 1, 1),  # four images a step
+    (8, 5, 3, 2, 3): (4, 1, 2),  # two tiles an image, but four images: two would be unrolled
+    (6, 5, 4, 3, 2): (1, 1, 2),  # neither two nor three images
+    (5, 8, 4, 2, 2): (1, 1, 2),
+}
+
+
+def by_winograd(x, kernel, weight):
+    """The result and both gradients; compiled for the case alone, whatever was traced before."""
+    transform, convolve, to_input, to_kernel = (
+        function.__wrapped__
+        for function in (
+            winograd.transform_kernel,
+            winograd.convolve,
+            winograd.input_gradient,
+            winograd.kernel_gradient,
+        )
+    )
+
+    def run(x, kernel, weight):
+        out = convolve(x, transform(kernel))
+        return out, to_input(weight, kernel), to_kernel(x, weight)
+
+    return jax.jit(run)(x, kernel, weight)
+
+
+def case(batch, height, width, inputs, outputs, dtype=np.float64):
+    """A map, a kernel, and what its result is weighted with."""
+    sides = batch, height, width
+    shapes = (*sides, inputs), (3, 3, inputs, outputs), (*sides, outputs)
+    return [normal(*shape, seed=i, dtype=dtype) for i, shape in enumerate(shapes)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_results_and_gradients_are_those_of_a_convolution(shape):
+    with jax.enable_x64(True):
+        arrays = case(*shape)
+        assert_close(by_winograd(*arrays), with_gradients(SAME)(*arrays), 1e-13)
+
+
+@pytest.mark.parametrize("shape", CUT)
+def test_a_batch_in_several_steps(shape, monkeypatch):
+    monkeypatch.setattr(winograd, "TILES_PER_STEP", 4)
+    plan = winograd._Plan(*shape[:3])
+    assert (plan.group, plan.blocks, plan.rows) == CUT[shape]
+    with jax.enable_x64(True):
+        arrays = case(*shape)
+        assert_close(by_winograd(*arrays), with_gradients(SAME)(*arrays), 1e-13)
+
+
+@pytest.mark.parametrize("shape", [(2, 56, 56, 64, 64), (2, 28, 28, 128, 128), (2, 8, 8, 256, 256)])
+def test_float32_is_off_by_little(shape):
+    arrays = case(*shape, dtype=np.float32)
+    with jax.enable_x64(True):
+        exact = with_gradients(SAME)(*(array.astype(np.float64) for array in arrays))
+    found = by_winograd(*arrays)
+    assert {array.dtype for array in found} == {np.dtype(np.float32)}
+    exact = [np.asarray(array, np.float32) for array in exact]
+    assert_close(found, exact, 2e-5)
