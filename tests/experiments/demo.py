@@ -16,7 +16,7 @@ from imvad_jax.training.score import score
 
 # The drawn hexnut, or where its free turning is more than a test's few images and epochs teach,
 # another drawn part.
-CATEGORIES = {"csflow": "fabric", "draem": "fabric", "favae": "tablet"}
+CATEGORIES = {"csflow": "fabric", "cutpaste": "fabric", "draem": "fabric", "favae": "tablet"}
 # Good images that are drawn where the few of the others are too few; 60 is what `make demo` draws.
 GOOD_IMAGES = {"csflow": 60, "draem": 200}
 

@@ -43,7 +43,8 @@ def test_training_finds_what_the_untrained_detector_does_not(parts_for, method):
     untrained = metrics(parts, method, "demo", devices=2, epochs=0)
     print(f"image AUROC: {untrained['image_auroc']:.3f} untrained, {found['image_auroc']:.3f}")
     assert found["image_auroc"] >= 0.9
-    assert found["image_auroc"] >= untrained["image_auroc"] + 0.1
+    # Of the pairs of a good and a bad part, half as many at most are in the wrong order.
+    assert 1 - found["image_auroc"] <= (1 - untrained["image_auroc"]) / 2
 
 
 SMALL = {"padim": {"num_channels": 24}, "patchcore": {}, "spade": {}, "raw_color": {}}
