@@ -10,7 +10,6 @@ from imvad_jax.benchmarks.measure import measure, ratio, summary
 from imvad_jax.benchmarks.workloads import Subject
 from imvad_jax.training import gradient, loops
 from imvad_jax.training.job import Job
-from imvad_jax.training.transformed import with_transformed_backbone
 from imvad_jax.training.watch import Watch
 
 BOTH = (loops.HOST, loops.DEVICE)
@@ -32,8 +31,7 @@ def training_loops(subject: Subject) -> dict:
     order = gradient.epoch_order(subject.seed, 0, count, per_epoch * config.batch_size)
     order = order.reshape(per_epoch, -1)
     job = Job(subject.images, parallel, subject.seed)
-    fixed = gradient.fixed_part(subject.variables)
-    fixed = parallel.replicate(with_transformed_backbone(subject.detector, fixed, parallel))
+    fixed = gradient.place_fixed(subject.detector, subject.variables, parallel)
 
     def begin(loop):
         loops.choose_loop(loop, subject.detector, subject.images, parallel)

@@ -27,7 +27,6 @@ from imvad_jax.training.job import Job, in_flight
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.score import place, score, scoring_step
 from imvad_jax.training.timing import COMPILES
-from imvad_jax.training.transformed import with_transformed_backbone
 
 PRODUCT_SIZE = {"cpu": 1024}  # rows of the plain matrix product, by platform ...
 LARGE_PRODUCT = 8192  # ... and of accelerators
@@ -179,8 +178,7 @@ def training_call(subject: Subject, cache_features: bool):
     step = gradient.training_step(detector.without_epochs(), tuple(parallel.devices))
     start = gradient.init_state(config, subject.variables, steps)
     state = parallel.replicate(jax.tree.map(jnp.array, start))  # copies: the state is donated
-    fixed = gradient.fixed_part(subject.variables)
-    fixed = parallel.replicate(with_transformed_backbone(detector, fixed, parallel))
+    fixed = gradient.place_fixed(detector, subject.variables, parallel)
     key = gradient.training_key(subject.seed)
     order = np.resize(np.arange(len(subject.images)), config.batch_size)
     inputs = subject.images.take(order)

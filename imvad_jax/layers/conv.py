@@ -43,21 +43,24 @@ class Conv(nn.Module):
             self.param("bias", self.bias_init, shape[-1:], jnp.float32) if self.use_bias else None
         )
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        strides, padding = tuple(self.strides), self._borders(x)
+        how = tuple(self.strides), self._borders(x)
         if groups > 1:
-            y = convolution.convolve_depthwise(x, kernel, strides, padding)
-        elif convolution.by_winograd(x.shape, shape, x.dtype, strides, padding):
-            y = self._by_winograd(x, kernel, strides, padding)
+            y = convolution.convolve_depthwise(x, kernel, *how, self.precision)
+        elif (ready := self._transformed(x, kernel, *how)) is not None:
+            y = winograd.convolve(x, ready)
         else:
-            y = convolution.convolve(x, kernel, strides, padding, self.precision)
+            y = convolution.convolve(x, kernel, *how, self.precision)
         return y if bias is None else y + bias
 
-    def _by_winograd(self, x, kernel, strides, padding):
+    def _transformed(self, x, kernel, strides, padding) -> Array | None:
+        """The kernel as Winograd takes it, where it is used and fixed."""
+        if not convolution.by_winograd(x.shape, kernel.shape, x.dtype, strides, padding):
+            return None
         if self.is_mutable_collection(TRANSFORMED) and not self.is_initializing():
             self.put_variable(TRANSFORMED, "kernel", winograd.transform_kernel(kernel))
-        if self.has_variable(TRANSFORMED, "kernel"):
-            return winograd.convolve(x, self.get_variable(TRANSFORMED, "kernel"))
-        return convolution.convolve(x, kernel, strides, padding, self.precision)
+        if not self.has_variable(TRANSFORMED, "kernel"):
+            return None
+        return self.get_variable(TRANSFORMED, "kernel")
 
     def _borders(self, x: Array) -> tuple[tuple[int, int], ...]:
         if isinstance(self.padding, int):

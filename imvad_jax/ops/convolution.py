@@ -5,8 +5,8 @@ fast program for most gradients:
 
 - a 3x3 convolution of stride 1 goes by Winograd (`ops.winograd`), where `by_winograd` says so;
 - a 1x1 convolution is a matrix product, of every `stride`-th position;
-- gradients of other kernels are matrix products of rows, a few images at a time, and those of
-  inputs of strided convolutions are as many small convolutions as the stride has phases.
+- gradients of other kernels, but for 3x3 of stride 1, are matrix products of rows, a few images at
+  a time, and those of the inputs of strided convolutions are one small convolution a phase.
 
 The form depends on the shapes of one image and on dtypes alone, never on the batch size.
 """
@@ -29,7 +29,8 @@ FORMS = ("auto", "xla")
 # Raised when `by_winograd` or a form changes, which changes results in their last digits.
 RULE = 1
 # Winograd pays from so many channels on either side, and so many products at one tap of the kernel;
-# below the latter it also takes longer to compile than it saves. See `benchmarks.tune_convolution`.
+# below the latter it also takes longer to compile than it saves. Measured by
+# `experiments.tune_convolution`.
 LEAST_CHANNELS = 32
 LEAST_PRODUCTS = 4e6
 # At most so many positions of padded tiles for each position of the map.
@@ -105,9 +106,15 @@ def convolve(
     return _xla(x, kernel, how) if how.form == "xla" else _convolve(x, kernel, how)
 
 
-def convolve_depthwise(x: Array, kernel: Array, strides: Sequence[int], padding: Padding) -> Array:
+def convolve_depthwise(
+    x: Array,
+    kernel: Array,
+    strides: Sequence[int],
+    padding: Padding,
+    precision: lax.PrecisionLike = None,
+) -> Array:
     """Each channel of `[B, H, W, C]` with a kernel of its own, `[h, w, 1, C]`: `[B, H', W', C]`."""
-    return _xla(x, kernel, _how(strides, padding), x.shape[-1])
+    return _xla(x, kernel, _how(strides, padding, precision), x.shape[-1])
 
 
 def convolve_transposed(x: Array, kernel: Array, stride: int, padding: int) -> Array:

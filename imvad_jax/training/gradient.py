@@ -106,6 +106,12 @@ def fixed_part(variables: dict) -> dict:
     return {name: value for name, value in variables.items() if name not in TRAINED}
 
 
+def place_fixed(detector: Detector, variables: dict, parallel: Parallel) -> dict:
+    """`fixed_part` on the devices, the frozen backbone's kernels ready for use."""
+    fixed = with_transformed_backbone(detector, fixed_part(variables), parallel)
+    return parallel.replicate(fixed)
+
+
 def training_key(seed: int) -> jax.Array:
     """The key that every random draw of a training comes from."""
     return jax.random.fold_in(jax.random.key(seed), 3)
@@ -142,8 +148,8 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
         state = job.checkpoints.restore(epoch, state)
     state = parallel.replicate(jax.tree.map(jnp.array, state))  # copies: the state is donated
     if epoch < config.epochs:
-        fixed = with_transformed_backbone(detector, fixed_part(variables), parallel)
-        run = begin_loop(loop, detector, parallel.replicate(fixed), job).run
+        fixed = place_fixed(detector, variables, parallel)
+        run = begin_loop(loop, detector, fixed, job).run
     draws = steps_per_epoch * config.batch_size
     shown = draws if config.steps_per_epoch else count
     done = job.progress((config.epochs - epoch) * shown, "train")

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from imvad_jax.errors import UserError
-from imvad_jax.reporting.history import History
 from imvad_jax.runs import cells
 from imvad_jax.runs.cells import Making, RunRequest
 from imvad_jax.runs.specs import Options
 from imvad_jax.training.limit import Limit
 from imvad_jax.training.parallel import Parallel
 from tests.data.trees import mvtec_tree
+from tests.experiments import stopping
 
 
 @pytest.fixture
@@ -52,14 +52,8 @@ def without_the_field(run):
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_run_that_was_stopped_goes_on_by_its_form(make, tmp_path, monkeypatch, recorded):
     assert make("whole", convolution="xla") is None
-    limit, record = Limit(), History.record
-
-    def stop(self, epoch, figures):
-        record(self, epoch, figures)
-        limit.end_soon()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(History, "record", stop)
+    limit = Limit()
+    with stopping.after_an_epoch(monkeypatch, limit):
         assert "after epoch 1 of 2" in str(make("run", limit, convolution="xla"))
     if not recorded:
         without_the_field(tmp_path / "run")

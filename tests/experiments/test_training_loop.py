@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from imvad_jax.errors import UserError
-from imvad_jax.reporting.history import History
 from imvad_jax.runs import cells, memory, plan
 from imvad_jax.runs.cells import Making, RunRequest
 from imvad_jax.runs.specs import Options
 from imvad_jax.training.limit import Limit
 from imvad_jax.training.parallel import Parallel
 from tests.data.trees import mvtec_tree
+from tests.experiments import stopping
 
 
 @pytest.fixture
@@ -48,14 +48,8 @@ def loop_of(run):
 def test_a_run_that_was_stopped_goes_on_as_it_began(make, tmp_path, monkeypatch):
     assert make("whole", "device")[0] is None
     assert loop_of(tmp_path / "whole") == "device"
-    limit, record = Limit(), History.record
-
-    def stop(self, epoch, figures):
-        record(self, epoch, figures)
-        limit.end_soon()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(History, "record", stop)
+    limit = Limit()
+    with stopping.after_an_epoch(monkeypatch, limit):
         stopped, _ = make("told", "device", limit)
     assert str(stopped) == "stopped after epoch 1 of 3; the same command goes on"
     with pytest.raises(UserError, match=r"training_loop=host: the run in .*told began with device"):
