@@ -1,6 +1,6 @@
 """Starts the program of this name, which is described in imvad_jax/programs/contact_sheet.py."""
 
-from imvad_jax.programs import contact_sheet, program
+from imvad_jax.programs import entry
 
 if __name__ == "__main__":
-    program.start(contact_sheet)
+    entry.start("contact_sheet")

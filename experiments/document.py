@@ -1,6 +1,6 @@
 """Starts the program of this name, which is described in imvad_jax/programs/document.py."""
 
-from imvad_jax.programs import document, program
+from imvad_jax.programs import entry
 
 if __name__ == "__main__":
-    program.start(document)
+    entry.start("document")

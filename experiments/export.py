@@ -1,6 +1,6 @@
 """Starts the program of this name, which is described in imvad_jax/programs/export.py."""
 
-from imvad_jax.programs import export, program
+from imvad_jax.programs import entry
 
 if __name__ == "__main__":
-    program.start(export)
+    entry.start("export")

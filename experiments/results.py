@@ -1,6 +1,6 @@
 """Starts the program of this name, which is described in imvad_jax/programs/results.py."""
 
-from imvad_jax.programs import program, results
+from imvad_jax.programs import entry
 
 if __name__ == "__main__":
-    program.start(results)
+    entry.start("results")

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from imvad_jax.leaving import undone_by
+
 OLD = 24 * 3600  # seconds without a change, after which a temporary file is nobody's any more
 _TOKEN = secrets.token_hex(3)  # a process of an earlier life may have had the same number
 _TEMPORARY = re.compile(r"\..*\.imvad_jax-(?P<host>\w+)-(?P<pid>\d+)-(?P<token>[0-9a-f]{6})\.tmp")
@@ -38,9 +40,10 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> N
     _sweep_once(path.parent)
     temporary = temporary_path(path)
     try:
-        with open(temporary, "wb") as file:
-            write(file)
-        os.replace(temporary, path)
+        with undone_by(functools.partial(_remove, temporary)):
+            with open(temporary, "wb") as file:
+                write(file)
+            os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -60,7 +63,8 @@ def create_atomically(path: str | Path, create: Callable[[Path], object]) -> Non
     recover(path)
     temporary = temporary_path(path)
     try:
-        create(temporary)
+        with undone_by(functools.partial(_remove, temporary)):
+            create(temporary)
         if path.is_dir() and not path.is_symlink():
             _replace_folder(path, temporary)
         else:

@@ -1,6 +1,7 @@
 """The benchmark of several methods, each in a process of its own, and the files it writes."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from imvad_jax import methods
+from imvad_jax import leaving, methods
 from imvad_jax.benchmarks import measure_method, report, workloads
 from imvad_jax.benchmarks.comparisons import Comparisons
 from imvad_jax.benchmarks.images import Source
@@ -142,7 +143,13 @@ def measure_apart(name: str, request: Request, how: Measuring) -> dict:
     own, limit = request.workdir / folder_name(name), how.limit
     (own / "benchmark.json").unlink(missing_ok=True)
     command, last = how.apart(name, own, limit.left), ""
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as child:
+    with (
+        subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, errors="replace",
+            env={**os.environ, leaving.CHILD: "1"},
+        ) as child,
+        leaving.undone_by(child.kill),
+    ):  # fmt: skip
         limit.on_end(child.terminate)
         for line in child.stderr:
             sys.stderr.write(line)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from imvad_jax import methods
+from imvad_jax import leaving, methods
 from imvad_jax.benchmarks import scaling_report as tables
 from imvad_jax.benchmarks.measure import OtherLoad
 from imvad_jax.benchmarks.report import BUSY
@@ -68,10 +68,13 @@ class Scaling:
 def run_point(request: Request, num_devices: int) -> dict:
     """The figures of a point, or `{value, error}`."""
     command = [
-        sys.executable, "-m", "imvad_jax.programs.scaling_point", f"--num_devices={num_devices}"
+        sys.executable, "-m", "imvad_jax.programs.entry", "scaling_point", f"--num_devices={num_devices}"
     ]  # fmt: skip
     asked = json.dumps(dataclasses.asdict(request))
-    done = subprocess.run(command, input=asked, capture_output=True, text=True, errors="replace")
+    done = leaving.run(
+        command, asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        errors="replace",
+    )  # fmt: skip
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
     if done.returncode < 0:

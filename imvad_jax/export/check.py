@@ -4,14 +4,17 @@ Both compute on the CPU: accelerators round matrix products, and two processes m
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from imvad_jax import leaving
 from imvad_jax.data.batches import ArrayImages
 from imvad_jax.data.category import open_category
 from imvad_jax.data.decode import load_image
@@ -88,14 +91,18 @@ def reloaded(kind: str, path: Path, images: np.ndarray, batch_size: int) -> dict
         count = -(-count // batch_size) * batch_size
         sizes = [batch_size] * (count // batch_size)
     padded = np.resize(images, (count, *images.shape[1:]))
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        leaving.undone_by(partial(shutil.rmtree, folder, ignore_errors=True)),
+    ):
         given, out = Path(folder) / "images.npy", Path(folder) / "out.npz"
         np.save(given, padded)
         script = EXAMPLES / f"score_{kind}.py"
         command = [sys.executable, "-P", loaded.__file__, script, path, given, out, *sizes]
-        done = subprocess.run(
+        done = leaving.run(
             [str(part) for part in command],
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""},
         )

@@ -24,6 +24,7 @@ from imvad_jax.errors import UserError
 from imvad_jax.programs import benchmark_flags as given
 from imvad_jax.programs import config_flags, devices, page, time_limit
 from imvad_jax.progress import tqdm_progress
+from imvad_jax.training.limit import limited
 
 flags.adopt_module_key_flags(given)  # --help shows them
 
@@ -125,7 +126,7 @@ def main() -> int:
     limit, say = time_limit.start_limit(), partial(print, flush=True)
     request = find_request()
     if given.SCALING.value:
-        return scaling.run(find_scaling(request), say, tqdm_progress)
+        return scaling.run(find_scaling(request), say, limited(tqdm_progress, limit))
     how = measure_methods.Measuring(
         start=devices.start_jax, limit=limit, say=say, progress=tqdm_progress,
         apart=lambda name, own, left: command_apart(name, own, left, request.methods[name][1]),

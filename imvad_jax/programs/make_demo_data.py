@@ -7,7 +7,7 @@ from absl import flags
 
 from imvad_jax.data.demo import CATEGORIES, write_demo_dataset
 from imvad_jax.errors import UserError
-from imvad_jax.programs import program
+from imvad_jax.programs import program, stopping
 
 _OUT = program.define_path("out", None, "Folder to write, new or empty.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the whole dataset.")
@@ -21,5 +21,6 @@ def main() -> None:
     """The program."""
     if not _OUT.value:
         raise UserError("--out is missing; expected the folder to write, --out=DIR")
+    stopping.goes_on()
     categories = None if _CATEGORIES.value == ["all"] else _CATEGORIES.value
     write_demo_dataset(_OUT.value, categories, seed=_SEED.value, size=_SIZE.value)

@@ -5,7 +5,7 @@
 --input is a file, a folder or a pattern, and may be given several times. DIR then holds index.html,
 results.csv, results.json and heatmaps/. Exit status: 0, all pictures were scored; 3, some could not
 be read and were left out (all reports name them); 2, nothing could be done, or --on_bad_image=error
-met such a file (what was scored before is written).
+met such a file (what was scored before is written, as it is after Ctrl-C, 130, or SIGTERM, 143).
 """
 
 import dataclasses
@@ -22,8 +22,9 @@ from imvad_jax.data.reading import Reading, parse_full_scale
 from imvad_jax.errors import UserError, choose
 from imvad_jax.evaluation.calibration import check_quantile
 from imvad_jax.model import load, store
-from imvad_jax.programs import devices, program
+from imvad_jax.programs import devices, program, stopping
 from imvad_jax.runs import predictor
+from imvad_jax.training.limit import Limit
 
 SKIPPED = 3  # exit status: done, but for files that could not be read
 NAMED = 20  # such files named on the terminal; all are named in the results
@@ -95,6 +96,8 @@ def main() -> int:
         )
     if not 0 < _THRESHOLD.value < 1:
         raise UserError(f"--threshold={_THRESHOLD.value}: expected a number between 0 and 1")
+    limit = Limit()
+    stopping.watch(limit)
     run_dir, output = Path(_WORKDIR.value), Path(_OUTPUT.value)
     record = store.read(run_dir)
     if store.read_thresholds(run_dir, record) is None and not _GOOD.value:
@@ -110,8 +113,9 @@ def main() -> int:
     reader = find_reader(record)
     model = dataclasses.replace(load(run_dir, devices.start_jax()), reader=reader)
     if good:
-        model = predictor.calibrate_from(model, good, _QUANTILE.value, _BATCH_SIZE.value)
+        model = predictor.calibrate_from(model, good, _QUANTILE.value, _BATCH_SIZE.value, limit)
     print(model.calibration.describe(), flush=True)
+    limit.check("the images")  # before an earlier result goes
     options = predictor.Options(
         threshold=_THRESHOLD.value, on_bad_image=_ON_BAD_IMAGE.value,
         batch_size=_BATCH_SIZE.value, picture_size=_PICTURE_SIZE.value,
@@ -119,7 +123,7 @@ def main() -> int:
     )  # fmt: skip
     found = predictor.predict(
         model, listing.images, output, options, workdir=str(run_dir), command=command("predict"),
-        not_used=listing.not_used,
+        not_used=listing.not_used, limit=limit,
     )  # fmt: skip
     for name, reason in found.unreadable[:NAMED]:
         print(f"not scored: {name}: {reason}", file=sys.stderr)

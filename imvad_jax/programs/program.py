@@ -9,9 +9,8 @@ from types import ModuleType
 from absl import app, flags, logging
 
 from imvad_jax.errors import UserError
+from imvad_jax.programs import stopping
 from imvad_jax.training.limit import Stopped
-
-OWN_PROCESS = False  # whether a program of this project started the process
 
 flags.disclaim_key_flags()  # what is defined by the functions below belongs to their callers
 
@@ -83,6 +82,7 @@ def guard(main: Callable[[], int | None]) -> int | None:
     try:
         return main()
     except UserError as error:
+        stopping.wait_to_leave()  # perhaps a child has been told, too, and that is all
         fail(error.text)
     except Stopped as stopped:
         message, status = str(stopped), stopped.status
@@ -104,13 +104,19 @@ def start(module: ModuleType) -> None:
 def run(
     main: Callable[[], int | None], prepare: Callable[[Sequence[str]], None] = lambda argv: None
 ) -> None:
-    """Parses the flags and runs `main` under `guard`; `prepare` may define more flags before."""
-    global OWN_PROCESS
-    OWN_PROCESS = True
+    """Parses the flags and runs `main` under `guard`; `prepare` may define more flags before.
+
+    From here on, at the latest, signals end the process in order.
+    """
+    stopping.listen()
 
     def start(argv):
         del argv
         logging.set_verbosity(logging.WARNING)
-        return guard(main)
+        try:
+            status = guard(main)
+        except SystemExit as end:
+            status = end.code
+        return stopping.closing(status)
 
     app.run(start, flags_parser=partial(parse, prepare=prepare))

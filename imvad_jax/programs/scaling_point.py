@@ -1,6 +1,6 @@
 """One point of the scaling of `experiments.benchmark`, in a process of its own.
 
-    python -m imvad_jax.programs.scaling_point --num_devices=2 < REQUEST.json
+    python -m imvad_jax.programs.entry scaling_point --num_devices=2 < REQUEST.json
 
 The figures are the last line of its output, as JSON. So the peak memory is the point's own, and
 every point has the number of devices that it names.
@@ -10,7 +10,7 @@ import json
 import sys
 
 from imvad_jax.benchmarks.scaling_point import Request, point
-from imvad_jax.programs import devices, program
+from imvad_jax.programs import devices
 
 
 def main() -> int:
@@ -23,6 +23,3 @@ def main() -> int:
     print(json.dumps(point(request, parallel)))
     return 0
 
-
-if __name__ == "__main__":
-    program.run(main)

@@ -94,7 +94,7 @@ def worker_command() -> list[str]:
     """The command line of a worker process."""
     given = {"cache_dir": flags.FLAGS.cache_dir, "num_devices": flags.FLAGS.num_devices}
     chosen = [f"--{name}={value}" for name, value in given.items() if value is not None]
-    return [sys.executable, "-m", "imvad_jax.programs.worker", *chosen]
+    return [sys.executable, "-m", "imvad_jax.programs.entry", "worker", *chosen]
 
 
 prepare = config_flags.define_outside_flags
@@ -108,11 +108,7 @@ def main() -> int:
         processes=_PROCESSES.value, num_devices=flags.FLAGS.num_devices, shard=_SHARD.value or "",
         compare=_COMPARE.value, limit=limit, say=partial(print, flush=True),
     )  # fmt: skip
-    try:
-        made = make_table(plan(find_request()), how)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    made = make_table(plan(find_request()), how)
     print(averages(made.grid))
     for cell in made.failed:
         print(f"failed: {cell.name}: {cell.error}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """A process that makes cells of the table: one a line on standard input, one answer a line.
 
-Started by experiments.table, one for each accelerator. Its own output is a log; standard output
+Started by experiments.table, one for each accelerator (`entry.py`). Its own output is a log; standard output
 carries the answers alone.
 """
 
@@ -11,7 +11,7 @@ import sys
 import threading
 from functools import partial
 
-from imvad_jax.programs import devices, program, time_limit
+from imvad_jax.programs import devices, time_limit
 from imvad_jax.runs.make_task import make_task
 from imvad_jax.runs.specs import Work
 from imvad_jax.runs.tasks import Task
@@ -54,6 +54,3 @@ def main() -> None:
         answers.write(json.dumps({"path": task.path, "error": error, "stopped": stopped}) + "\n")
         sys.stdout.flush()
 
-
-if __name__ == "__main__":
-    program.run(main)

@@ -16,7 +16,7 @@ from imvad_jax.evaluation import Calibration
 from imvad_jax.evaluation.calibration import NAME as CALIBRATION
 from imvad_jax.model import Model, inputs, load
 from imvad_jax.model.make import assemble
-from imvad_jax.progress import tqdm_progress, track, untracked
+from imvad_jax.progress import tqdm_progress
 from imvad_jax.reporting import heatmaps, report
 from imvad_jax.reporting.history import History
 from imvad_jax.reporting.packing import pack_maps, pack_masks
@@ -214,7 +214,7 @@ def open_data(cell: Cell, work: Work) -> CategoryData:
     with work.timings.stage("decode"):
         data = open_category(
             cell.dataset, cell.data_dir, cell.category, geometry, cell.decoded_dir, seed=cell.seed,
-            progress=track if hosts.is_first() else untracked,
+            progress=work.track,
             tiling=tiling, keep_tiles="gradient" in cell.detector.phases,
             reading=reading,
         )  # fmt: skip

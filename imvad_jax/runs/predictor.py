@@ -24,6 +24,7 @@ from imvad_jax.progress import tqdm_progress
 from imvad_jax.reporting import predictions
 from imvad_jax.reporting.heatmaps import picture_names
 from imvad_jax.reporting.overlay import present
+from imvad_jax.training.limit import NO_LIMIT, Limit, limited
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,12 +81,19 @@ def prepare_output(directory: Path, names: Sequence[str] = ()) -> None:
         raise UserError(f"--output={directory}: cannot be written ({error.strerror})") from None
 
 
-def calibrate_from(model: Model, paths: list[str], quantile: float, batch_size: int = 0) -> Model:
-    """The model with thresholds from good images. Raises UserError if one cannot be read."""
+def calibrate_from(
+    model: Model, paths: list[str], quantile: float, batch_size: int = 0, limit: Limit = NO_LIMIT
+) -> Model:
+    """The model with thresholds from good images.
+
+    Raises:
+      UserError: one cannot be read.
+      Stopped: the process was told to end.
+    """
     try:
         return model.calibrate(
             paths, quantile=quantile, names=display_names(paths), batch_size=batch_size,
-            progress=tqdm_progress,
+            progress=limited(tqdm_progress, limit),
         )  # fmt: skip
     except UserError as error:
         raise UserError(f"--good: {error.text}") from None
@@ -237,6 +245,7 @@ def predict(
     workdir: str = "",
     command: str = "",
     not_used: Sequence[NotUsed] = (),
+    limit: Limit = NO_LIMIT,
 ) -> predictions.Predictions:
     """Scores files with a calibrated model and writes the results to `output`.
 
@@ -245,6 +254,7 @@ def predict(
     Raises:
       UserError: `output` holds something else; or a file cannot be read and that is to be an error.
         What was scored before is then written, as it is whatever else ends the work.
+      Stopped: the process was told to end.
     """
     names, others = names_of(paths, not_used)
     prepare_output(output, names)
@@ -253,6 +263,11 @@ def predict(
     try:
         for file, score, anomaly_map in stream.run(paths, on_bad=writer.add_bad):
             writer.add(file, score, anomaly_map)
+            if limit.ended_by_signal and file.number + 1 < len(paths):
+                raise limit.stop(
+                    f"stopped after {file.number + 1} of {len(paths)} images; what they gave is in "
+                    f"{output}; the same command begins anew"
+                )
     except BaseException:
         writer.finish(command, finished=False)
         raise

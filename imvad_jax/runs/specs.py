@@ -2,16 +2,16 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from imvad_jax import methods
 from imvad_jax.data.reading import AS_IS, Reading
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.methods.base import Progress
-from imvad_jax.progress import silent_progress, tqdm_progress
+from imvad_jax.progress import silent_progress, tqdm_progress, track, untracked
 from imvad_jax.training import hosts
-from imvad_jax.training.limit import NO_LIMIT, Limit, limited
+from imvad_jax.training.limit import NO_LIMIT, Limit, limited, limited_track
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.timing import Timings
 
@@ -91,6 +91,13 @@ class Work:
     timings: Timings = dataclasses.field(default_factory=Timings)
     say: Callable[[str], object] = print
     limit: Limit = NO_LIMIT
+
+    @property
+    def track(self) -> Callable[..., Iterable]:
+        """As `progress.track`, on the first host; it keeps within the limit as `progress` does."""
+        if not hosts.is_first():
+            return untracked
+        return limited_track(track, self.limit) if hosts.count() == 1 else track
 
     def progress(self, tiling: Tiling | None) -> Progress:
         """The progress display of this host: only the first has any; it keeps within the limit."""

@@ -1,5 +1,6 @@
 """Worker processes and what they are given: a method at a time, and none is missed if one dies."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from imvad_jax.errors import UserError
+from imvad_jax.leaving import CHILD, undone_by
 from imvad_jax.runs.tasks import Task, mark_failed
 from imvad_jax.training.limit import NO_LIMIT, Limit
 
@@ -86,9 +88,11 @@ class Pool:
             threading.Thread(target=self._serve, args=(*place, groups), daemon=True)
             for place in self._places
         ]
-        for thread in threads:
-            thread.start()
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._kill)
+            stack.enter_context(undone_by(self._kill))
+            for thread in threads:
+                thread.start()
             ended = 0
             while ended < len(threads):
                 try:
@@ -102,10 +106,11 @@ class Pool:
                     raise event
                 else:
                     on_event(event)
-        finally:
-            self._stopped = True
-            for process in list(self._processes):
-                process.kill()
+
+    def _kill(self) -> None:
+        self._stopped = True
+        for process in list(self._processes):
+            process.kill()
 
     @property
     def _over(self) -> bool:
@@ -145,7 +150,7 @@ class Pool:
         with open(log, "ab") as file:
             process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file,
-                env={**os.environ, **environment}, text=True,
+                env={**os.environ, CHILD: "1", **environment}, text=True,
             )  # fmt: skip
         self._processes.add(process)
         if _answer(process).get("ready"):

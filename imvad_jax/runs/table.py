@@ -154,7 +154,7 @@ def _make_apart(
     def on_event(event: supervise.Event | None) -> None:
         if event is None:
             display.tick()
-            if limit.left <= 0:
+            if limit.left <= 0 or limit.ended_by_signal:  # one that was starting
                 pool.end_soon()
         elif event.stopped:
             display.stop(event.task, event.stopped)

@@ -6,13 +6,14 @@ are asked for, where all of them stop together.
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from imvad_jax.errors import UserError
 from imvad_jax.methods.base import Progress
 
 LIMIT_STATUS = 75  # exit status: the limit was reached; the same command goes on
-SIGNAL_STATUS = 143  # exit status: ended by SIGTERM
+SIGNAL_STATUS = 143  # exit status: ended by SIGTERM; 130 by Ctrl-C
 GRACE = 20.0  # seconds that a program has left once it was told to end
 MARGIN = 1.1  # of an expectation: steps differ
 CLOSING = 5.0  # seconds kept for saving and leaving
@@ -52,26 +53,38 @@ class Limit:
     `ended_by_signal` is set by whoever is told that the process is to end.
     """
 
+    grace = GRACE
+
     def __init__(self, seconds: float | None = None, clock: Callable[[], float] = time.monotonic):
         self.clock = clock
         self._end = None if seconds is None else clock() + seconds
         self._ended: float | None = None
+        self._status = SIGNAL_STATUS
         self._callbacks: list[Callable[[], object]] = []
 
     def restart(self, seconds: float | None) -> None:
         """So many seconds are left from now on; None: as many as it takes."""
         self._end = None if seconds is None else self.clock() + seconds
 
-    def end_soon(self) -> None:
-        """The process is to end: `GRACE` seconds are left at most. Told by any thread."""
+    def end_soon(self, status: int = SIGNAL_STATUS) -> None:
+        """The process is to end: `GRACE` seconds are left at most. Told by any thread.
+
+        `status` is the exit status of a process whose work is ended by it.
+        """
         if self._ended is None:
+            self._status = status
             self._ended = self.clock()
             for callback in self._callbacks:
                 callback()
 
     def on_end(self, callback: Callable[[], object]) -> None:
-        """Calls a function, by another thread, when the process is told to end: to pass it on."""
+        """Calls a function when the process is told to end, by another thread: to pass it on.
+
+        At once if it was told before; perhaps twice.
+        """
         self._callbacks.append(callback)
+        if self.ended_by_signal:
+            callback()
 
     @property
     def ended_by_signal(self) -> bool:
@@ -83,7 +96,7 @@ class Limit:
         """Seconds; infinite without a limit."""
         ends = [] if self._end is None else [self._end]
         if self._ended is not None:
-            ends.append(self._ended + GRACE)
+            ends.append(self._ended + self.grace)
         return min(ends) - self.clock() if ends else float("inf")
 
     def fits(self, seconds: float) -> bool:
@@ -92,7 +105,7 @@ class Limit:
 
     def stop(self, message: str) -> Stopped:
         """What to raise, with the status of what ends the work."""
-        return Stopped(message, SIGNAL_STATUS if self.ended_by_signal else LIMIT_STATUS)
+        return Stopped(message, self._status if self.ended_by_signal else LIMIT_STATUS)
 
     def require(self, seconds: float, what: str) -> None:
         """Raises Stopped if a work is not expected to end in time."""
@@ -159,3 +172,16 @@ def limited(progress: Progress, limit: Limit) -> Progress:
         return count
 
     return start
+
+
+def limited_track(track: Callable[..., Iterable[Any]], limit: Limit) -> Callable[..., Iterator[Any]]:
+    """`progress.track` that raises Stopped between two batches once the time is over."""
+
+    def through(batches: Iterable[Any], total_images: int, label: str) -> Iterator[Any]:
+        shown = track(batches, total_images, label)
+        for batch in shown:
+            yield batch
+            if limit.ended_by_signal or limit.left <= 0:
+                raise limit.stop(f"stopped during '{label}'; the same command begins it anew")
+
+    return through

@@ -6,8 +6,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+from imvad_jax.leaving import undone_by
 from imvad_jax.marks import MARK
 from imvad_jax.owned import refuse_foreign
 from imvad_jax.training.limit import LIMIT_STATUS, SIGNAL_STATUS, Limit
@@ -34,7 +36,8 @@ def run(
             env={**os.environ, **environment}, start_new_session=True,
         )  # fmt: skip
         try:
-            return _wait(child, seconds, limit)
+            with undone_by(partial(_signal, child, signal.SIGKILL)):
+                return _wait(child, seconds, limit)
         finally:
             _signal(child, signal.SIGKILL)  # whatever it has left behind, too
             child.wait()

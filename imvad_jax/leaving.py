@@ -1,0 +1,64 @@
+"""How a process ends at once: without the interpreter's teardown, and with nothing left behind.
+
+Teardown while the devices still compile or compute may end in a segmentation fault. A process that
+leaves at once runs none of the `finally` blocks that it is in: what has to be undone all the same,
+a temporary file or a child process, is registered here as long as it is there.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+CHILD = "IMVAD_JAX_CHILD"  # in the environment of a program of ours that another one tells to end
+PATIENCE = 2.0  # seconds for undoing and flushing; a pipe that nobody reads would take for ever
+
+_undo: dict[object, Callable[[], object]] = {}
+
+
+@contextlib.contextmanager
+def undone_by(undo: Callable[[], object]) -> Iterator[None]:
+    """Within it, a process that leaves at once calls `undo`, in a thread of its own."""
+    key = object()
+    _undo[key] = undo
+    try:
+        yield
+    finally:
+        del _undo[key]
+
+
+def run(command: Sequence[str], text: str | None = None, **options) -> subprocess.CompletedProcess:
+    """As `subprocess.run`, and the child does not outlive a process that leaves at once.
+
+    Args:
+      command: The command line.
+      text: What the child reads from its standard input; None: it inherits this process's.
+      options: Of `subprocess.Popen`.
+    """
+    given = {} if text is None else {"stdin": subprocess.PIPE}
+    with subprocess.Popen(command, **given, **options) as child, undone_by(child.kill):
+        try:
+            out, errors = child.communicate(text)
+        except BaseException:
+            child.kill()
+            raise
+    return subprocess.CompletedProcess(command, child.returncode, out, errors)
+
+
+def leave(status: int) -> None:
+    """Ends this process; whatever its threads do is cut off. Never returns."""
+
+    def tidy() -> None:
+        for undo in list(_undo.values()):
+            with contextlib.suppress(Exception):
+                undo()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+
+    thread = threading.Thread(target=tidy, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    os._exit(status)
