@@ -11,10 +11,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 CHILD = "IMVAD_JAX_CHILD"  # in the environment of a program of ours that another one tells to end
 PATIENCE = 2.0  # seconds for undoing and flushing; a pipe that nobody reads would take for ever
 
+starting = threading.Lock()  # held while a child is started, so that none is missed
 _undo: dict[object, Callable[[], object]] = {}
 
 
@@ -29,8 +31,29 @@ def undone_by(undo: Callable[[], object]) -> Iterator[None]:
         del _undo[key]
 
 
+@contextlib.contextmanager
+def child(
+    command: Sequence[str],
+    kill: Callable[[subprocess.Popen], object] = subprocess.Popen.kill,
+    **options,
+) -> Iterator[subprocess.Popen]:
+    """A child process that does not outlive one that leaves at once, which calls `kill` with it.
+
+    `options` are those of `subprocess.Popen`, whose context this is, too.
+    """
+    key = object()
+    with starting:
+        process = subprocess.Popen(command, **options)
+        _undo[key] = partial(kill, process)
+    try:
+        with process:
+            yield process
+    finally:
+        del _undo[key]
+
+
 def run(command: Sequence[str], text: str | None = None, **options) -> subprocess.CompletedProcess:
-    """As `subprocess.run`, and the child does not outlive a process that leaves at once.
+    """As `subprocess.run`, for a `child`.
 
     Args:
       command: The command line.
@@ -38,20 +61,21 @@ def run(command: Sequence[str], text: str | None = None, **options) -> subproces
       options: Of `subprocess.Popen`.
     """
     given = {} if text is None else {"stdin": subprocess.PIPE}
-    with subprocess.Popen(command, **given, **options) as child, undone_by(child.kill):
+    with child(command, **given, **options) as process:
         try:
-            out, errors = child.communicate(text)
+            out, errors = process.communicate(text)
         except BaseException:
-            child.kill()
+            process.kill()
             raise
-    return subprocess.CompletedProcess(command, child.returncode, out, errors)
+    return subprocess.CompletedProcess(command, process.returncode, out, errors)
 
 
 def leave(status: int) -> None:
     """Ends this process; whatever its threads do is cut off. Never returns."""
 
     def tidy() -> None:
-        for undo in list(_undo.values()):
+        starting.acquire(timeout=PATIENCE / 2)  # and never released
+        for undo in reversed(list(_undo.values())):
             with contextlib.suppress(Exception):
                 undo()
         for stream in (sys.stdout, sys.stderr):

@@ -143,13 +143,10 @@ def measure_apart(name: str, request: Request, how: Measuring) -> dict:
     own, limit = request.workdir / folder_name(name), how.limit
     (own / "benchmark.json").unlink(missing_ok=True)
     command, last = how.apart(name, own, limit.left), ""
-    with (
-        subprocess.Popen(
-            command, stderr=subprocess.PIPE, text=True, errors="replace",
-            env={**os.environ, leaving.CHILD: "1"},
-        ) as child,
-        leaving.undone_by(child.kill),
-    ):  # fmt: skip
+    environment = {**os.environ, leaving.CHILD: "1"}
+    with leaving.child(
+        command, stderr=subprocess.PIPE, text=True, errors="replace", env=environment
+    ) as child:
         limit.on_end(child.terminate)
         for line in child.stderr:
             sys.stderr.write(line)

@@ -67,9 +67,8 @@ class Scaling:
 
 def run_point(request: Request, num_devices: int) -> dict:
     """The figures of a point, or `{value, error}`."""
-    command = [
-        sys.executable, "-m", "imvad_jax.programs.entry", "scaling_point", f"--num_devices={num_devices}"
-    ]  # fmt: skip
+    program = [sys.executable, "-m", "imvad_jax.programs.entry", "scaling_point"]
+    command = [*program, f"--num_devices={num_devices}"]
     asked = json.dumps(dataclasses.asdict(request))
     done = leaving.run(
         command, asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -1,10 +1,10 @@
 """Ctrl-C, SIGTERM and SIGHUP: one line says how to go on, and the status is 130 or 143.
 
 Nothing is raised within the work: an exception in the middle of a compilation, and the teardown of
-an interpreter whose devices are busy, may end in a segmentation fault. A thread is told of a signal,
-since the main thread may compile for a minute. It ends the limit of the work, which is asked between
-steps, and whoever has no limit leaves at once, as nothing that is half written counts. A second
-Ctrl-C leaves at once, too.
+an interpreter whose devices are busy, may end in a segmentation fault. A thread is told of a
+signal, since the main thread may compile for a minute. It ends the limit of the work, which is
+asked between steps; whoever has no limit leaves at once, as nothing that is half written counts.
+A second Ctrl-C leaves at once, too.
 
 This module is imported before all that takes time and imports little, so that the programs can be
 stopped while they start.

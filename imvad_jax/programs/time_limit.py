@@ -1,4 +1,4 @@
-"""`--time_limit`, and the limit that signals end: what is finished is written, and the same command goes on."""
+"""`--time_limit`, and signals: what is finished is written, and the same command goes on."""
 
 import os
 import time
@@ -13,7 +13,8 @@ _IMPORTED = time.monotonic()
 _TIME_LIMIT = flags.DEFINE_string(
     "time_limit", None, "Nothing is begun that is not expected to end within this time, such as "
     "90s, 9m or 8h from the start of the program; what is finished is written, and the same "
-    "command goes on. Exit status 75 where something is left to do. SIGTERM does the same (143), and Ctrl-C (130).",
+    "command goes on. Exit status 75 where something is left to do. SIGTERM does the same (143), "
+    "and so does Ctrl-C (130).",
 )  # fmt: skip
 
 

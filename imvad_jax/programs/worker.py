@@ -1,7 +1,7 @@
 """A process that makes cells of the table: one a line on standard input, one answer a line.
 
-Started by experiments.table, one for each accelerator (`entry.py`). Its own output is a log; standard output
-carries the answers alone.
+Started by experiments.table (`entry.py`), one for each accelerator. Its own output is a log;
+standard output carries the answers alone.
 """
 
 import json

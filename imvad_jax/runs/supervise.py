@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from imvad_jax import leaving
 from imvad_jax.errors import UserError
-from imvad_jax.leaving import CHILD, undone_by
 from imvad_jax.runs.tasks import Task, mark_failed
 from imvad_jax.training.limit import NO_LIMIT, Limit
 
@@ -90,7 +90,7 @@ class Pool:
         ]
         with contextlib.ExitStack() as stack:
             stack.callback(self._kill)
-            stack.enter_context(undone_by(self._kill))
+            stack.enter_context(leaving.undone_by(self._kill))
             for thread in threads:
                 thread.start()
             ended = 0
@@ -147,14 +147,16 @@ class Pool:
     def _start(self, environment: dict, log: Path) -> subprocess.Popen | None:
         """A worker that is ready; None if it does not get so far, and then all is over."""
         log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "ab") as file:
+        with open(log, "ab") as file, leaving.starting:
             process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file,
-                env={**os.environ, CHILD: "1", **environment}, text=True,
+                env={**os.environ, leaving.CHILD: "1", **environment}, text=True,
             )  # fmt: skip
-        self._processes.add(process)
+            self._processes.add(process)
         if _answer(process).get("ready"):
             return process
+        if process.wait() == -signal.SIGINT:
+            time.sleep(1)  # this process is told by the same Ctrl-C
         if self._over:  # it was told to end before it could say anything
             self._end(process)
             return None

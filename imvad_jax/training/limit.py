@@ -174,7 +174,7 @@ def limited(progress: Progress, limit: Limit) -> Progress:
     return start
 
 
-def limited_track(track: Callable[..., Iterable[Any]], limit: Limit) -> Callable[..., Iterator[Any]]:
+def limited_track(track: Callable[..., Iterable], limit: Limit) -> Callable[..., Iterator]:
     """`progress.track` that raises Stopped between two batches once the time is over."""
 
     def through(batches: Iterable[Any], total_images: int, label: str) -> Iterator[Any]:

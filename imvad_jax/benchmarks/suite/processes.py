@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from imvad_jax.leaving import undone_by
+from imvad_jax import leaving
 from imvad_jax.marks import MARK
 from imvad_jax.owned import refuse_foreign
 from imvad_jax.training.limit import LIMIT_STATUS, SIGNAL_STATUS, Limit
@@ -31,16 +31,14 @@ def run(
     refuse_foreign(log)
     with open(log, "w", encoding="utf-8") as file:
         print(f"# {MARK}", file=file, flush=True)
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-            env={**os.environ, **environment}, start_new_session=True,
-        )  # fmt: skip
-        try:
-            with undone_by(partial(_signal, child, signal.SIGKILL)):
+        with leaving.child(
+            command, partial(_signal, number=signal.SIGKILL), stdin=subprocess.DEVNULL, stdout=file,
+            stderr=subprocess.STDOUT, env={**os.environ, **environment}, start_new_session=True,
+        ) as child:  # fmt: skip
+            try:
                 return _wait(child, seconds, limit)
-        finally:
-            _signal(child, signal.SIGKILL)  # whatever it has left behind, too
-            child.wait()
+            finally:
+                _signal(child, signal.SIGKILL)  # whatever it has left behind, too
 
 
 def _wait(child: subprocess.Popen, seconds: float, limit: Limit) -> int:

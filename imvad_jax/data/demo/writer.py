@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from imvad_jax.data.demo.catalogue import CATEGORIES, draw
 from imvad_jax.errors import UserError, choose
 from imvad_jax.files import create_atomically, is_temporary, write_atomically
+from imvad_jax.progress import silent_progress, tqdm_progress
 
 MARKER = "demo.json"
 _VERSION = 1  # of the drawings: raise it when the same arguments give other pictures
@@ -131,11 +131,13 @@ def _write_category(
     jobs = list(_pictures(name, counts))
 
     def create(temporary: Path) -> None:
-        for split, defect, index in tqdm(jobs, desc=name, unit="image", disable=not progress):
+        done = (tqdm_progress if progress else silent_progress)(len(jobs), name)
+        for split, defect, index in jobs:
             image, mask = draw(name, split, defect, index, seed=seed, size=size)
             _write_png(temporary / split / defect / f"{index:03d}.png", image)
             if defect != "good":
                 _write_png(temporary / "ground_truth" / defect / f"{index:03d}_mask.png", mask)
+            done(1)
 
     create_atomically(out / name, create)
 
