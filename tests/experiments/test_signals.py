@@ -15,14 +15,30 @@ from tests.data.trees import mvtec_tree
 SECONDS = 100  # that a test waits at most for what it sends a signal at
 
 
+STARTED = []
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_left():
+    """Whatever a test finds, its processes end with it."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
 def start(arguments, tmp_path, **environment):
-    """A process whose errors go to a file that `until` reads."""
+    """A process whose errors go to a file, `tmp_path / "errors"`."""
     with open(tmp_path / "errors", "wb") as errors:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=errors,
             env={**os.environ, "PYTHONPATH": os.getcwd(), **environment}, start_new_session=True,
             text=True,
         )  # fmt: skip
+    STARTED.append(process)
+    return process
 
 
 def until(process, happened):
@@ -77,7 +93,7 @@ def test_before_the_work_begins_it_leaves_at_once(tmp_path, number):
 def test_interrupted_while_it_compiles(tmp_path):
     given = {"JAX_LOG_COMPILES": "1", "JAX_ENABLE_COMPILATION_CACHE": "false"}
     process = run(tmp_path, "--cache_dir=", **given)
-    until(process, lambda: "Compiling jit(step)" in (tmp_path / "errors").read_text())
+    until(process, lambda: "Compiling jit(_fun)" in (tmp_path / "errors").read_text())
     os.killpg(process.pid, signal.SIGINT)
     line = ended(process, tmp_path, 130)
     assert line.startswith("stopped") and line.endswith("the same command goes on")
