@@ -52,18 +52,18 @@ def child(
         del _undo[key]
 
 
-def run(command: Sequence[str], text: str | None = None, **options) -> subprocess.CompletedProcess:
+def run(command: Sequence[str], input: str | None = None, **options) -> subprocess.CompletedProcess:
     """As `subprocess.run`, for a `child`.
 
     Args:
       command: The command line.
-      text: What the child reads from its standard input; None: it inherits this process's.
+      input: What the child reads from its standard input; None: it inherits this process's.
       options: Of `subprocess.Popen`.
     """
-    given = {} if text is None else {"stdin": subprocess.PIPE}
+    given = {} if input is None else {"stdin": subprocess.PIPE}
     with child(command, **given, **options) as process:
         try:
-            out, errors = process.communicate(text)
+            out, errors = process.communicate(input)
         except BaseException:
             process.kill()
             raise

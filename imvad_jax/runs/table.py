@@ -52,7 +52,6 @@ def make_table(planned: Sequence[Task], how: Making) -> Made:
 
     Raises:
       UserError: the work directory holds other runs or somebody else's files, or no worker starts.
-      KeyboardInterrupt: passed on; the same call goes on.
     """
     mine = deal(planned, how.shard) if how.shard else list(planned)
     waiting = _check(planned, mine)
