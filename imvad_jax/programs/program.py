@@ -117,6 +117,9 @@ def run(
             status = guard(main)
         except SystemExit as end:
             status = end.code
+        except BaseException:
+            stopping.wait_to_leave()
+            raise
         return stopping.closing(status)
 
     app.run(start, flags_parser=partial(parse, prepare=prepare))

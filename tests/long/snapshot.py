@@ -33,6 +33,9 @@ def snapshot(top: Path) -> dict[str, str]:
             found[key] = _variables(record.parent)
     for path in sorted(top.rglob("*")):
         inside = any(folder in (path, *path.parents) for folder in folders)
+        if path.parent.name == "training":  # what orbax keeps there has names drawn at random
+            found[path.relative_to(top).as_posix()] = "checkpoint of an epoch"
+        inside = inside or "training" in path.parts
         if path.is_file() and not inside and "logs" not in path.parts:
             found[path.relative_to(top).as_posix()] = _file(path)
     return found

@@ -60,7 +60,6 @@ def start(arguments, folder: Path, at: int) -> tuple[int, int, str]:
         **os.environ, "PYTHONPATH": os.pathsep.join([str(KILLER), os.getcwd()]),
         "KILL_BELOW": str(folder), "KILL_AT": str(at), "KILL_COUNTER": str(counter),
     }  # fmt: skip
-    # A session of its own: a worker that outlives the table is waited for by its pipe.
     done = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, timeout=SECONDS,
@@ -95,8 +94,6 @@ def begin(top: Path, name: str) -> Path:
 def earlier(place):
     """What lies there before the program begins, which it replaces."""
     made = begin(place, "earlier")
-    if (place / "data-before").exists():
-        return made
     mvtec_tree(place / "data-before", "screw", train=8)
     given = {
         "predict": [a.replace("../data/bottle/test", "../data-before") for a in
