@@ -7,6 +7,7 @@ a temporary file or a child process, is registered here as long as it is there.
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -52,20 +53,32 @@ def child(
         del _undo[key]
 
 
-def run(command: Sequence[str], input: str | None = None, **options) -> subprocess.CompletedProcess:
+def kill_group(process: subprocess.Popen) -> None:
+    """Kills a child that was started with `start_new_session`, and all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def run(
+    command: Sequence[str],
+    input: str | None = None,
+    kill: Callable[[subprocess.Popen], object] = subprocess.Popen.kill,
+    **options,
+) -> subprocess.CompletedProcess:
     """As `subprocess.run`, for a `child`.
 
     Args:
       command: The command line.
       input: What the child reads from its standard input; None: it inherits this process's.
+      kill: Ends the child, as for `child`.
       options: Of `subprocess.Popen`.
     """
     given = {} if input is None else {"stdin": subprocess.PIPE}
-    with child(command, **given, **options) as process:
+    with child(command, kill, **given, **options) as process:
         try:
             out, errors = process.communicate(input)
         except BaseException:
-            process.kill()
+            kill(process)
             raise
     return subprocess.CompletedProcess(command, process.returncode, out, errors)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import jax
 
+from imvad_jax import leaving
 from imvad_jax.benchmarks.measure import summary
 from imvad_jax.benchmarks.workloads import Subject
 from imvad_jax.data.category import CategoryData, open_category
@@ -187,7 +188,10 @@ class Programs:
         out.unlink(missing_ok=True)
         start = [sys.executable, str(HERE / "whole_process.py"), str(out), *command]
         with log.open("w") as file:
-            status = subprocess.run(start, env=variables, stdout=file, stderr=file).returncode
+            status = leaving.run(
+                start, kill=leaving.kill_group, env=variables, stdout=file, stderr=file,
+                start_new_session=True,
+            ).returncode  # fmt: skip
         if status:
             reason = last_line(log.read_text(errors="replace"))
             program = shlex.join(command[:3])

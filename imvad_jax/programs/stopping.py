@@ -135,7 +135,9 @@ def closing(status: int | None) -> int | None:
         return status
     if not status and _told == _BY_TERMINAL:
         say("interrupted, and all was finished in time; the same command finds it done")
-    if status == ERROR or _told == _BY_TERMINAL:  # an error may be a child's that was told, too
+    if status == ERROR:  # perhaps of a child that was told, too
+        say(f"told to end; {GOES_ON}")
+    if status == ERROR or _told == _BY_TERMINAL:
         status = _told
     if not _several_hosts():
         leave(status or 0)
