@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -80,6 +81,8 @@ def run(
         except BaseException:
             kill(process)
             raise
+    if process.returncode == -signal.SIGINT:  # a terminal's Ctrl-C is for this process, too
+        time.sleep(1)
     return subprocess.CompletedProcess(command, process.returncode, out, errors)
 
 

@@ -5,6 +5,7 @@ Left out is what says when and how fast something was made.
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -14,6 +15,9 @@ from imvad_jax.files import is_temporary
 from imvad_jax.training.checkpoint import load_variables
 
 OF_TIME = {"timings", "seconds", "images_per_s"}  # fields of JSON files
+TIMES_ON_PAGES = re.compile(
+    r"(?s)<th>stage</th>.*?</table>|seconds a cell</th>.*?</table>|\d+ s(?=\">)"
+)
 OF_PLACE = {"checkpoint", "checkpoints"}  # fields that name folders: of a saved model
 
 
@@ -62,6 +66,8 @@ def _file(path: Path) -> str:
         with np.load(path) as arrays:
             text = [f"{n} {arrays[n].dtype} {digest(arrays[n].tobytes())}" for n in arrays.files]
         return digest("\n".join(text).encode())
+    if path.suffix == ".html":
+        return digest(TIMES_ON_PAGES.sub("", path.read_text()).encode())
     return digest(path.read_bytes())
 
 

@@ -19,6 +19,7 @@ from tests.long.snapshot import snapshot, temporary
 KILLS = int(os.environ.get("IMVAD_KILLS", "10"))
 AT_ONCE = 2  # programs
 NEVER = 10**9
+LATER = 0.05  # seconds between kills after the same change
 KILLER = Path(__file__).parent / "killer"
 SECONDS = 300  # of one program
 MINE = "this is mine"
@@ -52,13 +53,14 @@ PROOFS = {
 }  # fmt: skip
 
 
-def start(arguments, folder: Path, at: int) -> tuple[int, int, str]:
+def start(arguments, folder: Path, at: int, seconds: float = 0) -> tuple[int, int, str]:
     """Runs a program in a folder; returns its status, the changes of files, and what it said."""
     counter = folder.with_name(f"{folder.name}.changes")
     counter.unlink(missing_ok=True)
     environment = {
         **os.environ, "PYTHONPATH": os.pathsep.join([str(KILLER), os.getcwd()]),
-        "KILL_BELOW": str(folder), "KILL_AT": str(at), "KILL_COUNTER": str(counter),
+        "KILL_BELOW": str(folder), "KILL_AT": str(at), "KILL_AFTER": str(seconds),
+        "KILL_COUNTER": str(counter),
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE,
@@ -112,12 +114,14 @@ def earlier(place):
     return made
 
 
-def kill(name: str, at: int, top: Path, earlier: Path) -> dict[str, str]:
-    """What a program leaves that was killed at a change of a file, and started again."""
-    folder = begin(top, f"{name}-{at}")
+def kill(name: str, at: int, seconds: float, top: Path, earlier: Path) -> dict[str, str]:
+    """What a program leaves that was killed at a change of a file, or so many seconds later, and
+    started again.
+    """
+    folder = begin(top, f"{name}-{at}-{seconds}")
     if (earlier / name).is_dir():
         shutil.copytree(earlier / name, folder, dirs_exist_ok=True)
-    status, _, said = start(PROGRAMS[name], folder, at)
+    status, _, said = start(PROGRAMS[name], folder, at, seconds)
     if at < NEVER:
         assert status == -9, f"not killed: {said}"
         proof = folder / PROOFS[name]
@@ -138,23 +142,26 @@ def kill(name: str, at: int, top: Path, earlier: Path) -> dict[str, str]:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_killed_and_started_again_nothing_differs(place, earlier, name):
     data = snapshot(place / "data") | snapshot(place / "fit")
-    whole = kill(name, NEVER, place, earlier)
+    whole = kill(name, NEVER, 0, place, earlier)
     assert len(whole) > 1
-    changes = (place / f"{name}-{NEVER}.changes").stat().st_size
-    points = sorted({1 + int((n + 0.5) * changes / KILLS) for n in range(KILLS)})
+    changes = (place / f"{name}-{NEVER}-0.changes").stat().st_size
+    places = [1 + int((n + 0.5) * changes / KILLS) for n in range(KILLS)]
+    # An export changes fewer files: then also between two changes.
+    points = [(at, LATER * places[:n].count(at)) for n, at in enumerate(places)]
     wrong = []
 
-    def one(at):
+    def one(point):
+        at, seconds = point
         try:
-            found = kill(name, at, place, earlier)
+            found = kill(name, at, seconds, place, earlier)
             differs = sorted(key for key in whole | found if whole.get(key) != found.get(key))
         except AssertionError as error:
             differs = [str(error)[-2000:]]
-        wrong.extend(f"at {at}: {key}" for key in differs)
-        print(f"\n{name} killed at change {at} of {changes}: {differs or 'equal'}", flush=True)
+        wrong.extend(f"at {at} + {seconds} s: {key}" for key in differs)
+        print(f"\n{name} killed at change {at} + {seconds} s of {changes}: {differs or 'equal'}", flush=True)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(one, points))
-    assert len(points) == KILLS
+    assert len(set(points)) == KILLS
     assert not wrong, "\n".join(wrong)
     assert data == snapshot(place / "data") | snapshot(place / "fit")

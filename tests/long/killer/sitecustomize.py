@@ -2,19 +2,25 @@
 
 Python imports it at its start where its folder is in PYTHONPATH. The changes of all processes that
 share the environment are counted together, in the size of a file; from the n-th on, whoever makes
-one is killed before it is made.
+one is killed before it is made, or so many seconds later.
 """
 
 import os
 import signal
 import sys
+import threading
 
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
-def watch(top, at, counter, left_out):
-    """From now on the process is killed at its first change that is not among the first `at`."""
+def kill():
+    """Ends this process as a machine that stops does."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def watch(top, at, seconds, counter, left_out):
+    """From now on the process is killed at its first change from the `at`-th of all on."""
 
     def hook(event, given):
         if event == "open":
@@ -30,7 +36,7 @@ def watch(top, at, counter, left_out):
             return
         os.write(counter, b".")
         if os.fstat(counter).st_size >= at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            threading.Timer(seconds, kill).start() if seconds else kill()
 
     sys.addaudithook(hook)
 
@@ -38,6 +44,7 @@ def watch(top, at, counter, left_out):
 if "KILL_BELOW" in os.environ:
     watch(
         os.environ["KILL_BELOW"] + os.sep, int(os.environ["KILL_AT"]),
+        float(os.environ["KILL_AFTER"]),
         os.open(os.environ["KILL_COUNTER"], os.O_WRONLY | os.O_CREAT | os.O_APPEND),
         os.path.join(os.environ["KILL_BELOW"], "cache", "compiled"),
     )  # fmt: skip
