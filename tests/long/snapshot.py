@@ -6,6 +6,7 @@ Left out is what says when and how fast something was made.
 import hashlib
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import jax
@@ -14,7 +15,7 @@ import numpy as np
 from imvad_jax.files import is_temporary
 from imvad_jax.training.checkpoint import load_variables
 
-OF_TIME = {"timings", "seconds", "images_per_s"}  # fields of JSON files
+OF_TIME = {"timings", "seconds", "images_per_s", "commit"}  # fields of JSON files
 TIMES_ON_PAGES = re.compile(
     r"(?s)<th>stage</th>.*?</table>|seconds a cell</th>.*?</table>|\d+ s(?=\">)"
 )
@@ -65,6 +66,10 @@ def _file(path: Path) -> str:
     if path.suffix == ".npz":
         with np.load(path) as arrays:
             text = [f"{n} {arrays[n].dtype} {digest(arrays[n].tobytes())}" for n in arrays.files]
+        return digest("\n".join(text).encode())
+    if zipfile.is_zipfile(path):  # whose entries carry the time at which they were written
+        with zipfile.ZipFile(path) as entries:
+            text = [f"{name} {digest(entries.read(name))}" for name in entries.namelist()]
         return digest("\n".join(text).encode())
     if path.suffix == ".html":
         return digest(TIMES_ON_PAGES.sub("", path.read_text()).encode())
