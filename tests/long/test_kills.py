@@ -158,7 +158,8 @@ def test_killed_and_started_again_nothing_differs(place, earlier, name):
         except AssertionError as error:
             differs = [str(error)[-2000:]]
         wrong.extend(f"at {at} + {seconds} s: {key}" for key in differs)
-        print(f"\n{name} killed at change {at} + {seconds} s of {changes}: {differs or 'equal'}", flush=True)
+        when = f"{at} + {seconds} s of {changes}"
+        print(f"\n{name} killed at change {when}: {differs or 'equal'}", flush=True)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(one, points))
