@@ -1,8 +1,9 @@
 """Anomalous scores placed among the good ones: what every figure is read from.
 
 Good scores are many and carry no weight, so they are sorted once, alone, in runs that threads
-share; each distinct anomalous score is then placed in every run by bisection. Between two neighbouring anomalous scores only false
-positives are added, so the curves need no further points: nothing is approximated.
+share; each distinct anomalous score is then placed in every run by bisection. Between two
+neighbouring anomalous scores only false positives are added, so the curves need no further points:
+nothing is approximated.
 """
 
 import dataclasses

@@ -53,7 +53,8 @@ def test_fewer_rows_than_neighbours(points):
 def test_nearest_of_maps_is_exact_for_any_block_and_count(points, block, count):
     _, bank = points
     rng = np.random.default_rng(1)
-    maps = [rng.normal(size=shape).astype(np.float32) for shape in ((6, 4, 7), (3, 4, 5), (2, 2, 4))]
+    shapes = (6, 4, 7), (3, 4, 5), (2, 2, 4)
+    maps = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
     whole = [resample.resize_bilinear(m[None], (6, 4))[0].reshape(24, -1) for m in maps]
     expected, _ = NearestNeighbors(n_neighbors=1).fit(bank[:count]).kneighbors(np.hstack(whole))
     search = jax.jit(neighbors.nearest_of_maps, static_argnames="block")
@@ -63,5 +64,6 @@ def test_nearest_of_maps_is_exact_for_any_block_and_count(points, block, count):
 
 def test_no_row_is_infinitely_far(points):
     _, bank = points
-    found = neighbors.nearest_of_maps([np.ones((2, 2, 16), np.float32)], bank, (bank**2).sum(-1), np.int32(0))
+    maps = [np.ones((2, 2, 16), np.float32)]
+    found = neighbors.nearest_of_maps(maps, bank, (bank**2).sum(-1), np.int32(0))
     assert np.isinf(found).all()
