@@ -78,17 +78,22 @@ def random_images(count: int, size: int, seed: int) -> ArrayImages:
     return ArrayImages(np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
 
 
-def build(step: Callable, *arguments: Any, direct: Callable) -> dict:
+def build(
+    step: Callable, *arguments: Any, direct: Callable, counted: Sequence[Any] | None = None
+) -> dict:
     """Compiles a step for these arguments: seconds, and what it computes.
 
     `flops` are those of `count_flops`, of all devices, with convolutions counted by their
-    definition: of `direct`, the same step of `in_xla_form`. `compiled_flops_of_a_device` is what
+    definition: of `direct`, the same step of `in_xla_form`, on the arguments `counted` where they
+    are others. `compiled_flops_of_a_device` is what
     XLA's cost analysis of the compiled program says, where it says anything.
     """
     start = time.perf_counter()
     compiled = step.lower(*arguments).compile()
     seconds = time.perf_counter() - start
-    flops, complete = count_flops(jax.make_jaxpr(direct)(*map(_untransformed, arguments)))
+    flops, complete = count_flops(
+        jax.make_jaxpr(direct)(*map(_untransformed, arguments if counted is None else counted))
+    )
     cost = compiled.cost_analysis() or {}
     return {
         "compile_s": seconds,
@@ -264,7 +269,10 @@ def scoring(subject: Subject, batch_size: int) -> dict:
     placed = place(subject.detector, subject.variables, parallel)
     batch = next(iter(subject.images.batches(size)))
     direct = scoring_step(in_xla_form(subject.detector), tuple(parallel.devices))
-    found = build(step, *placed, parallel.split(batch.images), direct=direct)
+    found = build(
+        step, *placed, parallel.split(batch.images), direct=direct,
+        counted=_unpadded(subject, placed, parallel.split(batch.images)),
+    )  # fmt: skip
     memory.check_program(found["temporary_bytes"], parallel)
 
     def run(batch):
@@ -287,6 +295,16 @@ def scoring(subject: Subject, batch_size: int) -> dict:
         "latency_s": summary(alone.wall),
         **rates(together, size, found["flops"]),
     }
+
+
+def _unpadded(subject: Subject, placed: tuple, images: Any) -> tuple:
+    """Arguments of the scoring step without rows that only pad the memory: no work is due to them.
+
+    Where devices hold parts of the memory, as they are.
+    """
+    if len(placed) > 1:
+        return *placed, images
+    return subject.detector.without_padding(subject.variables), images
 
 
 def end_to_end(subject: Subject) -> dict:

@@ -48,7 +48,8 @@ def pixel_metrics(
         return dict.fromkeys(names, math.nan)
     ranking = rank(*_pool(maps, masks, num_anomalous, total - num_anomalous))
     if ranking.constant:
-        warn(f"all {total} map values equal {ranking.good[0]}: {', '.join(names)} mean nothing")
+        value = ranking.threshold[0]
+        warn(f"all {total} map values equal {value}: {', '.join(names)} mean nothing")
     values = [auroc(ranking), average_precision(ranking), pro(ranking, pro_limit)]
     if benchmark_pro:
         values.append(pro_benchmark(ranking, pro_limit))

@@ -57,10 +57,11 @@ def pro_benchmark(ranking: Ranking, limit: float, num_thresholds: int = 100) -> 
     limit of 0.3, and the chord over the first interval cuts the steepest part of the curve off.
     Only for comparison with figures computed this way.
     """
-    good = len(ranking.good)
+    ordered = np.sort(ranking.good, kind="stable")  # it merges the runs
+    good = len(ordered)
     position = np.linspace(0, good - 1, num_thresholds).astype(np.int64)
     weight_up_to = np.r_[0.0, np.cumsum(ranking.weight)]
-    missed = np.searchsorted(ranking.threshold, ranking.good[position], side="right")
+    missed = np.searchsorted(ranking.threshold, ordered[position], side="right")
     overlap = 1.0 - weight_up_to[missed] / weight_up_to[-1]
     rate = 1.0 - (position + 1) / good
     rate, overlap = np.r_[rate[::-1], 1.0], np.r_[overlap[::-1], 1.0]

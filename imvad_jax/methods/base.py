@@ -46,7 +46,8 @@ class DetectorConfig:
     # one half), nearest (the nearest pixel), or full (bilinear, but only what is wholly covered).
     mask_rule: str = "half"
     # How networks convolve: auto, by the rule of `ops.convolution` (on processors in faster forms
-    # than XLA's own), or xla, for comparison. Results differ by rounding.
+    # than XLA's own; PatchCore's products, too), or xla, for comparison. Results differ by
+    # rounding.
     convolution: str = "auto"
 
     def __post_init__(self):

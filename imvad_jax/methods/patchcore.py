@@ -5,6 +5,7 @@ Detection", CVPR 2022, arXiv 2106.08265.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,17 @@ import numpy as np
 from jax import Array, lax
 
 from imvad_jax.errors import UserError
+from imvad_jax.layers.conv import TRANSFORMED
 from imvad_jax.methods import base, buffers
-from imvad_jax.ops import collectives, coreset, loops, neighbors, patches, resample
+from imvad_jax.ops import (
+    collectives,
+    convolution,
+    coreset,
+    loops,
+    neighbors,
+    patches,
+    resample,
+)
 
 BANK_BUCKET = 1024  # bank rows are rounded up to this, so that categories share programs
 
@@ -93,21 +103,30 @@ class PatchCore(base.Detector):
         """Patches of a training image that the coreset is picked from."""
         return min(self.config.patches_per_image or self.positions, self.positions)
 
-    def embed(self, images: Array) -> Array:
-        """Patch vectors `[B, P, embedding_dim]`."""
+    def patch_maps(self, images: Array) -> list[Array]:
+        """Each layer's share of the patch vectors, `[B, h, w, D]`: at most as large as the grid."""
         grid = self.grid
         maps = self.features(images)
         channels = tuple(maps[name].shape[-1] for name in self.config.layers)
         kernels = patches.patch_kernels(
             channels, self.config.embedding_dim, self.config.patch_size
         )
-        parts = []
+        found = []
         for name, kernel in zip(self.config.layers, kernels):
             part = patches.aggregate_patches(maps[name], kernel)
-            # Pooling over channels and resizing over positions commute: pool first, it is less.
-            parts.append(part if part.shape[1:3] == grid else resample.resize_bilinear(part, grid))
-        stacked = jnp.concatenate(parts, -1)
-        return stacked.reshape(images.shape[0], grid[0] * grid[1], -1)
+            larger = part.shape[1] > grid[0] or part.shape[2] > grid[1]
+            found.append(resample.resize_bilinear(part, grid) if larger else part)
+        return found
+
+    def embed(self, images: Array) -> Array:
+        """Patch vectors `[B, P, embedding_dim]`."""
+        return self._assemble(self.patch_maps(images))
+
+    def _assemble(self, maps: list[Array]) -> Array:
+        grid = self.grid
+        # Pooling over channels and resizing over positions commute: pool first, it is less.
+        parts = [m if m.shape[1:3] == grid else resample.resize_bilinear(m, grid) for m in maps]
+        return jnp.concatenate(parts, -1).reshape(parts[0].shape[0], grid[0] * grid[1], -1)
 
     def init_accumulator(self, capacity):
         return buffers.init_buffer(
@@ -158,44 +177,86 @@ class PatchCore(base.Detector):
         return variables | {"memory": memory | {"bank": bank}}
 
     def __call__(self, images):
-        bank = self.memory("bank")
-        embedding = self.embed(images) - self.memory("center")
+        bank, count = self.memory("bank"), self.memory("bank_count")
+        maps = self._centered(self.patch_maps(images))
         if self.config.shard_bank:
-            distances = self._distances_to_parts(embedding, bank)
+            distances = self._distances_to_parts(maps, bank, count)
             return self._predict(distances, distances.max(1), images)
-        valid = base.row_mask(bank.shape[0], self.memory("bank_count"))
-
-        def score(query: Array):
-            if self.config.num_neighbors == 1:
-                distances = neighbors.nearest_squared_distance(query, bank, valid)
-            else:
-                found, _ = neighbors.nearest(query, bank, self.config.num_neighbors, valid)
-                usable = jnp.isfinite(found)  # a bank smaller than num_neighbors
-                distances = jnp.where(usable, found, 0).sum(-1) / usable.sum(-1)
-            if self.config.reweight_neighbors:
-                return distances, self._reweighted(query[distances.argmax()], bank, valid)
-            return distances, distances.max()
-
-        # One image after the other: the distance block of one image fits the cache.
-        distances, scores = loops.each(score, embedding)
+        if self.config.num_neighbors == 1:
+            distances = self._nearest(maps, bank, count, self._norms(bank))
+        else:
+            distances = self._mean_of_nearest(self._assemble(maps), bank, count)
+        scores = distances.max(1)
+        if self.config.reweight_neighbors:
+            worst = distances.argmax(1)[:, None, None]
+            queries = jnp.take_along_axis(self._assemble(maps), worst, 1)[:, 0]
+            valid = base.row_mask(bank.shape[0], count)
+            scores = loops.each(lambda query: self._reweighted(query, bank, valid), queries)
         return self._predict(distances, scores, images)
+
+    def _centered(self, maps: list[Array]) -> list[Array]:
+        """Maps of which what is interpolated is centred as the bank is: weights add up to one."""
+        ends = np.cumsum([part.shape[-1] for part in maps])[:-1]
+        centers = jnp.split(self.memory("center"), ends)
+        return [part - center for part, center in zip(maps, centers)]
+
+    def _nearest(self, maps: list[Array], bank: Array, count: Array, norms: Array) -> Array:
+        """Squared distances `[B, P]` to the nearest of the first `count` rows `[M, D]`.
+
+        Image by image: the distance block of one image fits the cache.
+        """
+
+        def whole(maps, bank, count, norms):
+            del norms
+            valid = base.row_mask(bank.shape[0], count)
+            return loops.each(
+                lambda query: neighbors.nearest_squared_distance(query, bank, valid),
+                self._assemble(maps),
+            )
+
+        def apart(maps, bank, count, norms):
+            return loops.each(
+                lambda maps: neighbors.nearest_of_maps(maps, bank, norms, count), maps
+            )
+
+        if convolution.as_written():
+            return whole(maps, bank, count, norms)
+        return lax.platform_dependent(maps, bank, count, norms, cpu=apart, default=whole)
+
+    def _norms(self, bank: Array) -> Array:
+        """Squared norms `[M]` of the bank, made once where variables are placed."""
+        norms = functools.partial(jnp.sum, bank * bank, -1)
+        if self.is_mutable_collection(TRANSFORMED):
+            self.put_variable(TRANSFORMED, "bank_norms", norms())
+        if self.has_variable(TRANSFORMED, "bank_norms"):
+            return self.get_variable(TRANSFORMED, "bank_norms")
+        return norms()
+
+    def _mean_of_nearest(self, embedding: Array, bank: Array, count: Array) -> Array:
+        """The mean squared distance `[B, P]` to `num_neighbors` rows."""
+        valid = base.row_mask(bank.shape[0], count)
+
+        def mean(query: Array):
+            found, _ = neighbors.nearest(query, bank, self.config.num_neighbors, valid)
+            usable = jnp.isfinite(found)  # a bank smaller than num_neighbors
+            return jnp.where(usable, found, 0).sum(-1) / usable.sum(-1)
+
+        return loops.each(mean, embedding)
 
     def _predict(self, distances: Array, scores: Array, images: Array) -> base.Prediction:
         grid = distances.reshape(images.shape[0], *self.grid)
         anomaly_map = resample.upsample_and_smooth(grid, images.shape[1:3], self.config.sigma)
         return base.Prediction(scores, anomaly_map)
 
-    def _distances_to_parts(self, embedding: Array, bank: Array) -> Array:
+    def _distances_to_parts(self, maps: list[Array], bank: Array, count: Array) -> Array:
         """Squared distances `[B, P]`; `bank` `[M / devices, D]` is this device's part of it.
 
         Every device meets the patches of all images, so that only minima are exchanged.
         """
         first = collectives.device_number() * bank.shape[0]
-        valid = first + jnp.arange(bank.shape[0]) < self.memory("bank_count")
-        distances = loops.each(
-            lambda query: neighbors.nearest_squared_distance(query, bank, valid),
-            collectives.gather_batch(embedding),
-        )
+        own = jnp.clip(count - first, 0, bank.shape[0])
+        maps = [collectives.gather_batch(part) for part in maps]
+        distances = self._nearest(maps, bank, own, jnp.sum(bank * bank, -1))
         return collectives.own_minimum(distances)
 
     def _reweighted(self, query: Array, bank: Array, valid: Array) -> Array:

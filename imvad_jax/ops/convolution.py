@@ -67,6 +67,11 @@ def forms(name: str) -> Iterator[None]:
         _FORM.reset(token)
 
 
+def as_written() -> bool:
+    """Whether programs are traced in their plain form, as under `forms("xla")`."""
+    return _FORM.get() == "xla"
+
+
 def by_winograd(
     shape: Sequence[int], kernel: Sequence[int], dtype, strides: Sequence[int], padding: Padding
 ) -> bool:

@@ -1,11 +1,16 @@
 """Exact nearest neighbours as matrix products in blocks, never `[queries, bank, dim]`."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
-from imvad_jax.ops import loops
+from imvad_jax.ops import loops, resample
 
+HIGHEST = lax.Precision.HIGHEST
 BLOCK = 4096  # bank rows a matrix product: 1024 queries x 4096 rows stay in the cache
+SMALL_BLOCK = 256  # where rows beyond the valid ones are left out
 
 
 def _rows(array: Array, start: int | Array, count: int) -> Array:
@@ -34,7 +39,7 @@ def _scan_bank(bank: Array, valid: Array | None, block: int, initial, merge):
 
 def _squared_distances(queries: Array, rows: Array, usable: Array) -> Array:
     """`|r|^2 - 2 q.r` `[Q, block]`: the squared distance less `|q|^2`; unusable rows are inf."""
-    product = jnp.matmul(queries, rows.T, precision=lax.Precision.HIGHEST)
+    product = jnp.matmul(queries, rows.T, precision=HIGHEST)
     norms = jnp.where(usable, jnp.sum(rows * rows, -1), jnp.inf)
     return norms - 2 * product
 
@@ -54,6 +59,44 @@ def nearest_squared_distance(
     best = jnp.full(queries.shape[0], jnp.inf, queries.dtype)
     best = _scan_bank(bank, valid, block, best, merge)
     return jnp.maximum(best + jnp.sum(queries * queries, -1), 0)
+
+
+def nearest_of_maps(
+    maps: Sequence[Array], bank: Array, norms: Array, count: Array, block: int = SMALL_BLOCK
+) -> Array:
+    """As `nearest_squared_distance` of queries that are put together from maps: `[H * W]`.
+
+    A query is what the maps hold at its position, one after the other; smaller maps are enlarged to
+    the first one, bilinearly. Products are linear in the queries, so those of a smaller map are
+    computed at its own size and enlarged: with one map of half the size, 3/8 of the products are
+    spared. Blocks of the bank beyond `count` are left out. For processors.
+
+    Args:
+      maps: `[H, W, D]`, then `[h, w, D']` with h <= H and w <= W.
+      bank: `[M, D + D' + ...]`, of which the first `count` rows count.
+      norms: `[M]`, the squared norms of its rows.
+    """
+    size, block = maps[0].shape[:2], min(block, bank.shape[0])
+    ends = np.cumsum([0] + [part.shape[-1] for part in maps])
+    norms = jnp.where(jnp.arange(bank.shape[0]) < count, norms, jnp.inf)
+
+    def enlarged(part):
+        return part if part.shape[:2] == size else resample.resize_leading(part, size)
+
+    def step(i, best):
+        # The last block slides back to stay inside; the minimum may see a row twice.
+        rows = lax.dynamic_slice_in_dim(bank, i * block, block)
+        product = sum(
+            enlarged(jnp.einsum("hwd,md->hwm", part, rows[:, a:b], precision=HIGHEST))
+            for part, a, b in zip(maps, ends, ends[1:])
+        )
+        usable = lax.dynamic_slice_in_dim(norms, i * block, block)
+        return jnp.minimum(best, jnp.min(usable - 2 * product, -1))
+
+    best = jnp.full(size, jnp.inf, maps[0].dtype)
+    best = lax.fori_loop(0, -(-count // block), step, best)
+    squares = sum(jnp.sum(enlarged(part) ** 2, -1) for part in maps)
+    return jnp.maximum(best + squares, 0).reshape(-1)
 
 
 def nearest(

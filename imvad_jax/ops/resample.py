@@ -5,8 +5,10 @@ import numpy as np
 from jax import Array, lax
 
 
-def bilinear_matrix(n_in: int, n_out: int, align_corners: bool = False) -> np.ndarray:
-    """Weights `[n_out, n_in]` of 1-D linear interpolation without antialiasing.
+def bilinear_neighbors(
+    n_in: int, n_out: int, align_corners: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The two samples `[n_out]` that 1-D linear interpolation takes, and the second one's weight.
 
     `align_corners=False` has half-pixel centres and clamps at the edge (torch `F.interpolate`,
     `jax.image.resize` when enlarging); `True` maps the first and last samples onto each other.
@@ -18,10 +20,18 @@ def bilinear_matrix(n_in: int, n_out: int, align_corners: bool = False) -> np.nd
         source = (out + 0.5) * (n_in / n_out) - 0.5
     source = np.clip(source, 0, n_in - 1)
     low = np.floor(source).astype(int)
-    high = np.minimum(low + 1, n_in - 1)
+    return low, np.minimum(low + 1, n_in - 1), source - low
+
+
+def bilinear_matrix(n_in: int, n_out: int, align_corners: bool = False) -> np.ndarray:
+    """Weights `[n_out, n_in]` of 1-D linear interpolation without antialiasing.
+
+    `align_corners` as of `bilinear_neighbors`.
+    """
+    low, high, share = bilinear_neighbors(n_in, n_out, align_corners)
     matrix = np.zeros((n_out, n_in))
-    np.add.at(matrix, (np.arange(n_out), low), 1 - (source - low))
-    np.add.at(matrix, (np.arange(n_out), high), source - low)
+    np.add.at(matrix, (np.arange(n_out), low), 1 - share)
+    np.add.at(matrix, (np.arange(n_out), high), share)
     return matrix
 
 
@@ -72,6 +82,20 @@ def resize_bilinear(images: Array, size: tuple[int, int], align_corners: bool = 
     return jnp.einsum(
         "Hh,bhwc,Ww->bHWc", rows, images, columns, precision=lax.Precision.HIGHEST
     )
+
+
+def resize_leading(maps: Array, size: tuple[int, int]) -> Array:
+    """As `resize_bilinear` of one map `[h, w, C]`, for very many channels: `[H, W, C]`.
+
+    Each value is put together from its neighbours, which fuses with what follows on processors; a
+    product with a matrix does not.
+    """
+    for axis, count in enumerate(size):
+        low, high, share = bilinear_neighbors(maps.shape[axis], count)
+        share = jnp.asarray(share, maps.dtype).reshape(-1, *[1] * (2 - axis))
+        before, after = (jnp.take(maps, n, axis, mode="clip") for n in (low, high))
+        maps = before * (1 - share) + after * share
+    return maps
 
 
 def resize_nearest(images: Array, size: tuple[int, int]) -> Array:

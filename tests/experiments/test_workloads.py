@@ -16,7 +16,7 @@ from imvad_jax.runs.record import matmul_precision
 from imvad_jax.training.limit import NO_LIMIT, Limit, Stopped
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.timing import COMPILES
-from tests.methods.small import make
+from tests.methods.small import fitted, make
 from tests.training import toy
 
 FEW = workloads.Options(repeats=2, least_seconds=0.0, fit_repeats=1)
@@ -158,6 +158,23 @@ def test_convolutions_are_counted_as_direct_ones_in_any_form():
     # Teacher and student: conv1 of 7x7 and four of 3x3 at a quarter of the size.
     least = 2 * 2 * (64 * 64 * 64 * 3 * 49 + 4 * 32 * 32 * 64 * 64 * 9)
     assert least <= found["auto"][0]["flops"] < 1.1 * least
+
+
+def test_rows_that_pad_a_bank_do_not_count():
+    detector, variables, _ = fitted("patchcore")
+    subject = workloads.Subject(
+        detector=detector, variables=variables, images=workloads.random_images(2, 64, 0),
+        parallel=Parallel(jax.devices()[:1]), seed=0, options=FEW,
+    )  # fmt: skip
+    found = workloads.scoring(subject, 1)
+    detector_flops = 2 * detector.positions * detector.config.embedding_dim
+    memory = variables["memory"]
+    rows = int(memory["bank_count"])
+    assert found["flops_complete"] and rows < len(memory["bank"])
+    subject.variables = variables | {"memory": memory | {"bank": memory["bank"][: rows // 2],
+                                                         "bank_count": np.int32(rows // 2)}}
+    fewer = workloads.scoring(subject, 1)["flops"]
+    assert found["flops"] - fewer == detector_flops * (rows - rows // 2)
 
 
 def test_kept_and_recomputed_features_are_compared(trained):

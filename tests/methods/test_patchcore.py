@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from imvad_jax.errors import UserError
+from imvad_jax.layers.conv import TRANSFORMED
 from imvad_jax.methods.patchcore import PatchCoreConfig
 from imvad_jax.ops import resample
 from imvad_jax.training.parallel import Parallel
@@ -49,6 +50,23 @@ def test_score_and_map_are_squared_distances_to_the_bank(case):
     side = int(distances.shape[1] ** 0.5)
     maps = resample.upsample_and_smooth(distances.reshape(3, side, side), (64, 64), 4.0)
     np.testing.assert_allclose(prediction.anomaly_map, maps, rtol=1e-2)
+
+
+@pytest.mark.parametrize("layers", ["layer2,layer3", "layer3,layer2", "layer2,layer3,layer1"])
+def test_on_processors_as_in_the_plain_form(layers):
+    """Smaller maps are met by the bank at their own size; larger ones are reduced before."""
+    width = 128 if layers.count(",") == 1 else 96
+    detector, variables, _ = fitted("patchcore", layers=layers, embedding_dim=width)
+    kept = place(detector, variables, Parallel(jax.devices()[:1]))[0]
+    memory = kept["memory"]
+    norms = np.asarray(memory["bank"] ** 2).sum(-1)
+    np.testing.assert_allclose(kept[TRANSFORMED]["bank_norms"], norms, rtol=1e-5)
+    kept = kept | {TRANSFORMED: {"bank_norms": kept[TRANSFORMED]["bank_norms"]}}
+    plain = detector.clone(config=dataclasses.replace(detector.config, convolution="xla"))
+    batch = images(3, 1).images.astype(np.float32) / 255
+    found, expected = (jax.jit(d.apply)(kept, batch) for d in (detector, plain))
+    np.testing.assert_allclose(found.score, expected.score, rtol=1e-4)
+    np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, rtol=1e-3)
 
 
 def test_a_bank_in_parts_gives_what_one_device_gives():

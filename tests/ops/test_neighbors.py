@@ -1,11 +1,12 @@
 """Nearest neighbours against scikit-learn."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from imvad_jax.ops import neighbors
+from imvad_jax.ops import neighbors, resample
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +46,24 @@ def test_fewer_rows_than_neighbours(points):
     distances, found = neighbors.nearest(queries, jnp.asarray(bank), 5, valid)
     assert np.isinf(distances[:, 2:]).all() and (found[:, 2:] == -1).all()
     assert np.isfinite(distances[:, :2]).all()
+
+
+@pytest.mark.parametrize("block", [7, 64, 333, 1000])
+@pytest.mark.parametrize("count", [1, 63, 64, 330, 333])
+def test_nearest_of_maps_is_exact_for_any_block_and_count(points, block, count):
+    _, bank = points
+    rng = np.random.default_rng(1)
+    shapes = (6, 4, 7), (3, 4, 5), (2, 2, 4)
+    maps = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    whole = [resample.resize_bilinear(m[None], (6, 4))[0].reshape(24, -1) for m in maps]
+    expected, _ = NearestNeighbors(n_neighbors=1).fit(bank[:count]).kneighbors(np.hstack(whole))
+    search = jax.jit(neighbors.nearest_of_maps, static_argnames="block")
+    found = search(maps, bank, (bank**2).sum(-1), np.int32(count), block=block)
+    np.testing.assert_allclose(found, expected[:, 0] ** 2, rtol=1e-4)
+
+
+def test_no_row_is_infinitely_far(points):
+    _, bank = points
+    maps = [np.ones((2, 2, 16), np.float32)]
+    found = neighbors.nearest_of_maps(maps, bank, (bank**2).sum(-1), np.int32(0))
+    assert np.isinf(found).all()

@@ -61,3 +61,10 @@ def test_double_size_is_bilinear_with_aligned_corners(shape):
                                        expected)  # fmt: skip
     found = resample.double_size(jnp.asarray(images, jnp.float32))
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(14, 18), (7, 9), (10, 23), (3, 4)])
+def test_leading_axes_are_resized_alike(size):
+    maps = np.random.default_rng(5).normal(size=(7, 9, 3)).astype(np.float32)
+    expected = resample.resize_bilinear(maps[None], size)[0]
+    np.testing.assert_allclose(resample.resize_leading(maps, size), expected, atol=1e-6)
