@@ -25,13 +25,15 @@ class Peer:
 
     `settings` are the arguments that its class is given. `fixed` are fields that have another name
     or no name there: they keep their defaults. `backbones` are those that it can have; empty: any
-    ResNet, whose layers have the same names. `notes` say what differs, by itself.
+    ResNet, whose layers have the same names. `trains` is how it trains, which it cannot be told
+    otherwise, by fields of ours. `notes` say what differs besides.
     """
 
     model: str  # as the driver has it
     settings: Callable[[Detector], dict]
     fixed: tuple[str, ...] = ()
     backbones: tuple[str, ...] = ()
+    trains: Mapping[str, object] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -49,20 +51,26 @@ def _of_patchcore(detector: Detector) -> dict:
     }
 
 
+ADAM = {  # as PyTorch has it, at a constant rate
+    "optimizer": "adam", "learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8,
+    "amsgrad": False, "weight_decay": 0.0, "gradient_clip": 0.0, "schedule": "constant",
+}  # fmt: skip
 PEERS = {  # by class of ours
     "PaDiM": Peer(model="padim", settings=lambda detector: {"n_features": detector.dim}),
     "PatchCore": Peer(model="patchcore", settings=_of_patchcore, fixed=("num_neighbors",)),
     "STPM": Peer(
         model="stpm", settings=lambda detector: {},
-        notes=("anomalib's loss is half the sum over the batch, its weight decay 0.001",),
+        trains={"optimizer": "sgd", "learning_rate": 0.4, "momentum": 0.9, "weight_decay": 1e-3,
+                "summed_loss": True, "student_start": "random"},
     ),
     "RD4AD": Peer(
         model="rd4ad", settings=lambda detector: {}, fixed=("layers", "embedding_channels"),
-        backbones=NETWORKS, notes=("anomalib's Adam has a beta2 of 0.99",),
+        backbones=NETWORKS,
+        trains=ADAM | {"learning_rate": 5e-3, "beta1": 0.5, "beta2": 0.99},
     ),
     "FastFlow": Peer(
         model="fastflow", settings=_same("flow_steps", "conv3x3_only", "hidden_ratio"),
-        fixed=("layers", "clamp"), backbones=NETWORKS,
+        fixed=("layers", "clamp"), backbones=NETWORKS, trains=ADAM | {"weight_decay": 1e-5},
     ),
     "CFA": Peer(
         model="cfa",
@@ -71,19 +79,24 @@ PEERS = {  # by class of ours
             num_hard_negative_features="num_negatives",
         ),
         fixed=("layers", "nu", "alpha"), backbones=NETWORKS,
+        trains=ADAM | {"optimizer": "adamw", "weight_decay": 5e-4, "amsgrad": True},
         notes=("anomalib does not train the radius",),
     ),
     "DRAEM": Peer(
         model="draem", settings=lambda detector: {},
         fixed=("reconstructive_widths", "discriminative_widths", "own_textures"),
-        backbones=("none",), notes=("anomalib makes its anomalies on the host, image by image",),
+        backbones=("none",), trains=ADAM | {"learning_rate": 1e-4},
+        notes=("anomalib makes its anomalies on the host, image by image",),
     ),
     "CSFlow": Peer(
         model="csflow",
         settings=_same(
             "clamp", n_coupling_blocks="flow_blocks", cross_conv_hidden_channels="hidden"
         ),
-        fixed=("layer",), backbones=("efficientnet_b5_static", "tf_efficientnet_b5"),
+        fixed=("layer",),
+        trains=ADAM | {"learning_rate": 2e-4, "beta1": 0.5, "beta2": 0.9, "epsilon": 1e-4,
+                       "weight_decay": 1e-5, "gradient_clip": 1.0},
+        backbones=("efficientnet_b5_static", "tf_efficientnet_b5"),
         notes=(
             "both backbones are an EfficientNet-B5 started at random (anomalib's is torchvision's, "
             "which cannot be given our weights): the AUROC says nothing of the method",
@@ -183,16 +196,28 @@ def make_plan(request: Request, detector: Detector, platform: str) -> Plan:
         found |= {"backbone": config.backbone, "layers": ",".join(config.layers)}
         if request.weights != "random":
             found["weights"] = request.weights
-    notes, epochs = peer.notes, 0
+    epochs = 0
     if isinstance(config, TrainedConfig):
         check_epochs({request.method: (config, request.overrides)})
         epochs = found["epochs"] = config.epochs
         found["steps_per_epoch"] = config.steps_per_epoch
-        if config.cache_features:
-            notes += ("ours computes the frozen network's features once (--cache_features)",)
-    if peer.model == "draem":
-        drawn = "anomalib's anomalies are noise, ours textures that the program draws"
-        found |= {"textures": config.texture_dir} if config.texture_dir else {}
-        notes += () if config.texture_dir else (drawn,)
+    if getattr(config, "texture_dir", ""):
+        found["textures"] = config.texture_dir
     arguments = [f"--{key}={value}" for key, value in found.items()]
-    return Plan(arguments=arguments, epochs=epochs, notes=notes)
+    return Plan(arguments=arguments, epochs=epochs, notes=_notes(peer, config))
+
+
+def _notes(peer: Peer, config: DetectorConfig) -> tuple[str, ...]:
+    """What differs between the two programs although the same is asked of them."""
+    found = list(peer.notes)
+    other = [
+        f"--{name}={str(value).lower()}" for name, value in peer.trains.items()
+        if getattr(config, name) != value
+    ]  # fmt: skip
+    if other:
+        found.append(f"anomalib trains with {', '.join(other)}")
+    if getattr(config, "cache_features", False):
+        found.append("ours computes the frozen network's features once (--cache_features)")
+    if peer.model == "draem" and not config.texture_dir:
+        found.append("anomalib's anomalies are noise, ours textures that the program draws")
+    return tuple(found)

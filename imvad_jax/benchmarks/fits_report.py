@@ -15,8 +15,8 @@ HEADER = """\
   size, batch and, where anomalib can have it, backbone with its weights. **first epoch s** counts
   from the start of the fit: it holds compilation, or the reading of compiled programs (warm), and
   what is computed before the first step. **epoch s** and **ms a step** are means of the epochs
-  after it. Our last batch of an epoch is filled up, anomalib's is smaller. Optimisers are each
-  program's own. **image AUROC** is that of so few epochs: a sign that both learn, no result.
+  after it. Our last batch of an epoch is filled up, anomalib's is smaller. What else differs stands
+  below the table. **image AUROC** is that of so few epochs: a sign that both learn, no result.
 """
 
 

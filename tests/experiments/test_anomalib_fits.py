@@ -57,6 +57,14 @@ def test_draem_and_csflow_are_given_no_weights_and_say_what_differs():
     assert args.weights is None and "at random" in found.notes[0]
 
 
+def test_another_training_is_named_by_the_flags_that_make_it_the_same():
+    (note,) = plan("stpm").notes
+    assert note == "anomalib trains with --weight_decay=0.001, --summed_loss=true"
+    assert plan("stpm", weight_decay=0.001, summed_loss=True).notes == ()
+    assert plan("fastflow", learning_rate=0.001).notes == ()
+    assert plan("cfa", layers=LAYERS).notes == ("anomalib does not train the radius",)
+
+
 def test_kept_features_are_named():
     assert any("--cache_features" in note for note in plan("stpm", cache_features=True).notes)
     assert not any("--cache_features" in note for note in plan("stpm").notes)
