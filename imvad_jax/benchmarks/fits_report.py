@@ -16,7 +16,7 @@ HEADER = """\
   from the start of the fit: it holds compilation, or the reading of compiled programs (warm), and
   what is computed before the first step. **epoch s** and **ms a step** are means of the epochs
   after it. Our last batch of an epoch is filled up, anomalib's is smaller. What else differs stands
-  below the table. **image AUROC** is that of so few epochs: a sign that both learn, no result.
+  below the table. **image AUROC** is that of so few epochs: whether both learn, and no result.
 """
 
 
