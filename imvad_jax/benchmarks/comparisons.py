@@ -2,18 +2,21 @@
 
 import dataclasses
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from imvad_jax.benchmarks import compare_anomalib
+from imvad_jax.benchmarks import anomalib_plan, anomalib_processes, compare_anomalib
 from imvad_jax.benchmarks.images import Source, load_category
 from imvad_jax.benchmarks.workloads import Subject
 from imvad_jax.data.decode import Geometry
 from imvad_jax.errors import UserError, choose
+from imvad_jax.methods import DetectorConfig
 from imvad_jax.methods.base import Progress
 from imvad_jax.model import Model
 from imvad_jax.progress import silent_progress
+
+Methods = Mapping[str, tuple[DetectorConfig, Mapping[str, str]]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,11 +31,14 @@ class Comparisons:
     process_repeats: int = 3
     device_flags: tuple[str, ...] = ()  # for the processes of experiments.run
 
-    def check(self) -> None:
-        """Raises UserError for an unknown name, or where one is not installed or lacks its data."""
+    def check(self, methods: Methods) -> None:
+        """Raises UserError for an unknown name, or where one is not installed or lacks its data.
+
+        `methods` are those to compare, with configuration and overrides.
+        """
         checks = {
-            "torch": _check_torch, "torch_steps": _check_torch, "anomalib": self._check_anomalib,
-            "metrics": lambda: None,
+            "torch": _check_torch, "torch_steps": _check_torch,
+            "anomalib": lambda: self._check_anomalib(methods), "metrics": lambda: None,
         }  # fmt: skip
         for name in self.names:
             checks[choose("--compare", name, checks)]()
@@ -50,7 +56,7 @@ class Comparisons:
         }
         return {name: found[name] for name in self.names}
 
-    def _check_anomalib(self) -> None:
+    def _check_anomalib(self, methods: Methods) -> None:
         source = self.source
         if not source.data_dir or not source.category:
             raise UserError(
@@ -62,13 +68,14 @@ class Comparisons:
                 f"--compare=anomalib: --dataset={source.dataset} is not compared; expected "
                 "mvtec_ad, or a directory laid out as it"
             )
-        compare_anomalib.check_weights(self.weights)
-        compare_anomalib.find_anomalib(self.anomalib_python)
+        anomalib_plan.check_epochs(methods)
+        anomalib_plan.check_weights(self.weights)
+        anomalib_processes.find_anomalib(self.anomalib_python)
 
     def _with_anomalib(
         self, model: Model, say: Callable[[str], object], progress: Progress, subject: Subject
     ) -> dict:
-        request = compare_anomalib.Request(
+        request = anomalib_processes.Request(
             python=self.anomalib_python, method=model.method, preset=model.preset,
             overrides=model.overrides, data_dir=self.source.data_dir,
             category=self.source.category, weights=self.weights, seed=model.seed,

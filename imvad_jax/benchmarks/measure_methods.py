@@ -86,7 +86,7 @@ def measure_methods(request: Request, how: Measuring) -> Measured:
       UserError: bad input; of several methods, such a one is marked in the records instead.
     """
     check_directories(request.workdir, request.methods)
-    request.comparisons.check()  # says now what is missing
+    request.comparisons.check(request.methods)  # says now what is missing
     _make_profile_directory(request.options.profile)
     # The next method is expected to take as long as the slowest so far.
     seconds, stopped, records = 0.0, None, []

@@ -9,6 +9,7 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from imvad_jax.benchmarks import devices_report as devices
 from imvad_jax.benchmarks import earlier
+from imvad_jax.benchmarks import fits_report as fits
 from imvad_jax.benchmarks import scaling_report as scaling
 from imvad_jax.benchmarks import steps_report as steps
 from imvad_jax.benchmarks.columns import label_of, number
@@ -57,7 +58,7 @@ Generated from the files in `benchmarks/` by `{COMMAND}`; do not edit.
   thresholds, **PRO (100)**, as **PRO** itself is exact.
 - Kept against recomputed: what training does not change (a teacher's features) is kept in host
   memory or computed in every step; ratio of the seconds of a step, below 1 where keeping pays.
-{steps.HEADER}{devices.HEADER}{scaling.HEADER}"""
+{fits.HEADER}{steps.HEADER}{devices.HEADER}{scaling.HEADER}"""
 
 SCORING = (
     "method", "pixels", "batch", "compile s", "ms at 1", "ms a batch", "images/s", "end to end",
@@ -163,6 +164,8 @@ def _process_rows(records: Sequence[dict]) -> list[list[str]]:
     rows = []
     for record in records:
         for found in record.get("compare", {}).values():
+            if fits.is_fit(found):  # has a table of its own
+                continue
             for name, took in found.get("programs", {}).items():
                 test = [took[key]["median"] for key in ("score_s", "metrics_s") if key in took]
                 rows.append([
@@ -189,12 +192,13 @@ def format_tables(records: Sequence[dict], markdown: bool = False) -> str:
         ("Training steps against PyTorch", steps.COLUMNS, steps.rows(done), 2),
         ("Metrics of both", EVALUATED, _evaluated_rows(done), 3),
         ("Whole processes", PROCESSES, _process_rows(done), 2),
+        ("Whole fits", fits.COLUMNS, fits.rows(done), 2),
     ):
         if rows:
             heading = f"**{title}**\n\n" if markdown else f"{title}\n"
             tables.append(heading + format_rows(head, rows, form, left=left))
     failed = [f"{r['method']}: FAILED ({r['error']})" for r in records if "error" in r]
-    if lines := [*steps.notes(done), *failed]:
+    if lines := [*steps.notes(done), *fits.notes(done), *failed]:
         tables.append("\n".join(f"- {line}" if markdown else line for line in lines))
     return "\n\n".join(tables)
 

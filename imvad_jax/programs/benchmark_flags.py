@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from imvad_jax.benchmarks import compare_anomalib
+from imvad_jax.benchmarks import anomalib_processes
 from imvad_jax.programs import config_flags, devices, program, time_limit
 
 METHOD = flags.DEFINE_list(
@@ -43,14 +43,15 @@ KEPT = flags.DEFINE_bool(
 COMPARE = flags.DEFINE_list(
     "compare", [], "torch: measure the same backbone and, for padim and patchcore, the same work "
     "in plain PyTorch, in turn; PyTorch must be installed. torch_steps: the training step of every "
-    "trained method and its frozen backbone, eager and by torch.compile. anomalib: padim and "
-    "patchcore as whole processes on --category, fit to metrics, in turn with anomalib; see "
+    "trained method and its frozen backbone, eager and by torch.compile. anomalib: whole processes "
+    "on --category, fit to metrics, in turn with anomalib; padim, patchcore, and stpm, rd4ad, "
+    "fastflow, cfa, draem, csflow over the few --epochs that are named (2 or more); see "
     "--anomalib_python. metrics: our five metrics of the test images of --category, or of drawn "
     "maps, in turn with scikit-learn and a plain PRO.",
 )  # fmt: skip
 ANOMALIB_PYTHON = program.define_path(
     "anomalib_python", None, "With --compare=anomalib: the python of an environment that has it. "
-    f"{compare_anomalib.INSTALL}",
+    f"{anomalib_processes.INSTALL}",
 )  # fmt: skip
 PROCESS_REPEATS = flags.DEFINE_integer(
     "process_repeats", 3, "With --compare=anomalib: repeats of the whole processes.", lower_bound=1

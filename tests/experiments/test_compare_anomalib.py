@@ -2,84 +2,38 @@
 
 import json
 import resource
-import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
-from PIL import Image
 
-from imvad_jax import methods, presets
-from imvad_jax.benchmarks import anomalib_driver, compare_anomalib, workloads
-from imvad_jax.benchmarks.compare_anomalib import COLD, FIRST, THEIRS, WARM
+from imvad_jax.benchmarks import anomalib_driver, anomalib_plan, compare_anomalib, workloads
+from imvad_jax.benchmarks.anomalib_figures import COLD, FIRST, THEIRS, WARM, collect
+from imvad_jax.benchmarks.anomalib_processes import HERE, Programs, find_anomalib
 from imvad_jax.errors import UserError
 from imvad_jax.training.parallel import Parallel
+from tests.experiments.fake_anomalib import detector, figures, request, write_fake, write_parts
 from tests.methods.small import make
-
-FAKE = f"""#!{sys.executable}
-import json, pathlib, sys
-given = dict(text[2:].split("=", 1) for text in sys.argv[2:] if "=" in text)
-if "--versions" in sys.argv:
-    print("a line that an import prints")
-    print(json.dumps({{"anomalib": "9.9"}}))
-    sys.exit()
-runs = pathlib.Path(__file__).with_suffix(".runs")
-runs.write_text(runs.read_text() + "x" if runs.exists() else "x")
-if given["seed"] == "13" and len(runs.read_text()) == 2:
-    sys.exit("ValueError: no luck")
-json.dump({{
-    "versions": {{"anomalib": "9.9"}}, "threads": 2, "images": [4, 2],
-    "seconds": {{"import_s": 1.0, "fit_s": 20.0, "validate_s": 7.0, "test_s": 10.0}},
-    "metrics": {{"image_auroc": 0.75}}, "seen": given,
-}}, open(given["out"], "w"))
-"""
 
 
 @pytest.fixture
 def fake(tmp_path):
     """An interpreter that says what anomalib's driver would."""
-    path = tmp_path / "python"
-    path.write_text(FAKE)
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return str(path)
+    return write_fake(tmp_path / "python")
 
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
     """Four good images to fit on, a good and a defective one to test."""
-    root = tmp_path_factory.mktemp("parts")
-    images = np.random.default_rng(0).integers(0, 256, (6, 70, 70, 3), np.uint8)
-    names = [*(f"train/good/{n}" for n in range(4)), "test/good/0", "test/bent/0"]
-    names = [f"bolt/{name}.png" for name in names]
-    mask = np.zeros((70, 70), np.uint8)
-    mask[10:30, 10:30] = 255
-    for name, image in [*zip(names, images), ("bolt/ground_truth/bent/0_mask.png", mask)]:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(root / name)
-    return str(root)
-
-
-def request(python, workdir, parts="unused", method="padim", **changes):
-    given = {
-        "python": python, "method": method, "preset": "smoke", "overrides": {}, "data_dir": parts,
-        "category": "bolt", "weights": "random", "seed": 0, "device_flags": (),
-        "workdir": workdir, "repeats": 3,
-    } | changes  # fmt: skip
-    return compare_anomalib.Request(**given)
-
-
-def detector(method, **overrides):
-    text = {name: str(value) for name, value in overrides.items()}
-    return methods.make(method, presets.resolve(method, "smoke", text))
+    return write_parts(tmp_path_factory.mktemp("parts"))
 
 
 def test_the_driver_reads_its_command_line():
-    args = anomalib_driver.parse(["--model=patchcore", "--coreset_ratio=0.25", "--neighbors=1"])
-    assert (args.model, args.coreset_ratio, args.neighbors) == ("patchcore", 0.25, 1)
-    assert args.weights is None and not args.versions and args.crop_size == 0
+    args = anomalib_driver.parse(["--model=patchcore", '--settings={"num_neighbors": 1}'])
+    assert (args.model, args.settings) == ("patchcore", {"num_neighbors": 1})
+    assert args.weights is None and not args.versions and args.crop_size == args.epochs == 0
     with pytest.raises(SystemExit):
         anomalib_driver.parse(["--coreset=0.25"])
 
@@ -87,53 +41,60 @@ def test_the_driver_reads_its_command_line():
 @pytest.mark.parametrize(
     ("method", "overrides", "expected"),
     [
-        ("padim", {"num_channels": 7}, {"model": "padim", "channels": "7"}),
-        ("patchcore", {}, {"model": "patchcore", "neighbors": "1", "coreset_ratio": "0.1"}),
-        ("patchcore", {"reweight_neighbors": 9}, {"neighbors": "9", "layers": "layer2,layer3"}),
+        ("padim", {"num_channels": 7}, {"model": "padim", "settings": {"n_features": 7}}),
+        (
+            "patchcore", {},
+            {"model": "patchcore", "settings": {"coreset_sampling_ratio": 0.1, "num_neighbors": 1}},
+        ),
+        (
+            "patchcore", {"reweight_neighbors": 9},
+            {"settings": {"coreset_sampling_ratio": 0.1, "num_neighbors": 9},
+             "layers": "layer2,layer3"},
+        ),
     ],
-)
+)  # fmt: skip
 def test_the_driver_understands_what_it_is_asked_for(method, overrides, expected):
     asked = request("python", Path(), method=method, weights="file.safetensors", seed=5)
-    arguments = compare_anomalib.driver_arguments(asked, detector(method, **overrides), "cpu")
-    args = vars(anomalib_driver.parse(arguments))
-    wanted = expected | {"image_size": "64", "weights": "file.safetensors", "seed": "5"}
-    assert {key: str(args[key]) for key in wanted} == wanted
+    plan = anomalib_plan.make_plan(asked, detector(method, **overrides), "cpu")
+    args = vars(anomalib_driver.parse(plan.arguments))
+    wanted = expected | {"image_size": 64, "weights": "file.safetensors", "seed": 5, "epochs": 0}
+    assert {key: args[key] for key in wanted} == wanted and plan.epochs == 0
 
 
 @pytest.mark.parametrize(
     ("method", "overrides", "platform", "message"),
     [
-        ("raw_color", {}, "cpu", "raw_color is not compared"),
+        ("raw_color", {}, "cpu", "raw_color is not compared; cfa, .*, padim, patchcore, .* are"),
         ("padim", {"backbone": "efficientnet_lite0"}, "cpu", "backbone efficientnet_lite0"),
-        ("patchcore", {"num_neighbors": 2}, "cpu", "num_neighbors=1 only"),
+        ("patchcore", {"num_neighbors": 2}, "cpu", "patchcore with num_neighbors=1 only"),
         ("padim", {}, "gpu", "accelerator"),
     ],
 )
 def test_other_work_is_refused(method, overrides, platform, message):
     asked = request("python", Path(), method=method)
     with pytest.raises(UserError, match=message):
-        compare_anomalib.driver_arguments(asked, detector(method, **overrides), platform)
+        anomalib_plan.make_plan(asked, detector(method, **overrides), platform)
 
 
 def test_an_interpreter_without_anomalib_is_named(fake, tmp_path):
     with pytest.raises(UserError, match="anomalib_python is missing.*pip install anomalib"):
-        compare_anomalib.find_anomalib(None)
+        find_anomalib(None)
     with pytest.raises(UserError, match="absent: cannot be run"):
-        compare_anomalib.find_anomalib(str(tmp_path / "absent"))
+        find_anomalib(str(tmp_path / "absent"))
     with pytest.raises(UserError, match=f"{sys.executable} has no anomalib .*Expected the python"):
-        compare_anomalib.find_anomalib(sys.executable)
-    assert compare_anomalib.find_anomalib(fake) == {"anomalib": "9.9"}
+        find_anomalib(sys.executable)
+    assert find_anomalib(fake) == {"anomalib": "9.9"}
 
 
 def test_weights_that_anomalib_cannot_read_are_refused():
-    compare_anomalib.check_weights("random")
-    compare_anomalib.check_weights("a/b.safetensors")
+    anomalib_plan.check_weights("random")
+    anomalib_plan.check_weights("a/b.safetensors")
     with pytest.raises(UserError, match="hub:timm/resnet18"):
-        compare_anomalib.check_weights("hub:timm/resnet18.tv_in1k@main")
+        anomalib_plan.check_weights("hub:timm/resnet18.tv_in1k@main")
 
 
 def measure_process(out, code):
-    command = [sys.executable, str(compare_anomalib.HERE / "whole_process.py"), str(out)]
+    command = [sys.executable, str(HERE / "whole_process.py"), str(out)]
     done = subprocess.run([*command, sys.executable, "-c", code])
     return done.returncode, json.loads(out.read_text())
 
@@ -148,14 +109,6 @@ def test_memory_and_status_are_those_of_the_process_alone(tmp_path):
     assert (status, used["status"]) == (137, -9)
 
 
-def figures(decode, process):
-    """What a run of ours took."""
-    return {
-        "decode_s": decode, "fit_s": 2.0, "score_s": 1.0, "metrics_s": 0.5, "compile_s": 0.25,
-        "process_s": process, "cpu_s": 9.0, "peak_bytes": 2**30, "metrics": {"image_auroc": 0.5},
-    }  # fmt: skip
-
-
 def test_ratios_are_of_medians_and_validation_is_left_out():
     theirs = [
         {"fit_s": s, "validate_s": 100.0, "test_s": 4.0, "process_s": 130.0, "peak_bytes": 2**32,
@@ -168,7 +121,7 @@ def test_ratios_are_of_medians_and_validation_is_left_out():
         WARM: [figures(0.5, p) for p in (12, 10, 99)],
         THEIRS: theirs,
     }
-    found = compare_anomalib.collect(runs, [3.0, 1.0, 2.0], 6)
+    found = collect(runs, [3.0, 1.0, 2.0], 6)
     ratios = {work: part["ratio"] for work, part in found["parts"].items()}
     assert ratios == {
         "fit, warm": 20 / 2.5, "fit, cold": 20 / 6, "score and metrics": 4 / 1.5,
@@ -190,7 +143,7 @@ def compare(monkeypatch, asked):
         order.append(cold)
         return figures(3.0 if cold else 0.5, 10.0)
 
-    monkeypatch.setattr(compare_anomalib.Programs, "ours", ours)
+    monkeypatch.setattr(Programs, "ours", ours)
     fitted, variables = make("padim")
     subject = workloads.Subject(
         detector=fitted, variables=variables, images=None, parallel=Parallel(jax.devices()[:1]),

@@ -163,6 +163,27 @@ def test_whole_processes_have_a_table_of_their_own():
     assert (row["work"], row["against"]) == ("all of it", "the backbone")
 
 
+def test_whole_fits_have_their_own_table_with_the_epochs_beside_the_figure():
+    both = {"fit_s": seconds(20.0), "first_epoch_s": seconds(12.0), "epoch_s": seconds(7.0),
+            "step_s": seconds(0.5), "process_s": seconds(40.0), "peak_bytes": seconds(2**30),
+            "steps": 14}  # fmt: skip
+    ours = both | {"decode_s": seconds(0.5), "score_s": seconds(1.0), "metrics_s": seconds(0.25),
+                   "metrics": {"image_auroc": 0.75}}  # fmt: skip
+    theirs = both | {"test_s": seconds(33.0), "metrics": {"image_auroc": None}}
+    found = {"epochs": 3, "notes": ["it has no radius"], "parts": {},
+             "programs": {"ours, warm": ours, "anomalib": theirs}}  # fmt: skip
+    record = made_up(compare={"anomalib": found})
+    text = benchmarks.format_tables([record], markdown=True)
+    assert "Whole processes" not in text and "- stpm: it has no radius" in text
+    rows = [list(row.values())[1:] for row in all_cells(text, "first epoch s")]
+    assert rows == [
+        ["ours, warm", "0.500", "20.0", "12.0", "7.00", "500", "1.25", "40.0", "1.00",
+         ".750 after 3 epochs"],
+        ["anomalib", "-", "20.0", "12.0", "7.00", "500", "33.0", "40.0", "1.00",
+         "- after 3 epochs"],
+    ]  # fmt: skip
+
+
 def test_a_failure_is_named_and_leaves_the_others_alone():
     text = benchmarks.format_tables([{"method": "draem", "error": "out of memory"}, made_up()])
     assert "draem: FAILED (out of memory)" in text and "stpm (cpu" in text
