@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from imvad_jax.errors import UserError
 from imvad_jax.methods import base, buffers
-from imvad_jax.ops import collectives, coreset, loops, neighbors, patches, resample
+from imvad_jax.ops import collectives, coreset, loops, neighbors, patches, resample, rows
 
 BANK_BUCKET = 1024  # bank rows are rounded up to this, so that categories share programs
 
@@ -95,7 +95,7 @@ class PatchCore(base.Detector):
 
     def embed(self, images: Array) -> Array:
         """Patch vectors `[B, P, embedding_dim]`."""
-        grid = self.grid
+        grid = (rows.divided(self.grid[0]), self.grid[1])
         maps = self.features(images)
         channels = tuple(maps[name].shape[-1] for name in self.config.layers)
         kernels = patches.patch_kernels(
@@ -159,31 +159,36 @@ class PatchCore(base.Detector):
 
     def __call__(self, images):
         bank = self.memory("bank")
-        embedding = self.embed(images) - self.memory("center")
-        if self.config.shard_bank:
-            distances = self._distances_to_parts(embedding, bank)
-            return self._predict(distances, distances.max(1), images)
         valid = base.row_mask(bank.shape[0], self.memory("bank_count"))
 
-        def score(query: Array):
-            if self.config.num_neighbors == 1:
-                distances = neighbors.nearest_squared_distance(query, bank, valid)
+        def search(images):
+            embedding = self.embed(images) - self.memory("center")
+            if self.config.shard_bank:
+                distances = self._distances_to_parts(embedding, bank)
             else:
-                found, _ = neighbors.nearest(query, bank, self.config.num_neighbors, valid)
-                usable = jnp.isfinite(found)  # a bank smaller than num_neighbors
-                distances = jnp.where(usable, found, 0).sum(-1) / usable.sum(-1)
-            if self.config.reweight_neighbors:
-                return distances, self._reweighted(query[distances.argmax()], bank, valid)
-            return distances, distances.max()
+                # One image after the other: the distance block of one image fits the cache.
+                distances = loops.each(lambda query: self._distances(query, bank, valid), embedding)
+            found = (distances, embedding) if self.config.reweight_neighbors else (distances,)
+            grid = (images.shape[0], -1, self.grid[1])
+            return [part.reshape(*grid, *part.shape[2:]) for part in found]
 
-        # One image after the other: the distance block of one image fits the cache.
-        distances, scores = loops.each(score, embedding)
-        return self._predict(distances, scores, images)
-
-    def _predict(self, distances: Array, scores: Array, images: Array) -> base.Prediction:
-        grid = distances.reshape(images.shape[0], *self.grid)
+        grid, *embedding = rows.by_rows(search, images)
+        scores = grid.max((1, 2))
+        if embedding:
+            worst = grid.reshape(images.shape[0], -1).argmax(1)
+            queries = embedding[0].reshape(images.shape[0], self.positions, -1)
+            queries = jnp.take_along_axis(queries, worst[:, None, None], 1)[:, 0]
+            scores = loops.each(lambda query: self._reweighted(query, bank, valid), queries)
         anomaly_map = resample.upsample_and_smooth(grid, images.shape[1:3], self.config.sigma)
         return base.Prediction(scores, anomaly_map)
+
+    def _distances(self, query: Array, bank: Array, valid: Array) -> Array:
+        """Squared distance of each patch `[P, D]` to its nearest in the bank, or to several."""
+        if self.config.num_neighbors == 1:
+            return neighbors.nearest_squared_distance(query, bank, valid)
+        found, _ = neighbors.nearest(query, bank, self.config.num_neighbors, valid)
+        usable = jnp.isfinite(found)  # a bank smaller than num_neighbors
+        return jnp.where(usable, found, 0).sum(-1) / usable.sum(-1)
 
     def _distances_to_parts(self, embedding: Array, bank: Array) -> Array:
         """Squared distances `[B, P]`; `bank` `[M / devices, D]` is this device's part of it.

@@ -4,6 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from imvad_jax.ops.rows import Indivisible, count, gather, own_rows
+
 
 def bilinear_matrix(n_in: int, n_out: int, align_corners: bool = False) -> np.ndarray:
     """Weights `[n_out, n_in]` of 1-D linear interpolation without antialiasing.
@@ -66,8 +68,13 @@ def upsample_and_smooth(
 
 
 def resize_bilinear(images: Array, size: tuple[int, int], align_corners: bool = False) -> Array:
-    """Resizes `[B, h, w, C]` to `[B, H, W, C]` bilinearly, without antialiasing."""
-    rows = jnp.asarray(bilinear_matrix(images.shape[1], size[0], align_corners), images.dtype)
+    """Resizes `[B, h, w, C]` to `[B, H, W, C]` bilinearly, without antialiasing.
+
+    Of split rows both heights are those of this device.
+    """
+    images = gather(images)
+    rows = bilinear_matrix(images.shape[1], size[0] * count(), align_corners)
+    rows = own_rows(jnp.asarray(rows, images.dtype))
     columns = jnp.asarray(bilinear_matrix(images.shape[2], size[1], align_corners), images.dtype)
     return jnp.einsum(
         "Hh,bhwc,Ww->bHWc", rows, images, columns, precision=lax.Precision.HIGHEST
@@ -75,7 +82,12 @@ def resize_bilinear(images: Array, size: tuple[int, int], align_corners: bool = 
 
 
 def resize_nearest(images: Array, size: tuple[int, int]) -> Array:
-    """Resizes `[B, h, w, C]` to `[B, H, W, C]`: output i takes input `floor(i * h / H)` (torch)."""
+    """Resizes `[B, h, w, C]` to `[B, H, W, C]`: output i takes input `floor(i * h / H)` (torch).
+
+    Of split rows both heights are those of this device.
+    """
+    if count() > 1 and size[0] % images.shape[1]:
+        raise Indivisible(f"{images.shape[1]} rows a device, of which {size[0]} are made")
     rows = np.arange(size[0]) * images.shape[1] // size[0]
     columns = np.arange(size[1]) * images.shape[2] // size[1]
     return images[:, rows][:, :, columns]
