@@ -160,8 +160,9 @@ def _with_rows(x: Array, kernel: Array, how: _How) -> tuple[Array, _How]:
     if rows.count() == 1:
         return x, how
     size, stride, (before, after) = kernel.shape[0], how.strides[0], how.padding[0]
-    if x.shape[1] % stride or not 0 <= before + after - size + stride < stride:
-        raise rows.Indivisible(f"{x.shape[1]} rows a device, a kernel of {size} by steps of {stride}")
+    rows.check_stride(x, stride)
+    if not 0 <= before + after - size + stride < stride:
+        raise rows.Indivisible(f"a kernel of {size} rows in steps of {stride} changes their number")
     x = rows.bordered(x, before, max(size - stride - before, 0))
     return x, how._replace(padding=((0, 0), how.padding[1]))
 

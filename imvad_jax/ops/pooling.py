@@ -17,8 +17,7 @@ def max_pool_3x3_of_positive(x: Array) -> Array:
 
     As a pooling of stride 2 with a padding of 1 for values that are not negative.
     """
-    if rows.count() > 1 and x.shape[1] % 2:
-        raise rows.Indivisible(f"{x.shape[1]} rows a device, pooled by steps of 2")
+    rows.check_stride(x, 2)
     return _largest_of_three(_largest_of_three(x, 1), 2)
 
 

@@ -87,6 +87,18 @@ def divided(height: int) -> int:
     return height // count()
 
 
+def check_stride(x: Array, stride: int) -> None:
+    """Raises Indivisible if rows are split and such steps would not begin with a device's first."""
+    if count() > 1 and x.shape[1] % stride:
+        raise Indivisible(f"{x.shape[1]} rows a device, in steps of {stride}")
+
+
+def mean_of_positions(x: Array) -> Array:
+    """The mean `[B, 1, 1, C]` over all rows and columns of `[B, H, W, C]`."""
+    own = x.mean(axis=(1, 2), keepdims=True)
+    return lax.pmean(own, AXIS) if count() > 1 else own
+
+
 def bordered(x: Array, before: int, after: int) -> Array:
     """`[B, H, ...]` with so many rows more: those of the neighbours, zeros beyond the image."""
     if count() == 1:

@@ -11,7 +11,7 @@ import numpy as np
 from imvad_jax.data.batches import Images
 from imvad_jax.data.tiled import TiledImages
 from imvad_jax.data.tiles import assemble
-from imvad_jax.methods.base import Detector, Progress
+from imvad_jax.methods.base import Detector, Prediction, Progress
 from imvad_jax.ops import rows
 from imvad_jax.progress import silent_progress
 from imvad_jax.training import hosts
@@ -49,7 +49,7 @@ def scoring_step(detector: Detector, devices: tuple, by_rows: bool = False):
         return step(variables | {"memory": variables["memory"] | parts}, images)
 
     compiled = functools.partial(Parallel(devices).compile, joined=by_rows)
-    if detector.shared_out or by_rows and detector.of_positions:
+    if detector.shared_out or (by_rows and detector.of_positions):
         return compiled(step_of_parts, split=(False, True, True))
     return compiled(step, split=(False, True))
 
@@ -134,8 +134,12 @@ class Scorer:
             return count
         return self.parallel.batch_size(wanted or self._default)
 
-    def _score(self, images: np.ndarray):
-        if len(images) % self.parallel.count == 0:
+    def _whole(self, images: np.ndarray) -> bool:
+        """Whether a batch is split image by image: `batch_size` gives others for rows alone."""
+        return len(images) % self.parallel.count == 0
+
+    def _dispatch(self, images: np.ndarray) -> Prediction:
+        if self._whole(images):
             return self._step(*self._placed, self.parallel.split(images))
         step, placed = self._by_rows
         return step(*placed, self.parallel.repeat(images))
@@ -150,9 +154,8 @@ class Scorer:
           batches: Anything with `images`, uint8 `[B, H, W, 3]`, always of one shape; B as
             `batch_size` gave it.
         """
-        for found, batch in in_flight(lambda batch: self._score(batch.images), batches):
-            split = len(batch.images) % self.parallel.count == 0
-            join = self.parallel.join if split else np.asarray
+        for found, batch in in_flight(lambda batch: self._dispatch(batch.images), batches):
+            join = self.parallel.join if self._whole(batch.images) else np.asarray
             score, maps = found
             yield Scores(join(score), None if maps is None else join(maps)), batch
 
