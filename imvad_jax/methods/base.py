@@ -115,6 +115,8 @@ class Detector(nn.Module):
     # Arrays of `memory` with a row for each position `[h * w, ...]`, of which a device that scores
     # some rows of the images holds those of its own.
     of_positions: ClassVar[tuple[str, ...]] = ()
+    # Whether nearly all that scoring costs goes through `ops.rows.by_rows`, not `features` alone.
+    all_by_rows: ClassVar[bool] = False
     # Of a class in another package, which is named `package.module:Class`: how tables call it (the
     # name of the class, if nothing is said), and the presets that it has besides `official`, which
     # are the defaults of its configuration.

@@ -39,6 +39,7 @@ class PaDiM(base.Detector):
 
     config: PaDiMConfig
     of_positions = ("mean", "whitening")
+    all_by_rows = True
 
     @property
     def outputs(self):

@@ -59,6 +59,7 @@ class PatchCore(base.Detector):
     """PatchCore (Roth et al., 2022), exact to the official code by default."""
 
     config: PatchCoreConfig
+    all_by_rows = True
 
     @property
     def outputs(self):

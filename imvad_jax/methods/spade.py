@@ -38,6 +38,7 @@ class SPADE(base.Detector):
     """SPADE (Cohen, Hoshen, 2020). The image score does not depend on the map."""
 
     config: SPADEConfig
+    all_by_rows = True
 
     @property
     def outputs(self):

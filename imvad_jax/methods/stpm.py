@@ -65,6 +65,7 @@ class STPM(base.Detector):
 
     config: STPMConfig
     phases = ("gradient",)
+    all_by_rows = True
 
     @property
     def outputs(self):

@@ -18,10 +18,12 @@ from imvad_jax.ops.collectives import AXIS
 
 WHOLE, SHARED, SPLIT = "whole", "shared", "split"
 _STATE = contextvars.ContextVar("rows", default=WHOLE)
+_USES: contextvars.ContextVar[list] = contextvars.ContextVar("uses of by_rows")
 
 
 class Indivisible(Exception):
-    """Found while tracing: the devices do not divide the rows of a map, or not at its stride."""
+    """Found while tracing: the devices do not divide the rows of a map, or not at its stride; or
+    nothing was there to divide."""
 
 
 @contextlib.contextmanager
@@ -33,9 +35,21 @@ def _state(name: str) -> Iterator[None]:
         _STATE.reset(token)
 
 
-def shared() -> contextlib.AbstractContextManager[None]:
-    """What is traced within runs on all devices, under pmap, with the same images on each."""
-    return _state(SHARED)
+@contextlib.contextmanager
+def shared() -> Iterator[None]:
+    """What is traced within runs on all devices, under pmap, with the same images on each.
+
+    Raises:
+      Indivisible: at the end, if none of it went through `by_rows`.
+    """
+    token = _USES.set([])
+    try:
+        with _state(SHARED):
+            yield
+        if not _USES.get():
+            raise Indivisible("no part is computed by rows")
+    finally:
+        _USES.reset(token)
 
 
 def whole() -> contextlib.AbstractContextManager[None]:
@@ -62,6 +76,7 @@ def by_rows(function: Callable[[Array], Any], images: Array) -> Any:
     own = images.shape[1] // devices
     if images.shape[1] % devices:
         raise Indivisible(f"{images.shape[1]} rows, {devices} devices")
+    _USES.get().append(images.shape)
     with _state(SPLIT):
         images = lax.dynamic_slice_in_dim(images, lax.axis_index(AXIS) * own, own, 1)
         return jax.tree.map(gather, function(images))

@@ -132,14 +132,15 @@ class Parallel:
         count = max(n for n in range(1, self.count + 1) if share % n == 0)
         return Parallel([device for devices in hosts.values() for device in devices[:count]])
 
-    def shares_rows(self, images: int) -> bool:
+    def shares_rows(self, images: int, all_of_it: bool) -> bool:
         """Whether so few images are split over the devices by their rows, where networks allow it.
 
-        Only of processors, and where whole images would leave some of them idle. Measured on two
-        devices (BUILD_NOTES.md): whole images are as fast as soon as there are as many for each.
+        Only of processors, and where whole images would leave some of them idle; more than one only
+        if `all_of_it` is split, not the backbone alone. Measured on two devices (BUILD_NOTES.md).
         """
         on_cpu = self.local[0].platform == "cpu"
-        return on_cpu and images <= MOST_SHARED and images % self.count != 0
+        few = images <= (MOST_SHARED if all_of_it else 1)
+        return on_cpu and few and images % self.count != 0
 
     def batch_size(self, wanted: int) -> int:
         """`wanted`, rounded up to a multiple of the number of devices of this host."""

@@ -130,7 +130,7 @@ class Scorer:
         Where `count`, the number of all images, is known and so small that the devices share the
         rows of each, it is that number.
         """
-        if count and self.parallel.shares_rows(count) and self._by_rows:
+        if count and self.parallel.shares_rows(count, self._detector.all_by_rows) and self._by_rows:
             return count
         return self.parallel.batch_size(wanted or self._default)
 

@@ -126,6 +126,15 @@ def test_refused_where_rows_do_not_split(function, height):
         split(function, normal(1, height, 10, 4, dtype=np.float32), 2)
 
 
+def test_refused_where_nothing_is_computed_by_rows():
+    def step(x):
+        with rows.shared():
+            return x
+
+    with pytest.raises(rows.Indivisible, match="no part"):
+        jax.eval_shape(jax.pmap(step, axis_name=AXIS), jax.ShapeDtypeStruct((2, 4), np.float32))
+
+
 def test_shapes_looked_up_amid_a_split_are_those_of_whole_images():
     counts = []
 

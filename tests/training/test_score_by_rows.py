@@ -91,11 +91,18 @@ def test_whole_images_where_rows_do_not_split():
     assert_same(scorer.score(few), by_whole_images(scorer, few.images))
 
 
+@pytest.mark.parametrize("method", ["draem", "cutpaste"])  # without a backbone, and one trained on
+def test_whole_images_where_nothing_is_computed_by_rows(method):
+    scorer = Scorer(*make(method), TWO)
+    assert scorer._by_rows is None and scorer.batch_size(count=1) % 2 == 0
+
+
 def test_which_numbers_of_images_share_rows():
     four = Parallel(jax.local_devices()[:4])
-    assert [n for n in range(1, 9) if TWO.shares_rows(n)] == [1, 3]
-    assert [n for n in range(1, 9) if four.shares_rows(n)] == [1, 2, 3]
-    assert not any(Parallel(jax.local_devices()[:1]).shares_rows(n) for n in range(1, 9))
+    assert [n for n in range(1, 9) if TWO.shares_rows(n, True)] == [1, 3]
+    assert [n for n in range(1, 9) if TWO.shares_rows(n, False)] == [1]
+    assert [n for n in range(1, 9) if four.shares_rows(n, True)] == [1, 2, 3]
+    assert not any(Parallel(jax.local_devices()[:1]).shares_rows(n, True) for n in range(1, 9))
     scorer = Scorer(*fitted_once("padim")[:2], TWO)
     assert scorer.batch_size(1) == 2  # unknown how many images there are
     assert scorer.batch_size(4, count=3) == 3
