@@ -19,6 +19,7 @@ from flax import linen as nn
 from imvad_jax.backbones.spec import BackboneSpec, Tap, check_call
 from imvad_jax.layers.conv import Conv
 from imvad_jax.layers.norm import batch_norm
+from imvad_jax.ops import rows
 
 # (kernel, stride, expansion, channels, repeats) of the seven stages of B0
 STAGES = (
@@ -67,7 +68,7 @@ class SqueezeExcite(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = x.mean(axis=(1, 2), keepdims=True)
+        y = rows.mean_of_positions(x)
         y = Conv(self.reduced, (1, 1), dtype=self.dtype, name="conv_reduce")(y)
         y = self.activation(y)
         y = Conv(x.shape[-1], (1, 1), dtype=self.dtype, name="conv_expand")(y)
@@ -260,6 +261,7 @@ def spec(
             Tap("logits", 1000, None),
         ),
         rename=partial(timm_key, repeats=scaled_repeats(depth, lite)),
+        local=True,
     )
 
 

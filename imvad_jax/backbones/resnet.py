@@ -139,6 +139,7 @@ def spec(name: str, hub: str, stage_sizes: Sequence[int], block: Any) -> Backbon
         hub=hub,
         factory=partial(ResNet, stage_sizes=tuple(stage_sizes), block=block),
         taps=(*maps, Tap("pool", widths[4], None), Tap("logits", 1000, None)),
+        local=True,
     )
 
 

@@ -39,6 +39,8 @@ class BackboneSpec:
     rename: Callable[[str], str] = field(compare=False, repr=False, default=unchanged)
     # The side in pixels of the only input it takes; None: any.
     input_size: int | None = field(compare=False, default=None)
+    # Whether rows of its maps depend on rows nearby alone, by operations that know of `ops.rows`.
+    local: bool = field(compare=False, default=False)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -66,6 +68,10 @@ class BackboneSpec:
                 f"feature maps are {', '.join(tap.name for tap in self.taps if tap.stride)}"
             )
         return stride
+
+    def by_rows(self, outputs: Sequence[str]) -> bool:
+        """Whether devices can compute a part of the rows of these maps each (`ops.rows`)."""
+        return self.local and all(self._tap(name).stride for name in outputs)
 
     def variables_template(self, outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Returns the variables that `outputs` (None: every tap) need, as ShapeDtypeStructs.

@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from imvad_jax.backbones.spec import BackboneSpec, Tap, check_call
 from imvad_jax.layers.conv import Conv
+from imvad_jax.ops import rows
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB in [0, 1]
 STD = (0.229, 0.224, 0.225)
@@ -72,6 +73,7 @@ class VGG(nn.Module):
                 index += 2
                 if wanted <= found.keys():
                     return {name: found[ALIASES.get(name, name)] for name in outputs}
+            rows.check_stride(x, 2)
             found[f"pool{index}"] = x = nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
             index += 1
         return {name: found[ALIASES.get(name, name)] for name in outputs}
@@ -83,5 +85,6 @@ SPECS = (
         hub="timm/vgg16.tv_in1k",
         factory=VGG,
         taps=tuple(Tap(name, *MAPS[name]) for name in MAPS),
+        local=True,
     ),
 )

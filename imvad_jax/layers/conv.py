@@ -47,7 +47,7 @@ class Conv(nn.Module):
         if groups > 1:
             y = convolution.convolve_depthwise(x, kernel, *how, self.precision)
         elif (ready := self._transformed(x, kernel, *how)) is not None:
-            y = winograd.convolve(x, ready)
+            y = convolution.by_transformed(x, ready)
         else:
             y = convolution.convolve(x, kernel, *how, self.precision)
         return y if bias is None else y + bias

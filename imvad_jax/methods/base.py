@@ -19,7 +19,7 @@ from jax import Array
 from imvad_jax import backbones
 from imvad_jax.errors import UserError, choose
 from imvad_jax.layers.conv import TRANSFORMED
-from imvad_jax.ops import convolution
+from imvad_jax.ops import convolution, rows
 from imvad_jax.ops.collectives import device_number
 
 FLOAT = 4  # bytes
@@ -113,6 +113,11 @@ class Detector(nn.Module):
     outputs: ClassVar[tuple[str, ...]] = ()  # backbone intermediates in use; () without a backbone
     # Arrays of `memory` of which each device holds its own part of the rows while scoring.
     shared_out: ClassVar[tuple[str, ...]] = ()
+    # Arrays of `memory` with a row for each position `[h * w, ...]`, of which a device that scores
+    # some rows of the images holds those of its own.
+    of_positions: ClassVar[tuple[str, ...]] = ()
+    # Whether nearly all that scoring costs goes through `ops.rows.by_rows`, not `features` alone.
+    all_by_rows: ClassVar[bool] = False
     # Of a class in another package, which is named `package.module:Class`: how tables call it (the
     # name of the class, if nothing is said), and the presets that it has besides `official`, which
     # are the defaults of its configuration.
@@ -227,10 +232,15 @@ class Detector(nn.Module):
         if self.has_variable(TRANSFORMED, "backbone"):
             variables[TRANSFORMED] = self.get_variable(TRANSFORMED, "backbone")
         if not self.is_mutable_collection(TRANSFORMED):
-            return module.apply(variables, images, outputs=outputs)
+            return rows.by_rows(lambda x: module.apply(variables, x, outputs=outputs), images)
         found, changed = module.apply(variables, images, outputs=outputs, mutable=[TRANSFORMED])
         self.put_variable(TRANSFORMED, "backbone", changed.get(TRANSFORMED, {}))
         return found
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether several devices can share the rows of an image while it is scored."""
+        return bool(self.outputs) and backbones.get(self.config.backbone).by_rows(self.outputs)
 
     def feature_shapes(self, outputs: Sequence[str] | None = None) -> dict[str, tuple[int, ...]]:
         """Shapes `(h, w, C)` of the intermediates for one image of the configured size."""
@@ -261,11 +271,12 @@ Progress = Callable[[int, str], Callable[[int], None]]
 @functools.lru_cache
 def _feature_shapes(backbone: str, size: int, outputs: tuple[str, ...]):
     spec = backbones.get(backbone)
-    shapes = jax.eval_shape(
-        lambda variables, images: spec.build().apply(variables, images, outputs=outputs),
-        spec.variables_template(outputs),
-        jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32),
-    )
+    with rows.whole():
+        shapes = jax.eval_shape(
+            lambda variables, images: spec.build().apply(variables, images, outputs=outputs),
+            spec.variables_template(outputs),
+            jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32),
+        )
     return {name: shapes[name].shape[1:] for name in outputs}
 
 

@@ -12,7 +12,7 @@ from jax import Array, lax
 
 from imvad_jax.errors import choose
 from imvad_jax.methods import base
-from imvad_jax.ops import gaussian, resample
+from imvad_jax.ops import gaussian, resample, rows
 
 CHANNELS = ("seed", "padim_1024")
 
@@ -38,6 +38,8 @@ class PaDiM(base.Detector):
     """PaDiM (Defard et al., 2020). Nothing is trained; the fit streams in constant memory."""
 
     config: PaDiMConfig
+    of_positions = ("mean", "whitening")
+    all_by_rows = True
 
     @property
     def outputs(self):
@@ -68,7 +70,7 @@ class PaDiM(base.Detector):
 
     def embed(self, images: Array) -> Array:
         """The chosen channels `[B, P, d]` of all layers, on the grid of the first."""
-        grid = self.grid
+        grid = (rows.divided(self.grid[0]), self.grid[1])
         chosen = self.memory("channels")
         maps = self.features(images)
         start, embedding = 0, 0.0
@@ -103,9 +105,12 @@ class PaDiM(base.Detector):
         }
 
     def __call__(self, images):
-        embedding = self.embed(images)
-        distances = gaussian.mahalanobis(embedding, self.memory("mean"), self.memory("whitening"))
-        grid = distances.reshape(images.shape[0], *self.grid)
+        def distances(images):
+            embedding, memory = self.embed(images), map(self.memory, self.of_positions)
+            found = gaussian.mahalanobis(embedding, *memory)
+            return found.reshape(images.shape[0], -1, self.grid[1])
+
+        grid = rows.by_rows(distances, images)
         anomaly_map = resample.upsample_and_smooth(grid, images.shape[1:3], self.config.sigma)
         return base.Prediction(anomaly_map.max((1, 2)), anomaly_map)
 

@@ -23,6 +23,7 @@ from imvad_jax.ops import (
     neighbors,
     patches,
     resample,
+    rows,
 )
 
 BANK_BUCKET = 1024  # bank rows are rounded up to this, so that categories share programs
@@ -69,6 +70,7 @@ class PatchCore(base.Detector):
     """PatchCore (Roth et al., 2022), exact to the official code by default."""
 
     config: PatchCoreConfig
+    all_by_rows = True
 
     @property
     def outputs(self):
@@ -105,7 +107,7 @@ class PatchCore(base.Detector):
 
     def patch_maps(self, images: Array) -> list[Array]:
         """Each layer's share of the patch vectors, `[B, h, w, D]`: at most as large as the grid."""
-        grid = self.grid
+        grid = self._own_grid()
         maps = self.features(images)
         channels = tuple(maps[name].shape[-1] for name in self.config.layers)
         kernels = patches.patch_kernels(
@@ -122,8 +124,12 @@ class PatchCore(base.Detector):
         """Patch vectors `[B, P, embedding_dim]`."""
         return self._assemble(self.patch_maps(images))
 
+    def _own_grid(self) -> tuple[int, int]:
+        """Rows and columns of patches that this device computes."""
+        return rows.divided(self.grid[0]), self.grid[1]
+
     def _assemble(self, maps: list[Array]) -> Array:
-        grid = self.grid
+        grid = self._own_grid()
         # Pooling over channels and resizing over positions commute: pool first, it is less.
         parts = [m if m.shape[1:3] == grid else resample.resize_bilinear(m, grid) for m in maps]
         return jnp.concatenate(parts, -1).reshape(parts[0].shape[0], grid[0] * grid[1], -1)
@@ -178,21 +184,33 @@ class PatchCore(base.Detector):
 
     def __call__(self, images):
         bank, count = self.memory("bank"), self.memory("bank_count")
-        maps = self._centered(self.patch_maps(images))
-        if self.config.shard_bank:
-            distances = self._distances_to_parts(maps, bank, count)
-            return self._predict(distances, distances.max(1), images)
-        if self.config.num_neighbors == 1:
-            distances = self._nearest(maps, bank, count, self._norms(bank))
-        else:
-            distances = self._mean_of_nearest(self._assemble(maps), bank, count)
-        scores = distances.max(1)
-        if self.config.reweight_neighbors:
-            worst = distances.argmax(1)[:, None, None]
-            queries = jnp.take_along_axis(self._assemble(maps), worst, 1)[:, 0]
+        plain = self.config.num_neighbors == 1 and not self.config.shard_bank
+        norms = self._norms(bank) if plain else None
+
+        def search(images):
+            maps = self._centered(self.patch_maps(images))
+            if self.config.shard_bank:
+                distances = self._distances_to_parts(maps, bank, count)
+            elif plain:
+                distances = self._nearest(maps, bank, count, norms)
+            else:
+                distances = self._mean_of_nearest(self._assemble(maps), bank, count)
+            found = [distances]
+            if self.config.reweight_neighbors:
+                found.append(self._assemble(maps))
+            grid = (images.shape[0], -1, self.grid[1])
+            return [part.reshape(*grid, *part.shape[2:]) for part in found]
+
+        grid, *embedding = rows.by_rows(search, images)
+        scores = grid.max((1, 2))
+        if embedding:
+            worst = grid.reshape(images.shape[0], -1).argmax(1)
+            queries = embedding[0].reshape(images.shape[0], self.positions, -1)
+            queries = jnp.take_along_axis(queries, worst[:, None, None], 1)[:, 0]
             valid = base.row_mask(bank.shape[0], count)
             scores = loops.each(lambda query: self._reweighted(query, bank, valid), queries)
-        return self._predict(distances, scores, images)
+        anomaly_map = resample.upsample_and_smooth(grid, images.shape[1:3], self.config.sigma)
+        return base.Prediction(scores, anomaly_map)
 
     def _centered(self, maps: list[Array]) -> list[Array]:
         """Maps of which what is interpolated is centred as the bank is: weights add up to one."""
@@ -215,6 +233,9 @@ class PatchCore(base.Detector):
             )
 
         def apart(maps, bank, count, norms):
+            larger = maps[0].shape[1]
+            if rows.count() > 1:  # what is enlarged needs the rows beside
+                maps = [m if m.shape[1] == larger else rows.bordered(m, 1, 1) for m in maps]
             return loops.each(
                 lambda maps: neighbors.nearest_of_maps(maps, bank, norms, count), maps
             )
@@ -243,16 +264,13 @@ class PatchCore(base.Detector):
 
         return loops.each(mean, embedding)
 
-    def _predict(self, distances: Array, scores: Array, images: Array) -> base.Prediction:
-        grid = distances.reshape(images.shape[0], *self.grid)
-        anomaly_map = resample.upsample_and_smooth(grid, images.shape[1:3], self.config.sigma)
-        return base.Prediction(scores, anomaly_map)
-
     def _distances_to_parts(self, maps: list[Array], bank: Array, count: Array) -> Array:
         """Squared distances `[B, P]`; `bank` `[M / devices, D]` is this device's part of it.
 
         Every device meets the patches of all images, so that only minima are exchanged.
         """
+        if rows.count() > 1:  # the rows beside are another device's after the exchange
+            maps = [self._assemble(maps).reshape(maps[0].shape[0], *self._own_grid(), -1)]
         first = collectives.device_number() * bank.shape[0]
         own = jnp.clip(count - first, 0, bank.shape[0])
         maps = [collectives.gather_batch(part) for part in maps]

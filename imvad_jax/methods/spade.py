@@ -11,7 +11,7 @@ from jax import Array
 
 from imvad_jax.errors import UserError
 from imvad_jax.methods import base, buffers
-from imvad_jax.ops import loops, neighbors, resample
+from imvad_jax.ops import loops, neighbors, resample, rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,7 @@ class SPADE(base.Detector):
     """SPADE (Cohen, Hoshen, 2020). The image score does not depend on the map."""
 
     config: SPADEConfig
+    all_by_rows = True
 
     @property
     def outputs(self):
@@ -96,8 +97,7 @@ class SPADE(base.Detector):
         found = nearest >= 0
         scores = jnp.where(found, jnp.sqrt(distances), 0).sum(1) / found.sum(1)
 
-        def layer_map(name: str) -> Array:
-            features = maps[name]
+        def distances_of(name: str, features: Array) -> Array:
             batch, height, width, channels = features.shape
             queries = features.reshape(batch, -1, channels) - centers[name]
 
@@ -107,7 +107,10 @@ class SPADE(base.Detector):
                 valid = jnp.repeat(images_found >= 0, memory[name].shape[1])
                 return jnp.sqrt(neighbors.nearest_squared_distance(query, gallery, valid))
 
-            grid = loops.each(one, (queries, nearest)).reshape(batch, height, width)
+            return loops.each(one, (queries, nearest)).reshape(batch, height, width)
+
+        def layer_map(name: str) -> Array:
+            grid = rows.by_rows(lambda features: distances_of(name, features), maps[name])
             return resample.upsample_and_smooth(grid, images.shape[1:3], self.config.sigma)
 
         # Smoothing is linear, so it may stand inside the mean over the layers.

@@ -12,7 +12,7 @@ from jax import Array, lax
 from imvad_jax import backbones
 from imvad_jax.errors import choose
 from imvad_jax.methods import base
-from imvad_jax.ops import resample
+from imvad_jax.ops import resample, rows
 from imvad_jax.ops.precision import full_precision
 
 EPSILON = 1e-12  # smallest norm that a feature vector is divided by
@@ -65,6 +65,7 @@ class STPM(base.Detector):
 
     config: STPMConfig
     phases = ("gradient",)
+    all_by_rows = True
 
     @property
     def outputs(self):
@@ -96,7 +97,7 @@ class STPM(base.Detector):
         return sum(losses.values()), losses
 
     def __call__(self, images):
-        distances = self.distances(*self.frozen(images), train=False)
+        distances = rows.by_rows(lambda x: self.distances(*self.frozen(x), train=False), images)
         # Maps are multiplied on the grid of the first layer (64 x 64 at 256 pixels), as officially.
         full = self.config.full_size_product
         grid = images.shape[1:3] if full else distances[self.outputs[0]].shape[1:]

@@ -113,7 +113,7 @@ class Stream:
             yield from assemble(self._tiles(batches), self.tiling)
             return
         # A single picture is not scored as a batch of 32.
-        size = self.scorer.batch_size(inputs.small_batch(count, size))
+        size = self.scorer.batch_size(inputs.small_batch(count, size), count)
         ahead = 0 if count == 1 else size
         files = decode_files(sources, self.geometry, side, ahead, reader=self.reader)
         for found, batch in self.scorer.batches(picture_batches(files, size, on_bad)):

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from imvad_jax.ops import winograd
+from imvad_jax.ops import rows, winograd
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 FORMS = ("auto", "xla")
@@ -75,8 +75,19 @@ def as_written() -> bool:
 def by_winograd(
     shape: Sequence[int], kernel: Sequence[int], dtype, strides: Sequence[int], padding: Padding
 ) -> bool:
-    """Whether `[B, H, W, C]` is convolved with `[h, w, C, D]` by Winograd where it can be."""
+    """Whether `[B, H, W, C]` is convolved with `[h, w, C, D]` by Winograd where it can be.
+
+    Of split rows those of all devices decide, so that each takes the form of whole images.
+    """
+    shape = (shape[0], shape[1] * rows.count(), *shape[2:])
     return _FORM.get() == "auto" and _winograd_pays(shape, kernel, dtype, _how(strides, padding))
+
+
+def by_transformed(x: Array, transformed: Array) -> Array:
+    """`winograd.convolve`, also of split rows."""
+    if rows.count() == 1:
+        return winograd.convolve(x, transformed)
+    return winograd.convolve(rows.bordered(x, 1, 1), transformed, bordered=True)
 
 
 def _winograd_pays(shape, kernel, dtype, how) -> bool:
@@ -105,7 +116,7 @@ def convolve(
 
     Gradients are of the reverse mode alone, but under `forms("xla")`.
     """
-    how = _how(strides, padding, precision)
+    x, how = _with_rows(x, kernel, _how(strides, padding, precision))
     shape = jax.eval_shape(functools.partial(_xla, how=how), x, kernel).shape
     how = _of_small(how, kernel, math.prod(shape[1:3]))
     return _xla(x, kernel, how) if how.form == "xla" else _convolve(x, kernel, how)
@@ -119,7 +130,8 @@ def convolve_depthwise(
     precision: lax.PrecisionLike = None,
 ) -> Array:
     """Each channel of `[B, H, W, C]` with a kernel of its own, `[h, w, 1, C]`: `[B, H', W', C]`."""
-    return _xla(x, kernel, _how(strides, padding, precision), x.shape[-1])
+    x, how = _with_rows(x, kernel, _how(strides, padding, precision))
+    return _xla(x, kernel, how, x.shape[-1])
 
 
 def convolve_transposed(x: Array, kernel: Array, stride: int, padding: int) -> Array:
@@ -146,6 +158,18 @@ def convolve_transposed(x: Array, kernel: Array, stride: int, padding: int) -> A
 def _how(strides, padding, precision=None) -> _How:
     borders = tuple((int(before), int(after)) for before, after in padding)
     return _How(tuple(strides), borders, precision, _FORM.get())
+
+
+def _with_rows(x: Array, kernel: Array, how: _How) -> tuple[Array, _How]:
+    """Of split rows: a device's rows with those around them that its outputs need."""
+    if rows.count() == 1:
+        return x, how
+    size, stride, (before, after) = kernel.shape[0], how.strides[0], how.padding[0]
+    rows.check_stride(x, stride)
+    if not 0 <= before + after - size + stride < stride:
+        raise rows.Indivisible(f"a kernel of {size} rows in steps of {stride} changes their number")
+    x = rows.bordered(x, before, max(size - stride - before, 0))
+    return x, how._replace(padding=((0, 0), how.padding[1]))
 
 
 def _of_small(how: _How, kernel: Array, positions: int) -> _How:

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from imvad_jax.ops import rows
+
 
 def adaptive_average_matrix(n_in: int, n_out: int) -> np.ndarray:
     """Weights `[n_out, n_in]` of 1-D adaptive average pooling (torch): window i covers
@@ -50,6 +52,8 @@ def aggregate_patches(features: Array, kernel: np.ndarray) -> Array:
     groups, not as a dense convolution that would multiply mostly by zero.
     """
     size, _, channels, outputs = kernel.shape
+    before = (size - 1) // 2
+    after = size - 1 - before
     groups = math.gcd(channels, outputs)
     per_in, per_out = channels // groups, outputs // groups
     blocks = kernel.reshape(size, size, groups, per_in, groups, per_out)
@@ -57,14 +61,14 @@ def aggregate_patches(features: Array, kernel: np.ndarray) -> Array:
     diagonal = blocks[:, :, own, :, own, :]  # advanced indices first: [groups, k, k, in, out]
     if not np.isclose(np.abs(diagonal).sum(), np.abs(kernel).sum()):
         return lax.conv_general_dilated(
-            features, jnp.asarray(kernel, features.dtype), (1, 1), "SAME",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=lax.Precision.HIGHEST,
+            rows.bordered(features, before, after), jnp.asarray(kernel, features.dtype), (1, 1),
+            ((0, 0), (before, after)), dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=lax.Precision.HIGHEST,
         )  # fmt: skip
     weights = jnp.asarray(diagonal, features.dtype)
     batch, height, width, _ = features.shape
-    before = (size - 1) // 2
-    after = size - 1 - before
-    padded = jnp.pad(features, ((0, 0), (before, after), (before, after), (0, 0)))
+    padded = rows.bordered(features, before, after)
+    padded = jnp.pad(padded, ((0, 0), (0, 0), (before, after), (0, 0)))
     padded = padded.reshape(batch, height + size - 1, width + size - 1, groups, per_in)
     total = 0.0
     for row in range(size):

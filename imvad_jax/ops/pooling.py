@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jax import Array
 
+from imvad_jax.ops import rows
+
 
 def max_pool_2x2(x: Array) -> Array:
     """The largest of every 2x2 positions of `[B, 2 h, 2 w, C]`: `[B, h, w, C]`."""
@@ -15,6 +17,7 @@ def max_pool_3x3_of_positive(x: Array) -> Array:
 
     As a pooling of stride 2 with a padding of 1 for values that are not negative.
     """
+    rows.check_stride(x, 2)
     return _largest_of_three(_largest_of_three(x, 1), 2)
 
 
@@ -28,5 +31,8 @@ def _largest_of_three(x: Array, axis: int) -> Array:
     # By name: jax2onnx's own `take` has no axis by position.
     even, odd = (jnp.take(pairs, side, axis=axis + 1) for side in (0, 1))
     pad[axis] = (1, 0)
-    before = jnp.pad(odd[(slice(None),) * axis + (slice(-1),)], pad)
+    if axis == 1:
+        before = rows.bordered(odd, 1, 0)[:, :-1]
+    else:
+        before = jnp.pad(odd[(slice(None),) * axis + (slice(-1),)], pad)
     return jnp.maximum(jnp.maximum(before, even), odd)

@@ -4,6 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from imvad_jax.ops.collectives import device_number
+from imvad_jax.ops.rows import Indivisible, count, gather, own_rows
+
 
 def bilinear_neighbors(
     n_in: int, n_out: int, align_corners: bool = False
@@ -76,8 +79,13 @@ def upsample_and_smooth(
 
 
 def resize_bilinear(images: Array, size: tuple[int, int], align_corners: bool = False) -> Array:
-    """Resizes `[B, h, w, C]` to `[B, H, W, C]` bilinearly, without antialiasing."""
-    rows = jnp.asarray(bilinear_matrix(images.shape[1], size[0], align_corners), images.dtype)
+    """Resizes `[B, h, w, C]` to `[B, H, W, C]` bilinearly, without antialiasing.
+
+    Of split rows both heights are those of this device.
+    """
+    images = gather(images)
+    rows = bilinear_matrix(images.shape[1], size[0] * count(), align_corners)
+    rows = own_rows(jnp.asarray(rows, images.dtype))
     columns = jnp.asarray(bilinear_matrix(images.shape[2], size[1], align_corners), images.dtype)
     return jnp.einsum(
         "Hh,bhwc,Ww->bHWc", rows, images, columns, precision=lax.Precision.HIGHEST
@@ -88,10 +96,17 @@ def resize_leading(maps: Array, size: tuple[int, int]) -> Array:
     """As `resize_bilinear` of one map `[h, w, C]`, for very many channels: `[H, W, C]`.
 
     Each value is put together from its neighbours, which fuses with what follows on processors; a
-    product with a matrix does not.
+    product with a matrix does not. Of split rows both heights are those of this device, but for a
+    row of the neighbours on either side of `maps`, `[h + 2, w, C]`.
     """
-    for axis, count in enumerate(size):
-        low, high, share = bilinear_neighbors(maps.shape[axis], count)
+    for axis, side in enumerate(size):
+        if axis == 0 and count() > 1:
+            own = maps.shape[0] - 2
+            found = bilinear_neighbors(own * count(), side * count())
+            low, high, share = (own_rows(jnp.asarray(part)) for part in found)
+            low, high = (n - device_number() * own + 1 for n in (low, high))
+        else:
+            low, high, share = bilinear_neighbors(maps.shape[axis], side)
         share = jnp.asarray(share, maps.dtype).reshape(-1, *[1] * (2 - axis))
         before, after = (jnp.take(maps, n, axis, mode="clip") for n in (low, high))
         maps = before * (1 - share) + after * share
@@ -99,7 +114,12 @@ def resize_leading(maps: Array, size: tuple[int, int]) -> Array:
 
 
 def resize_nearest(images: Array, size: tuple[int, int]) -> Array:
-    """Resizes `[B, h, w, C]` to `[B, H, W, C]`: output i takes input `floor(i * h / H)` (torch)."""
+    """Resizes `[B, h, w, C]` to `[B, H, W, C]`: output i takes input `floor(i * h / H)` (torch).
+
+    Of split rows both heights are those of this device.
+    """
+    if count() > 1 and size[0] % images.shape[1]:
+        raise Indivisible(f"{images.shape[1]} rows a device, of which {size[0]} are made")
     rows = np.arange(size[0]) * images.shape[1] // size[0]
     columns = np.arange(size[1]) * images.shape[2] // size[1]
     return images[:, rows][:, :, columns]

@@ -63,18 +63,23 @@ def input_gradient(gradient: Array, kernel: Array) -> Array:
     return _convolve(gradient, transformed, 2)
 
 
-@jax.jit
-def convolve(x: Array, transformed: Array) -> Array:
+@functools.partial(jax.jit, static_argnames="bordered")
+def convolve(x: Array, transformed: Array, bordered: bool = False) -> Array:
     """The convolution of stride 1 with a border of one zero: `[B, H, W, C]` to `[B, H, W, D]`.
 
-    `transformed` is what `transform_kernel` gave, of the dtype of `x`.
+    `transformed` is what `transform_kernel` gave, of the dtype of `x`. `bordered`: the rows have
+    their border already, `[B, H + 2, W, C]`.
     """
-    return _convolve(x, transformed, 1)
+    return _convolve(x, transformed, 1, 0 if bordered else 1)
 
 
-def _convolve(x: Array, transformed: Array, contracted: int) -> Array:
-    """`contracted` is the axis of the transformed kernel that the channels of `x` belong to."""
+def _convolve(x: Array, transformed: Array, contracted: int, above: int = 1) -> Array:
+    """`contracted` is the axis of the transformed kernel that the channels of `x` belong to.
+
+    `above` are the rows of zeros that `x` still needs before its first and after its last.
+    """
     batch, height, width, _ = x.shape
+    height -= 2 * (1 - above)
     plan = _Plan(batch, height, width)
 
     def step(window):
@@ -84,7 +89,7 @@ def _convolve(x: Array, transformed: Array, contracted: int) -> Array:
         return _untile(products, len(window), plan.rows, plan.columns)
 
     def images(group):
-        padded = plan.pad(group, 1)
+        padded = plan.pad(group, 1, above)
         if plan.blocks == 1:
             return step(padded)[:, :height, :width]
         found = lax.map(lambda block: step(plan.block(padded, block, 2)), jnp.arange(plan.blocks))
@@ -151,11 +156,15 @@ class _Plan:
         self.blocks = max(1, round(down * self.columns / TILES_PER_STEP))
         self.rows = -(-down // self.blocks)  # of tiles, a block
 
-    def pad(self, x: Array, border: int) -> Array:
-        """Images `[B, H, W, C]` with zeros up to whole tiles, and a border of zeros around."""
+    def pad(self, x: Array, border: int, above: int | None = None) -> Array:
+        """Images `[B, H, W, C]` with zeros up to whole tiles, and a border of zeros around.
+
+        `above`: how much of the border the rows still lack; None: all of it.
+        """
+        above = border if above is None else above
         height, width = self.blocks * self.rows * TILE, self.columns * TILE
-        after = (height - x.shape[1] + border, width - x.shape[2] + border)
-        return jnp.pad(x, ((0, 0), (border, after[0]), (border, after[1]), (0, 0)))
+        after = (height + 2 * border - above - x.shape[1], width - x.shape[2] + border)
+        return jnp.pad(x, ((0, 0), (above, after[0]), (border, after[1]), (0, 0)))
 
     def block(self, padded: Array, number: Array, border: int) -> Array:
         """The rows of a block, with the `border` rows after it."""

@@ -11,6 +11,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from imvad_jax.errors import UserError
 from imvad_jax.ops.collectives import AXIS
 
+MOST_SHARED = 4  # images whose rows are split over the devices
+
 
 class Parallel:
     """The devices that share the work, and how arrays lie on them.
@@ -75,8 +77,12 @@ class Parallel:
             return tree
         return jax.tree.map(lambda array: array.reshape(self.count, -1, *array.shape[1:]), tree)
 
+    def repeat(self, array: np.ndarray) -> np.ndarray:
+        """The array `[devices, ...]`, the same for each device (unchanged on one)."""
+        return array if self.alone else np.broadcast_to(array, (self.count, *array.shape))
+
     def share_out(self, array: Any) -> jax.Array:
-        """Rows `[N, D]`, of which each device of this host holds its part `[N / devices, D]`.
+        """Rows `[N, ...]`, of which each device of this host holds its part `[N / devices, ...]`.
 
         The last part is filled up with repeated rows where the devices do not divide N.
         """
@@ -84,7 +90,8 @@ class Parallel:
             return jax.device_put(array, self.devices[0])
         array = np.asarray(array)
         rows = -(-len(array) // self.count)
-        parts = array[np.arange(rows * self.count) % len(array)].reshape(self.count, rows, -1)
+        parts = array[np.arange(rows * self.count) % len(array)]
+        parts = parts.reshape(self.count, rows, *array.shape[1:])
         mesh = Mesh(np.array(self.local), (AXIS,))
         return jax.device_put(parts, NamedSharding(mesh, PartitionSpec(AXIS)))
 
@@ -124,6 +131,16 @@ class Parallel:
         share = batch_size // len(hosts)
         count = max(n for n in range(1, self.count + 1) if share % n == 0)
         return Parallel([device for devices in hosts.values() for device in devices[:count]])
+
+    def shares_rows(self, images: int, all_of_it: bool) -> bool:
+        """Whether so few images are split over the devices by their rows, where networks allow it.
+
+        Only of processors, and where whole images would leave some of them idle; more than one only
+        if `all_of_it` is split, not the backbone alone. Measured on two devices (BUILD_NOTES.md).
+        """
+        on_cpu = self.local[0].platform == "cpu"
+        few = images <= (MOST_SHARED if all_of_it else 1)
+        return on_cpu and few and images % self.count != 0
 
     def batch_size(self, wanted: int) -> int:
         """`wanted`, rounded up to a multiple of the number of devices of this host."""

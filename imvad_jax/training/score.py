@@ -1,8 +1,9 @@
 """Scores images, whole or in tiles, with a fitted detector: one program for all batches."""
 
+import contextlib
 import functools
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -10,7 +11,8 @@ import numpy as np
 from imvad_jax.data.batches import Images
 from imvad_jax.data.tiled import TiledImages
 from imvad_jax.data.tiles import assemble
-from imvad_jax.methods.base import Detector, Progress
+from imvad_jax.methods.base import Detector, Prediction, Progress
+from imvad_jax.ops import rows
 from imvad_jax.progress import silent_progress
 from imvad_jax.training import hosts
 from imvad_jax.training.job import as_float, in_flight
@@ -32,51 +34,115 @@ class Scores(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def scoring_step(detector: Detector, devices: tuple):
+def scoring_step(detector: Detector, devices: tuple, by_rows: bool = False):
     """The compiled scoring function `(*placed variables, uint8 images) -> Prediction`.
 
-    Its first arguments are what `place` gives.
+    Its first arguments are what `place` gives. `by_rows`: every device is given all images
+    (`Parallel.repeat`) and computes some of their rows; the prediction has no device axis.
     """
 
     def step(variables, images):
-        return detector.apply(variables, as_float(images))
+        with rows.shared() if by_rows else contextlib.nullcontext():
+            return detector.apply(variables, as_float(images))
 
     def step_of_parts(variables, parts, images):
         return step(variables | {"memory": variables["memory"] | parts}, images)
 
-    if detector.shared_out:
-        return Parallel(devices).compile(step_of_parts, split=(False, True, True))
-    return Parallel(devices).compile(step, split=(False, True))
+    compiled = functools.partial(Parallel(devices).compile, joined=by_rows)
+    if detector.shared_out or (by_rows and detector.of_positions):
+        return compiled(step_of_parts, split=(False, True, True))
+    return compiled(step, split=(False, True))
 
 
-def place(detector: Detector, variables: dict, parallel: Parallel) -> tuple[dict, ...]:
+def place(
+    detector: Detector, variables: dict, parallel: Parallel, without: Sequence[str] = ()
+) -> tuple[dict, ...]:
     """The variables on the devices: those that each holds and, where there are any, those arrays of
-    the memory of which each holds a part."""
+    the memory of which each holds a part. Arrays of the memory named in `without` are left out."""
     variables = with_transformed(detector, variables, parallel)
     names = detector.shared_out
-    if not names:
+    if not names and not without:
         return (parallel.replicate(variables),)
     memory = variables["memory"]
-    rest = {name: value for name, value in memory.items() if name not in names}
+    rest = {name: value for name, value in memory.items() if name not in (*names, *without)}
     parts = {name: parallel.share_out(memory[name]) for name in names}
-    return parallel.replicate(variables | {"memory": rest}), parts
+    rest = parallel.replicate(variables | {"memory": rest})
+    return (rest, parts) if names else (rest,)
 
 
 class Scorer:
     """A fitted detector on its devices: what was fitted is put there once, for all that is scored.
 
-    Of several hosts each scores on its own devices.
+    Of several hosts each scores on its own devices. Batches are split over the devices image by
+    image, but where `Parallel.shares_rows` of so few images, and the network allows it, row by row.
     """
 
     def __init__(self, detector: Detector, variables: dict, parallel: Parallel):
         self.parallel = parallel.here()
+        self._detector, self._variables = detector, variables
         self._default = detector.config.batch_size
-        self._step = scoring_step(detector.without_epochs(), tuple(self.parallel.devices))
-        self._placed = place(detector, variables, self.parallel)
 
-    def batch_size(self, wanted: int = 0) -> int:
-        """Images a batch, a multiple of the number of devices; 0: as the configuration says."""
+    @functools.cached_property
+    def _step(self):
+        return self._compiled(by_rows=False)
+
+    def _compiled(self, by_rows: bool):
+        return scoring_step(self._detector.without_epochs(), tuple(self.parallel.devices), by_rows)
+
+    @functools.cached_property
+    def _common(self) -> tuple[dict, ...]:
+        """What both ways to split the work have in common on the devices."""
+        names = self._detector.of_positions
+        return place(self._detector, self._variables, self.parallel, names)
+
+    def _of_positions(self, put: Callable[[Any], Any]) -> dict:
+        return {name: put(self._variables["memory"][name]) for name in self._detector.of_positions}
+
+    @functools.cached_property
+    def _placed(self) -> tuple[dict, ...]:
+        whole, *parts = self._common
+        if self._detector.of_positions:
+            found = self._of_positions(self.parallel.replicate)
+            whole = whole | {"memory": whole["memory"] | found}
+        return whole, *parts
+
+    @functools.cached_property
+    def _by_rows(self) -> tuple[Callable, tuple[dict, ...]] | None:
+        """Step and placed variables of the work split by rows; None where it cannot be."""
+        if not self._detector.by_rows:
+            return None
+        placed = self._common
+        if self._detector.of_positions:
+            whole, *parts = placed
+            found = self._of_positions(self.parallel.share_out)
+            placed = (whole, found | parts[0] if parts else found)
+        step, size = self._compiled(by_rows=True), self._detector.config.input_size
+        image = jax.ShapeDtypeStruct((self.parallel.count, 1, size, size, 3), np.uint8)
+        try:  # of the other numbers of images the rows are the same
+            jax.eval_shape(step, *placed, image)
+        except rows.Indivisible:
+            return None
+        return step, placed
+
+    def batch_size(self, wanted: int = 0, count: int | None = None) -> int:
+        """Images a batch, a multiple of the number of devices; 0: as the configuration says.
+
+        Where `count`, the number of all images, is known and so small that the devices share the
+        rows of each, it is that number.
+        """
+        if count and self.parallel.shares_rows(count, self._detector.all_by_rows) and self._by_rows:
+            return count
         return self.parallel.batch_size(wanted or self._default)
+
+    def _whole(self, images: np.ndarray) -> bool:
+        """Whether a batch is split image by image: `batch_size` gives others for rows alone."""
+        return len(images) % self.parallel.count == 0
+
+    def _dispatch(self, images: np.ndarray) -> Prediction:
+        if self._whole(images):
+            return self._step(*self._placed, self.parallel.split(images))
+        step, placed = self._by_rows
+        return step(*placed, self.parallel.repeat(images))
 
     def batches(self, batches: Iterable[B]) -> Iterator[tuple[Scores, B]]:
         """Scores batches as they come, in order; each is given back with the scores of all rows.
@@ -85,13 +151,12 @@ class Scorer:
         out.
 
         Args:
-          batches: Anything with `images`, uint8 `[B, H, W, 3]`, always of one shape; B a multiple
-            of the number of devices.
+          batches: Anything with `images`, uint8 `[B, H, W, 3]`, always of one shape; B as
+            `batch_size` gave it.
         """
-        join = self.parallel.join
-        for (score, maps), batch in in_flight(
-            lambda batch: self._step(*self._placed, self.parallel.split(batch.images)), batches
-        ):
+        for found, batch in in_flight(lambda batch: self._dispatch(batch.images), batches):
+            join = self.parallel.join if self._whole(batch.images) else np.asarray
+            score, maps = found
             yield Scores(join(score), None if maps is None else join(maps)), batch
 
     def score(
@@ -109,11 +174,11 @@ class Scorer:
           UserError: an image cannot be read; it is named.
         """
         timings = timings or Timings()
-        batch_size = self.batch_size(batch_size)
         if isinstance(images, TiledImages):
-            batches = timings.wait(images.batches(batch_size), "score")
+            batches = timings.wait(images.batches(self.batch_size(batch_size)), "score")
             return _whole_scores(self.batches(batches), images, progress(len(images), "score"))
         order = hosts.equal_share(len(images))
+        batch_size = self.batch_size(batch_size, len(order))
         done = progress(len(order), "score")
         scores = np.zeros(len(order), np.float32)
         maps = None

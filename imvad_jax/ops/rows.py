@@ -1,0 +1,131 @@
+"""Images whose rows are split over the devices, so that several compute one image.
+
+A program that all devices run on the same images (`shared`) hands `by_rows` what can be computed
+from a part of the rows. Within it convolutions and poolings fetch the few rows around a device's
+own from its neighbours (`bordered`); everything that looks at single positions needs no change.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from imvad_jax.ops.collectives import AXIS
+
+WHOLE, SHARED, SPLIT = "whole", "shared", "split"
+_STATE = contextvars.ContextVar("rows", default=WHOLE)
+_USES: contextvars.ContextVar[list] = contextvars.ContextVar("uses of by_rows")
+
+
+class Indivisible(Exception):
+    """Found while tracing: the devices do not divide the rows of a map, or not at its stride; or
+    nothing was there to divide."""
+
+
+@contextlib.contextmanager
+def _state(name: str) -> Iterator[None]:
+    token = _STATE.set(name)
+    try:
+        yield
+    finally:
+        _STATE.reset(token)
+
+
+@contextlib.contextmanager
+def shared() -> Iterator[None]:
+    """What is traced within runs on all devices, under pmap, with the same images on each.
+
+    Raises:
+      Indivisible: at the end, if none of it went through `by_rows`.
+    """
+    token = _USES.set([])
+    try:
+        with _state(SHARED):
+            yield
+        if not _USES.get():
+            raise Indivisible("no part is computed by rows")
+    finally:
+        _USES.reset(token)
+
+
+def whole() -> contextlib.AbstractContextManager[None]:
+    """What is traced within sees all rows; for shapes that are looked up amid a split."""
+    return _state(WHOLE)
+
+
+def count() -> int:
+    """The number of devices that share the rows of what is being traced; 1 where all are here."""
+    return lax.axis_size(AXIS) if _STATE.get() == SPLIT else 1
+
+
+def by_rows(function: Callable[[Array], Any], images: Array) -> Any:
+    """`function(images)`, each device computing its part of the rows where the work is shared.
+
+    Args:
+      function: Takes `[B, H, W, C]` and gives a pytree of maps `[B, h, w, ...]`, h a fixed share of
+        H; of this module's functions alone it learns of other rows. Indivisible where they do not.
+      images: `[B, H, W, C]`, the same on all devices.
+    """
+    if _STATE.get() != SHARED:
+        return function(images)
+    devices = lax.axis_size(AXIS)
+    own = images.shape[1] // devices
+    if images.shape[1] % devices:
+        raise Indivisible(f"{images.shape[1]} rows, {devices} devices")
+    _USES.get().append(images.shape)
+    with _state(SPLIT):
+        images = lax.dynamic_slice_in_dim(images, lax.axis_index(AXIS) * own, own, 1)
+        return jax.tree.map(gather, function(images))
+
+
+def gather(x: Array) -> Array:
+    """All rows `[B, H, ...]` of a map of which this device has `[B, H / devices, ...]`."""
+    return lax.all_gather(x, AXIS, axis=1, tiled=True) if count() > 1 else x
+
+
+def own_rows(x: Array) -> Array:
+    """This device's part of the rows of a matrix `[H, ...]`."""
+    if count() == 1:
+        return x
+    own = divided(x.shape[0])
+    return lax.dynamic_slice_in_dim(x, lax.axis_index(AXIS) * own, own)
+
+
+def divided(height: int) -> int:
+    """This device's share of so many rows."""
+    if height % count():
+        raise Indivisible(f"{height} rows, {count()} devices")
+    return height // count()
+
+
+def check_stride(x: Array, stride: int) -> None:
+    """Raises Indivisible if rows are split and such steps would not begin with a device's first."""
+    if count() > 1 and x.shape[1] % stride:
+        raise Indivisible(f"{x.shape[1]} rows a device, in steps of {stride}")
+
+
+def mean_of_positions(x: Array) -> Array:
+    """The mean `[B, 1, 1, C]` over all rows and columns of `[B, H, W, C]`."""
+    own = x.mean(axis=(1, 2), keepdims=True)
+    return lax.pmean(own, AXIS) if count() > 1 else own
+
+
+def bordered(x: Array, before: int, after: int) -> Array:
+    """`[B, H, ...]` with so many rows more: those of the neighbours, zeros beyond the image."""
+    if count() == 1:
+        return jnp.pad(x, ((0, 0), (before, after), *((0, 0),) * (x.ndim - 2)))
+    height, last = x.shape[1], count() - 1
+    if max(before, after) > height:
+        raise Indivisible(f"{height} rows a device, of which a kernel reaches {max(before, after)}")
+    parts = [x]
+    if before:  # who gets nothing gets zeros
+        rows = lax.slice_in_dim(x, height - before, height, axis=1)
+        parts.insert(0, lax.ppermute(rows, AXIS, [(i, i + 1) for i in range(last)]))
+    if after:
+        rows = lax.slice_in_dim(x, 0, after, axis=1)
+        parts.append(lax.ppermute(rows, AXIS, [(i + 1, i) for i in range(last)]))
+    return jnp.concatenate(parts, 1)

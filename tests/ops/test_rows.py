@@ -1,0 +1,148 @@
+"""Rows split over devices: the same maps as of whole images, or refused."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imvad_jax.ops import convolution, patches, pooling, resample, rows, winograd
+from imvad_jax.ops.collectives import AXIS
+from tests.ops.convolved import normal
+
+
+def split(function, x, devices):
+    """`function` of `x`, each device computing its rows; one result a device, all of them whole."""
+
+    def step(x):
+        with rows.shared():
+            return rows.by_rows(function, x)
+
+    step = jax.pmap(step, axis_name=AXIS, devices=jax.local_devices()[:devices])
+    return np.asarray(step(np.broadcast_to(x, (devices, *x.shape))))
+
+
+def assert_same(function, x, devices, tolerance=1e-6):
+    expected = np.asarray(jax.jit(function)(x))
+    found = split(function, x, devices)
+    assert found.shape == (devices, *expected.shape)
+    for one in found:
+        np.testing.assert_allclose(one, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+def convolving(size, stride, padding, depthwise=False, channels=4):
+    kernel = normal(size, size, 1 if depthwise else channels, channels, dtype=np.float32)
+    run = convolution.convolve_depthwise if depthwise else convolution.convolve
+    return partial(run, kernel=kernel, strides=(stride, stride), padding=(padding, padding))
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize(
+    "size, stride, padding",
+    [
+        (3, 1, (1, 1)),
+        (3, 2, (1, 1)),
+        (7, 2, (3, 3)),
+        (1, 1, (0, 0)),
+        (1, 2, (0, 0)),
+        (3, 2, (0, 1)),  # SAME of even sides
+        (5, 2, (1, 2)),
+        (5, 1, (2, 2)),
+    ],
+)
+def test_convolutions(size, stride, padding, devices):
+    x = normal(2, 16, 10, 4, dtype=np.float32)
+    assert_same(convolving(size, stride, padding), x, devices)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_convolutions(stride):
+    x = normal(2, 16, 10, 4, dtype=np.float32)
+    assert_same(convolving(5, stride, (2, 2), depthwise=True), x, 2)
+
+
+@pytest.mark.parametrize("height", [16, 24, 12])  # 8, 12 and 6 rows a device: the last cuts a tile
+def test_winograd_with_its_kernel_ready(height):
+    x, kernel = normal(2, height, 9, 4, dtype=np.float32), normal(3, 3, 4, 5, dtype=np.float32)
+    ready = winograd.transform_kernel(kernel)
+    assert_same(lambda x: convolution.by_transformed(x, ready), x, 2, 1e-5)
+
+
+def test_the_rows_of_all_devices_decide_on_winograd():
+    asked, kernel = [], (3, 3, 64, 64)
+
+    def ask(x):
+        asked.append(convolution.by_winograd(x.shape, kernel, x.dtype, (1, 1), ((1, 1), (1, 1))))
+        return x
+
+    x = np.zeros((1, 32, 32, 64), np.float32)
+    split(ask, x, 4)
+    assert asked == [True]
+    assert not convolution.by_winograd((1, 8, 32, 64), kernel, x.dtype, (1, 1), ((1, 1), (1, 1)))
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_the_largest_of_3x3(devices):
+    x = np.maximum(normal(2, 16, 9, 3, dtype=np.float32), 0)
+    assert_same(pooling.max_pool_3x3_of_positive, x, devices, 0)
+
+
+@pytest.mark.parametrize("channels, outputs", [((8, 16), 16), ((6, 10), 14)])  # in groups, dense
+def test_patches(channels, outputs):
+    for kernel in patches.patch_kernels(channels, outputs):
+        x = normal(2, 8, 5, kernel.shape[2], dtype=np.float32)
+        assert_same(lambda x, kernel=kernel: patches.aggregate_patches(x, kernel), x, 2)
+
+
+@pytest.mark.parametrize("resize", [resample.resize_bilinear, resample.resize_nearest])
+def test_resizing(resize):
+    x = normal(2, 8, 4, 3, dtype=np.float32)
+    assert_same(lambda x: resize(x, (2 * x.shape[1], 8)), x, 4)
+
+
+def test_means_and_own_rows_of_matrices():
+    x, matrix = normal(2, 8, 4, 3, dtype=np.float32), normal(8, 2, dtype=np.float32)
+
+    def function(x):
+        return rows.mean_of_positions(x) + x * rows.own_rows(jnp.asarray(matrix))[:, :1, None]
+
+    assert_same(function, x, 4)
+
+
+@pytest.mark.parametrize(
+    "function, height",
+    [
+        (lambda x: x, 9),  # the image
+        (convolving(3, 2, (1, 1)), 10),  # five rows a device, in steps of two
+        (convolving(3, 1, (0, 0)), 16),  # fewer rows come out
+        (convolving(7, 1, (3, 3)), 4),  # reaches beyond the neighbour
+        (pooling.max_pool_3x3_of_positive, 10),
+        (lambda x: resample.resize_nearest(x, (3, 10)), 4),
+    ],
+)
+def test_refused_where_rows_do_not_split(function, height):
+    with pytest.raises(rows.Indivisible):
+        split(function, normal(1, height, 10, 4, dtype=np.float32), 2)
+
+
+def test_refused_where_nothing_is_computed_by_rows():
+    def step(x):
+        with rows.shared():
+            return x
+
+    with pytest.raises(rows.Indivisible, match="no part"):
+        jax.eval_shape(jax.pmap(step, axis_name=AXIS), jax.ShapeDtypeStruct((2, 4), np.float32))
+
+
+def test_shapes_looked_up_amid_a_split_are_those_of_whole_images():
+    counts = []
+
+    def function(x):
+        counts.append(rows.count())
+        with rows.whole():
+            counts.append(rows.count())
+        return x
+
+    split(function, normal(1, 4, 2, 1, dtype=np.float32), 2)
+    assert counts == [2, 1] and rows.count() == 1
