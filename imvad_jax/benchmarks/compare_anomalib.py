@@ -20,6 +20,7 @@ from pathlib import Path
 
 import jax
 
+from imvad_jax import sealed
 from imvad_jax.benchmarks.measure import summary
 from imvad_jax.benchmarks.workloads import Subject
 from imvad_jax.data.category import CategoryData, open_category
@@ -163,7 +164,7 @@ class Programs:
         ]  # fmt: skip
         used = self._run(command, dict(os.environ))
         timings = json.loads((run / "timings.json").read_text())
-        metrics = json.loads((run / "metrics.json").read_text())
+        metrics = sealed.read(run / "metrics.json")
         shutil.rmtree(run)
         stages = ("decode", "fit", "score", "metrics", "compile")
         return used | {f"{s}_s": timings[s]["wall_s"] for s in stages} | {"metrics": metrics}

@@ -5,13 +5,13 @@ from good images that the fit did not see.
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy import special
 
+from imvad_jax import sealed
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation.threshold import quantile_threshold
 
@@ -150,8 +150,10 @@ def read_calibration(run_dir: str | Path) -> Calibration | None:
     """
     path = Path(run_dir) / NAME
     try:
-        return Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return Calibration.from_dict(sealed.read(path))
     except FileNotFoundError:
         return None
+    except sealed.DamagedError as error:
+        raise UserError(f"{path}: {error}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a calibration ({type(error).__name__} {error})") from None

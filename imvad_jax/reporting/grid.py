@@ -7,13 +7,12 @@ any process that sees the directory can draw the whole table.
 """
 
 import dataclasses
-import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from imvad_jax import methods
+from imvad_jax import methods, sealed
 from imvad_jax.errors import UserError
 from imvad_jax.reporting.metric_names import METRICS, is_missing, mean_of
 from imvad_jax.reporting.results import (
@@ -103,7 +102,7 @@ def read_cell(workdir: str | Path, path: str) -> Cell | None:
 
 def _read(path: Path) -> dict | None:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = sealed.read(path)
     except FileNotFoundError:
         return None
     except (ValueError, OSError) as error:
