@@ -40,14 +40,14 @@ def digest_of_bytes(data: bytes | memoryview | np.ndarray) -> str:
 def _digest(head: bytes, data: np.ndarray) -> str:
     count = len(data) // BLOCK
     digest = hashlib.blake2b(head, digest_size=_SIZE)
-    digest.update(_sums(data[: count * BLOCK].reshape(count, ROWS, -1)))
+    digest.update(_sums(data[: count * BLOCK]))
     digest.update(data[count * BLOCK :])
     return digest.hexdigest()
 
 
-def _sums(blocks: np.ndarray) -> np.ndarray:
-    """Sums of columns, then of rows, of each block: uint64 `[n, COLUMNS + ROWS]`."""
-    words = blocks.view("<u8") if len(blocks) else np.zeros((0, ROWS, COLUMNS), "<u8")
+def _sums(data: np.ndarray) -> np.ndarray:
+    """Sums of columns, then of rows, of whole blocks: uint64 `[n, COLUMNS + ROWS]`."""
+    words = data.view("<u8").reshape(-1, ROWS, COLUMNS)
     found = np.empty((len(words), COLUMNS + ROWS), "<u8")
 
     def add(start: int) -> None:

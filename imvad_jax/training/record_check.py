@@ -150,7 +150,9 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _words(hint: Any) -> str:
     names = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
-    return names.get(hint) or str(hint).replace("tuple", "a list of ")
+    if typing.get_origin(hint) is tuple:
+        return f"a list, each {_words(typing.get_args(hint)[0])}"
+    return names.get(hint, str(hint))
 
 
 def _shown(value: Any) -> str:
@@ -158,5 +160,5 @@ def _shown(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "object", list: "list", str: "text", bool: "boolean", type(None): "null"}
+    names = {dict: "object", list: "list", tuple: "list", str: "text", bool: "boolean", type(None): "null"}
     return names.get(type(value), "number")

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from imvad_jax import sealed
 from imvad_jax.errors import UserError
 from imvad_jax.runs import cells, memory, plan
 from imvad_jax.runs.cells import Making, RunRequest
@@ -42,7 +43,7 @@ def make(tmp_path):
 
 
 def loop_of(run):
-    return json.loads((run / "config.json").read_text())["training_loop"]
+    return sealed.read(run / "config.json")["training_loop"]
 
 
 def test_a_run_that_was_stopped_goes_on_as_it_began(make, tmp_path, monkeypatch):
