@@ -110,15 +110,12 @@ def check_directory(directory: str | Path, kind: Kind, flag: str = "--workdir") 
     named = [_shown(name) for name in itertools.islice(other, NAMED + 1)]
     if named:
         proofs = (path for pattern in kind.proofs for path in top.glob(pattern))
-        if damaged := next(filter(_is_no_json, proofs), None):
-            raise UserError(
-                f"{flag}={top}: {damaged.relative_to(top)} there is no JSON: damaged, or another "
-                "program's; take it from a copy, or choose another directory"
-            )
+        damaged = next(filter(_is_no_json, proofs), None)
+        hint = f"; {damaged.relative_to(top)} there is no JSON: is it damaged?" if damaged else ""
         named[NAMED:] = ["..."] * (len(named) > NAMED)
         raise UserError(
             f"{flag}={top}: holds other files ({', '.join(named)}); expected a new or empty "
-            f"directory, or {kind.what}"
+            f"directory, or {kind.what}{hint}"
         )
     for name in kind.names:
         refuse_foreign(top / name, f"{flag}: ")

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from imvad_jax import api
+from imvad_jax.benchmarks.suite import agreement, parcel
 from imvad_jax.benchmarks.suite import files as suite_files
-from imvad_jax.benchmarks.suite import parcel
 from imvad_jax.data import category
 from imvad_jax.data.decode import Geometry
 from imvad_jax.data.tiled import TiledImages
@@ -83,7 +83,7 @@ def make(top: Path) -> dict[str, Kind]:
         "run's calibration": Kind(run / "calibration.json", run, read_calibration),
         "run's predictions": Kind(
             run / "predictions.npz", run,
-            lambda path: report._read_predictions(path / "predictions.npz"),
+            lambda path: (report._read_predictions(path / "predictions.npz"), agreement._read(path)),
         ),
         "table: metrics": Kind(run / "metrics.json", top / "table",
                                lambda path: grid.read_cell(path, cell)),
@@ -114,7 +114,8 @@ def changed(kind: Kind, copy: Path, random: np.random.Generator) -> Path:
     paths = [place]
     if place.is_dir():
         paths = sorted(path for path in place.rglob("*") if path.is_file() and path.stat().st_size)
-    path = paths[random.integers(len(paths))]
+    sizes = np.array([path.stat().st_size for path in paths])
+    path = paths[random.choice(len(paths), p=sizes / sizes.sum())]  # any byte is as likely
     content = bytearray(path.read_bytes())
     content[random.integers(len(content))] ^= int(random.integers(1, 256))
     path.write_bytes(content)

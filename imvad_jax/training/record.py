@@ -26,7 +26,9 @@ def read_record(run_dir: str | Path) -> dict | None:
         check_record(record, FORMAT)
         return record
     except NewerError as error:
-        raise UserError(f"{run_dir}: written by a newer imvad_jax ({error})") from None
+        raise UserError(
+            f"{run_dir}: written by a newer imvad_jax ({error}); this one reads up to {FORMAT}"
+        ) from None
     except sealed.DamagedError as error:
         raise UserError(f"{path}: {error}") from None
     except (ValueError, OSError) as error:

@@ -38,7 +38,7 @@ def test_a_record_of_before_is_read(tmp_path):
     ({"train_files": [1]}, "train_files is list"),
     ({"holdout": 1.5}, "holdout is number 1.5, expected a number from 0 to below 1"),
     ({"full_scale": float("nan")}, "full_scale is number nan, expected a number above 0"),
-    ({"weights": {"source": "x", "sha256": "12"}}, "weights is object"),
+    ({"weights": {"source": "x", "sha256": "xy"}}, "weights is object"),
     ({"training_loop": "hast"}, "training_loop is text 'hast', expected host or device"),
     ({"format": 0}, "format 0, expected a number from 1"),
     ({"config": {"image_size": -64}}, "config.image_size is -64, expected an integer from 1"),
