@@ -51,7 +51,8 @@ def make(top: Path) -> dict[str, Kind]:
     )  # fmt: skip
     run_cells(run, request.cells, Making(parallel=Parallel(jax.local_devices()[:1]), say=len))
     small = {"dataset": "mvtec_ad", "category": "bottle", "method": "raw_color", "preset": "smoke",
-             "config": {"backbone": "none"}, "seed": 0, "metrics": {"image_auroc": 0.625}}  # fmt: skip
+             "config": {"backbone": "none"}, "seed": 0,
+             "metrics": {"image_auroc": 0.625}}  # fmt: skip
     write_json(top / "results/one.json", small)
     write_json(top / "table/raw_color/bottle-smoke/nut-seed0/error.json", {
         **small, "title": "raw colour", "overrides": {}, "error": "it is dark", "category": "nut",
@@ -83,7 +84,8 @@ def make(top: Path) -> dict[str, Kind]:
         "run's calibration": Kind(run / "calibration.json", run, read_calibration),
         "run's predictions": Kind(
             run / "predictions.npz", run,
-            lambda path: (report._read_predictions(path / "predictions.npz"), agreement._read(path)),
+            lambda path: [report._read_predictions(path / "predictions.npz"),
+                          agreement._read(path)],
         ),
         "table: metrics": Kind(run / "metrics.json", top / "table",
                                lambda path: grid.read_cell(path, cell)),

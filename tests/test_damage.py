@@ -69,7 +69,8 @@ def test_a_cut_file_is_noticed(kinds, tmp_path):
         shutil.copytree(kind.top, copy)
         place = copy / kind.place.relative_to(kind.top)
         if place.is_dir():
-            place = max((p for p in place.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+            inside = (path for path in place.rglob("*") if path.is_file())
+            place = max(inside, key=lambda path: path.stat().st_size)
         place.write_bytes(place.read_bytes()[: place.stat().st_size // 2])
         expected = kind.read(kind.top)
         try:

@@ -160,5 +160,5 @@ def _shown(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "object", list: "list", tuple: "list", str: "text", bool: "boolean", type(None): "null"}
-    return names.get(type(value), "number")
+    names = {dict: "object", list: "list", tuple: "list", str: "text", bool: "boolean"}
+    return "null" if value is None else names.get(type(value), "number")

@@ -1,8 +1,9 @@
 """Tiles of image files: the same pixels, however they are asked for, and each file decoded once."""
 
+import zlib
+
 import numpy as np
 import pytest
-import zlib
 from PIL import Image
 
 from imvad_jax.data import stream

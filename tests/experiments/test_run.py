@@ -1,6 +1,5 @@
 """The program as a user runs it: in process, on small data, with its files and its errors."""
 
-import json
 import subprocess
 import sys
 

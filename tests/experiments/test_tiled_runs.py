@@ -1,7 +1,6 @@
 """Small defects on large pictures, in tiles: fit, calibrate, evaluate, predict."""
 
 import csv
-import json
 
 import jax
 import numpy as np

@@ -4,7 +4,6 @@ Bounds lie below what was measured (RESULTS.md) by more than seeds and machines 
 what the known mistakes of ports reach (a pixel's shift, wrong normalisation, unmixed channels).
 """
 
-import json
 import subprocess
 import sys
 from pathlib import Path

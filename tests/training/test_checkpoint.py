@@ -120,9 +120,12 @@ def test_a_training_whose_checkpoints_are_all_damaged_is_not_begun_anew(tmp_path
     for epoch in (1, 2):
         damage(stored(tmp_path / "training" / str(epoch)))
     before = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*"))
-    with contextlib.closing(TrainingCheckpoints(tmp_path)) as checkpoints:
-        with pytest.raises(UserError, match="training: all checkpoints are damaged .of epoch 2: "):
-            checkpoints.resume(STATE)
+    match = "training: all checkpoints are damaged .of epoch 2: "
+    with (
+        contextlib.closing(TrainingCheckpoints(tmp_path)) as checkpoints,
+        pytest.raises(UserError, match=match),
+    ):
+        checkpoints.resume(STATE)
     assert sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*")) == before
     with contextlib.closing(TrainingCheckpoints(tmp_path / "new")) as checkpoints:
         assert checkpoints.resume(STATE) == (0, STATE)

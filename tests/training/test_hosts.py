@@ -1,6 +1,5 @@
 """Two processes on the loopback address compute what one computes."""
 
-import json
 import os
 import socket
 import subprocess

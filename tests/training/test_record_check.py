@@ -44,7 +44,7 @@ def test_a_record_of_before_is_read(tmp_path):
     ({"config": {"image_size": -64}}, "config.image_size is -64, expected an integer from 1"),
     ({"config": {"image_size": "64"}}, "config.image_size is text '64', expected an integer"),
     ({"config": {"sigma": float("nan")}}, "config.sigma is number nan, expected a number"),
-    ({"config": {"layers": "layer1"}}, "config.layers is text 'layer1', expected a list, each a text"),
+    ({"config": {"layers": "layer1"}}, "config.layers is text 'layer1', expected a list, each a"),
     ({"config": {"layers": [1]}}, "config.layers is list"),
     ({"config": {"imaga_size": 64}}, "config.imaga_size: PaDiMConfig has no such field"),
     ({"config": {"convolution": "fast"}}, "unknown value 'fast'"),
