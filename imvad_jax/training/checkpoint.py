@@ -142,10 +142,15 @@ class TrainingCheckpoints:
         say: Callable[[str], object] = print,
     ):
         self.every, self._say = every, say
-        self._manager = ocp.CheckpointManager(
-            Path(run_dir).resolve() / "training",
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
-        )
+        directory = Path(run_dir).resolve() / "training"
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        try:
+            self._manager = ocp.CheckpointManager(directory, options=options)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # some fields' names
+            raise UserError(
+                f"{directory}: the {verified.METADATA} of a checkpoint is damaged "
+                f"({str(error)[:150]}); move that checkpoint away to resume from an older one"
+            ) from None
 
     def latest(self) -> int:
         """The newest epoch saved; 0 if there is none."""
