@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from imvad_jax.files import is_temporary
+from imvad_jax.sealed import FIELD
 
 MARK = "generated-by: imvad_jax"  # near the beginning of a file: a comment, or a field
 _HEAD = 1 << 13  # bytes
@@ -89,7 +90,7 @@ def _is_record(value: object) -> bool:
 
 
 def _are_timings(value: object) -> bool:
-    stages = value.values() if isinstance(value, dict) else ()
+    stages = [value[name] for name in value if name != FIELD] if isinstance(value, dict) else ()
     return bool(stages) and all(_has(stage, "wall_s") for stage in stages)
 
 

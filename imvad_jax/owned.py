@@ -6,6 +6,7 @@ a program touches its own files alone.
 
 import dataclasses
 import itertools
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -108,10 +109,13 @@ def check_directory(directory: str | Path, kind: Kind, flag: str = "--workdir") 
     other = (name for name in found if not proven and not _is_expected(top / name, kind))
     named = [_shown(name) for name in itertools.islice(other, NAMED + 1)]
     if named:
+        proofs = (path for pattern in kind.proofs for path in top.glob(pattern))
+        damaged = next(filter(_is_no_json, proofs), None)
+        hint = f"; {damaged.relative_to(top)} there is no JSON: is it damaged?" if damaged else ""
         named[NAMED:] = ["..."] * (len(named) > NAMED)
         raise UserError(
             f"{flag}={top}: holds other files ({', '.join(named)}); expected a new or empty "
-            f"directory, or {kind.what}"
+            f"directory, or {kind.what}{hint}"
         )
     for name in kind.names:
         refuse_foreign(top / name, f"{flag}: ")
@@ -142,6 +146,16 @@ def _is_expected(path: Path, kind: Kind) -> bool:
         return True  # nothing in it to lose, and perhaps another process of ours begins there
     # A folder such as checkpoint/ proves nothing by itself.
     return kind.nested and (path.name == "logs" or path.name not in FOLDERS) and is_ours(path)
+
+
+def _is_no_json(path: Path) -> bool:
+    if path.suffix != ".json" or not path.is_file():
+        return False
+    try:
+        json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return True
+    return False
 
 
 def _shown(name: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imvad_jax import api
+from imvad_jax import api, sealed
 from imvad_jax.data.decode import Geometry
 from imvad_jax.data.pipeline import FileImages
 from imvad_jax.errors import UserError
@@ -120,7 +120,7 @@ def test_a_first_save_that_was_ended_is_no_hindrance(model, tmp_path, monkeypatc
 def test_a_full_disk_leaves_the_earlier_model(model, tmp_path, monkeypatch):
     api.save(model, tmp_path / "detector")
 
-    def full(*args):
+    def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint.ocp.StandardCheckpointer, "save", full)
@@ -145,7 +145,7 @@ def test_folders_of_others_are_neither_replaced_nor_written_into(model, tmp_path
     assert (tmp_path / "saved" / "checkpoint" / "mine.txt").read_text() == "mine"
     assert len(list((tmp_path / "saved" / "checkpoint").iterdir())) == 1
     assert api.load(tmp_path / "saved").config == model.config
-    record = json.loads((tmp_path / "saved" / "config.json").read_text())
+    record = sealed.read(tmp_path / "saved" / "config.json")
     (tmp_path / "saved" / "config.json").write_text(json.dumps(record | {"checkpoint": "../x"}))
     with pytest.raises(UserError, match="not finished"):  # no way out of the directory
         api.load(tmp_path / "saved")
@@ -154,7 +154,7 @@ def test_folders_of_others_are_neither_replaced_nor_written_into(model, tmp_path
 def test_a_model_of_before_is_loaded_and_replaced(model, tmp_path):
     api.save(model, tmp_path / "saved")
     path = tmp_path / "saved" / "config.json"
-    record = json.loads(path.read_text())
+    record = sealed.read(path)
     del record["checkpoint"], record["checkpoints"]  # as it was written then
     path.write_text(json.dumps(record))
     assert api.load(tmp_path / "saved").config == model.config

@@ -75,8 +75,9 @@ def load_weights(
         )
         template = spec.variables_template(outputs)
         return LoadedWeights(layout.random_variables(template, seed), "random", None)
+    stated = None
     if weights.startswith("hub:"):
-        path, source = _from_hub(spec, weights)
+        path, source, stated = _from_hub(spec, weights)
     elif weights.startswith("package:"):
         path, source = _from_package(spec, weights), weights
     else:
@@ -86,6 +87,11 @@ def load_weights(
         raise UserError(
             f"{readable(path)}: sha256 is {digest}, expected {expected_sha256.lower()}; it is "
             "another file than the one meant, or damaged: fetch it again"
+        )
+    if stated and digest != stated:
+        raise UserError(
+            f"{readable(path.resolve())}: sha256 is {digest}, but the server states {stated}; the "
+            "file is damaged: delete it to have it fetched again"
         )
     with open_tensors(path) as tensors:
         variables = spec.from_timm(tensors, outputs, source=readable(path))
@@ -138,7 +144,7 @@ def _local(spec: BackboneSpec, weights: str) -> Path:
     return path
 
 
-def _from_hub(spec: BackboneSpec, weights: str) -> tuple[Path, str]:
+def _from_hub(spec: BackboneSpec, weights: str) -> tuple[Path, str, str | None]:
     match = _HUB.fullmatch(weights)
     if match is None:
         raise UserError(
@@ -161,7 +167,18 @@ def _from_hub(spec: BackboneSpec, weights: str) -> tuple[Path, str]:
         ) from error
     parts = path.parts  # .../snapshots/<commit>/<file>
     commit = parts[parts.index("snapshots") + 1] if "snapshots" in parts else revision
-    return path, f"hub:{repo}@{commit}:{file}"
+    return path, f"hub:{repo}@{commit}:{file}", _stated_sha256(path)
+
+
+def _stated_sha256(path: Path) -> str | None:
+    """The sha256 that the server stated of a fetched file; None where it stated none.
+
+    The client keeps a file under the entity tag that the server gave: the sha256 of large files,
+    another number of small ones. So it is known offline as well. Where the system has no links the
+    file has its own name.
+    """
+    name = path.resolve().name
+    return name if re.fullmatch("[0-9a-f]{64}", name) else None
 
 
 def _from_package(spec: BackboneSpec, weights: str) -> Path:

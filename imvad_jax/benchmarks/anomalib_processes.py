@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from imvad_jax import leaving
+from imvad_jax import leaving, sealed
 from imvad_jax.errors import UserError
 from imvad_jax.training.gradient import epoch_steps
 from imvad_jax.training.record import config_of
@@ -114,7 +114,7 @@ class Programs:
             command.append(f"--checkpoint_every={self.epochs}")
         used = self._run(command, dict(os.environ))
         timings = json.loads((run / "timings.json").read_text())
-        metrics = json.loads((run / "metrics.json").read_text())
+        metrics = sealed.read(run / "metrics.json")
         if self.epochs:
             used |= epoch_figures(*read_epochs(run))
         shutil.rmtree(run)

@@ -1,12 +1,12 @@
 """What the benchmark measured: as text, as a picture, and as the page made of stored files."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
+from imvad_jax import sealed
 from imvad_jax.benchmarks import devices_report as devices
 from imvad_jax.benchmarks import earlier
 from imvad_jax.benchmarks import fits_report as fits
@@ -255,7 +255,7 @@ def rate_figure(records: Sequence[dict]) -> Figure:
 def read_benchmark(path: str | Path) -> dict:
     """A stored file: `{command, records}`. Raises UserError if it is none."""
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = sealed.read(path)
         found["command"]
         for record in found["records"]:
             if "error" not in record:

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
 from imvad_jax.data import decoded_cache, layouts
 from imvad_jax.data.batches import ArrayImages, Images
@@ -96,7 +97,8 @@ def open_category(
 ) -> CategoryData:
     """Opens a category from its files, through the decoded cache where one is kept.
 
-    With `data_dir` the files are the truth and a cache that does not fit them is made anew.
+    With `data_dir` the files are the truth and a cache that does not fit them, or is damaged, is
+    made anew.
     Without it the cache in `cache_dir` is used alone. A category whose decoded images exceed
     `max_decoded_bytes` is streamed from its files at every pass and not cached.
 
@@ -105,8 +107,8 @@ def open_category(
     asks for them in any order.
 
     Raises:
-      UserError: bad files (all are named), or neither files nor a cache; with a tiling, images
-        smaller than a tile, a geometry that crops, or no `data_dir`.
+      UserError: bad files (all are named), neither files nor a cache, or a damaged cache and no
+        files; with a tiling, images smaller than a tile, a geometry that crops, or no `data_dir`.
     """
     if tiling:
         check_tiled(data_dir, geometry)
@@ -135,7 +137,10 @@ def open_category(
         )
     path = decoded_cache.path_of(cache_dir, dataset, name, geometry, mark) if cache_dir else None
     if path and path.is_file():
-        return _load_cache(path, geometry, files)
+        try:
+            return _load_cache(path, geometry, files)
+        except UserError as error:
+            logging.warning("%s: the pictures are there, so it is made anew", error.text)
     size = (len(files.train) + len(files.test)) * geometry.crop**2 * 3
     if size > max_decoded_bytes:
         return _open_streamed(files, layout, reading, geometry)
@@ -329,5 +334,5 @@ def _load_cache(path: Path, geometry: Geometry, files: layouts.Category | None) 
             files=files,
             found=found,
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise decoded_cache.damaged(path, error) from None

@@ -4,12 +4,11 @@ import hashlib
 import json
 import os
 import re
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from imvad_jax.archives import DAMAGE, read_arrays
 from imvad_jax.data import layouts
 from imvad_jax.data.decode import FILTERS, MASK_RULES, Geometry
 from imvad_jax.data.reading import VERSION, Reading
@@ -93,18 +92,18 @@ def write(
 def load(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
     """What `write` was given. Raises UserError for a damaged file; it is named."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
+        arrays = read_arrays(path)
         meta = json.loads(str(arrays.pop("meta")))
         if meta["version"] != VERSION:
             raise ValueError(f"version {meta['version']}, expected {VERSION}")
         return meta, arrays
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGE as error:
         raise damaged(path, error) from None
 
 
 def damaged(path: Path, error: Exception) -> UserError:
     """What is said of a cache that cannot be used."""
     return UserError(
-        f"{path}: the decoded cache is damaged ({error}); delete the file to make it anew"
+        f"{path}: the decoded cache is damaged ({error}); give --data_dir to have it made anew, or "
+        "take it from a copy"
     )

@@ -6,11 +6,13 @@ order; a few decoded files are the only things that are as large as a picture.
 
 import os
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 from PIL import Image
 
 from imvad_jax.data.batches import Batch, padded_order
@@ -23,6 +25,7 @@ from imvad_jax.files import write_atomically
 
 AHEAD = 2  # files decoded before they are asked for
 KEEP_BATCH = 32
+_PART = 1 << 24  # bytes read at a time
 
 
 def cut(image: Image.Image, tiling: Tiling, number: int, geometry: Geometry) -> np.ndarray:
@@ -167,13 +170,18 @@ class TiledImages:
         """The same tiles, decoded once and kept on disk, so that they are read fast in any order.
 
         Args:
-          path: Where; made if it is not there. None: a temporary file that goes with the program.
+          path: Where; made if it is not there, made anew if it is damaged. None: a temporary file
+            that goes with the program.
           progress: `(batches, total) -> batches`, shows how far it is.
         """
 
         def write(file):
+            check = 0
             for batch in progress(self.batches(KEEP_BATCH), len(self)):
-                file.write(batch.images[batch.valid].tobytes())
+                tiles = batch.images[batch.valid].tobytes()
+                check = zlib.crc32(tiles, check)
+                file.write(tiles)
+            file.write(_ending(check))
 
         side = self.geometry.crop
         shape = (len(self), side, side, 3)
@@ -183,7 +191,7 @@ class TiledImages:
             place.flush()
         else:
             place = path
-            if not (path.is_file() and os.path.getsize(path) == np.prod(shape)):
+            if not (path.is_file() and _is_whole(path, int(np.prod(shape)))):
                 write_atomically(path, write)
         kept = np.memmap(place, np.uint8, "r", shape=shape)
         return TiledImages(
@@ -204,6 +212,29 @@ class TiledImages:
             if file.error:
                 raise UserError(f"{readable(self.paths[file.number])}: {file.error}")
             yield np.asarray(file.picture)
+
+
+def _ending(check: int) -> bytes:
+    """What follows the tiles in a file of them: their CRC-32, in words."""
+    return b"crc32 of the tiles: %08x\n" % check
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    """Whether a file holds `size` bytes of tiles that are as they were written.
+
+    Files without an ending, of earlier versions, are only measured.
+    """
+    found = os.path.getsize(path)
+    if found == size:
+        return True
+    check = 0
+    with open(path, "rb") as file:
+        for start in range(0, size, _PART):
+            check = zlib.crc32(file.read(min(_PART, size - start)), check)
+        if file.read() == _ending(check):
+            return True
+    logging.warning("%s: the kept tiles are damaged; they are made anew", path)
+    return False
 
 
 class TileBatch(NamedTuple):

@@ -5,13 +5,14 @@ from good images that the fit did not see.
 """
 
 import dataclasses
-import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy import special
 
+from imvad_jax import sealed
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation.threshold import quantile_threshold
 
@@ -95,13 +96,27 @@ class Calibration:
     def from_dict(cls, values: dict) -> "Calibration":
         """Raises KeyError, TypeError or ValueError if `values` are not those of `as_dict`."""
         pixel = values["pixel"]
+        quantile = _finite("quantile", values["quantile"])
+        if not 0.5 <= quantile <= 1:
+            raise ValueError(f"quantile is {quantile}, expected a number from 0.5 to 1")
         return cls(
-            Scale(float(values["image"]["threshold"]), float(values["image"]["typical"])),
-            pixel and Scale(float(pixel["threshold"]), float(pixel["typical"])),
-            float(values["quantile"]),
-            tuple(float(score) for score in values["scores"]),
+            _stored_scale("image", values["image"]),
+            None if pixel is None else _stored_scale("pixel", pixel),
+            quantile,
+            tuple(_finite("a score", score) for score in values["scores"]),
             tuple(str(name) for name in values["files"]),
         )
+
+
+def _stored_scale(name: str, values: dict) -> Scale:
+    ends = (_finite(f"{name}.{end}", values[end]) for end in ("threshold", "typical"))
+    return Scale(*ends)
+
+
+def _finite(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r:.40}, expected a finite number")
+    return float(value)
 
 
 def check_quantile(quantile: float) -> None:
@@ -150,8 +165,10 @@ def read_calibration(run_dir: str | Path) -> Calibration | None:
     """
     path = Path(run_dir) / NAME
     try:
-        return Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return Calibration.from_dict(sealed.read(path))
     except FileNotFoundError:
         return None
+    except sealed.DamagedError as error:
+        raise UserError(f"{path}: {error}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a calibration ({type(error).__name__} {error})") from None

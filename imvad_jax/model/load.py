@@ -31,7 +31,7 @@ def load(directory: str | Path, parallel: Parallel | None = None) -> Model:
     record = methods.with_newer_fields(store.read(directory))
     model = Model(
         record["method"],
-        methods.make(record["method"], config_of(record)),
+        methods.make(record["method"], config_of(record, directory)),
         checkpoint.load_variables(directory),
         preset=record.get("preset") or "",
         overrides=record.get("overrides") or {},

@@ -10,9 +10,8 @@ from imvad_jax.errors import UserError
 from imvad_jax.evaluation import Calibration, read_calibration
 from imvad_jax.owned import foreign_names
 from imvad_jax.training import checkpoint
-from imvad_jax.training.record import read_record
+from imvad_jax.training.record import FORMAT, read_record
 
-FORMAT = 1  # of the record; to be raised where older programs would misread a newer one
 _SAVED_BY = "imvad_jax.api"
 
 
@@ -76,12 +75,6 @@ def read(directory: str | Path) -> dict[str, Any]:
         raise UserError(
             f"{directory}: {what}; expected the directory of a finished run of experiments.run, or "
             "of a saved model"
-        )
-    newest = record.get("format", FORMAT)
-    if not isinstance(newest, int) or newest > FORMAT:
-        raise UserError(
-            f"{directory}: written by a newer imvad_jax (format {newest!r}); this one reads up to "
-            f"{FORMAT}"
         )
     return record
 

@@ -7,13 +7,12 @@ any process that sees the directory can draw the whole table.
 """
 
 import dataclasses
-import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from imvad_jax import methods
+from imvad_jax import methods, sealed
 from imvad_jax.errors import UserError
 from imvad_jax.reporting.metric_names import METRICS, is_missing, mean_of
 from imvad_jax.reporting.results import (
@@ -23,6 +22,8 @@ from imvad_jax.reporting.results import (
     identity_key,
     settings_text,
 )
+from imvad_jax.training.record import FORMAT
+from imvad_jax.training.record_check import check_record
 
 AVERAGE = "average"  # the last column
 ERROR = "error.json"  # of a cell that failed, beside what its run directory holds
@@ -93,17 +94,39 @@ def read_cell(workdir: str | Path, path: str) -> Cell | None:
         if field not in record:
             raise UserError(f"{top}: not the record of a run; '{field}' is missing")
     metrics, failure = _read(top / "metrics.json"), _read(top / ERROR)
+    _check(top, record, metrics or {})
     if metrics is not None:
-        stages = _read(top / "timings.json") or {}
-        walls = [(stages.get(name) or {}).get("wall_s", 0.0) for name in _STAGES]
+        walls = _walls(top / "timings.json")
         report = (top / "report.html").is_file()
         return Cell(path, record, metrics, None, round(sum(walls), 2), report)
     return Cell(path, record, error=failure.get("error", "failed") if failure else None)
 
 
+def _walls(path: Path) -> list[float]:
+    """Seconds of the stages that a cell had."""
+    stages = _read(path) or {}
+    try:
+        found = [stages[name]["wall_s"] for name in _STAGES if name in stages]
+        return [math.fsum([seconds]) for seconds in found]
+    except (TypeError, KeyError) as error:
+        raise UserError(f"{path}: not the timings of a run ({error})") from None
+
+
+def _check(top: Path, record: Mapping, metrics: Mapping) -> None:
+    try:
+        check_record(record, FORMAT)
+        for metric in METRICS:
+            value = metrics.get(metric.key)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (number and (is_missing(value) or 0 <= value <= 1)):
+                raise ValueError(f"{metric.key} is {value!r:.40}, expected a number from 0 to 1")
+    except ValueError as error:
+        raise UserError(f"{top}: not the record of a run ({error})") from None
+
+
 def _read(path: Path) -> dict | None:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = sealed.read(path)
     except FileNotFoundError:
         return None
     except (ValueError, OSError) as error:

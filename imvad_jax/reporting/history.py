@@ -1,12 +1,12 @@
 """The course of a training: one row an epoch on disk, as a picture, and for TensorBoard."""
 
-import json
 import time
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from imvad_jax import sealed
 from imvad_jax.errors import UserError
 from imvad_jax.marks import MARK
 from imvad_jax.owned import write_own
@@ -19,14 +19,15 @@ class History:
     go to `run_dir/tensorboard`.
 
     Raises:
-      UserError: TensorBoard files are wanted and tensorboardX is not installed.
+      UserError: the file of before is damaged, or TensorBoard files are wanted and tensorboardX
+        is not installed.
     """
 
     def __init__(self, run_dir: str | Path, images: int, tensorboard: bool = False):
         self._path = Path(run_dir) / "history.json"
         self._images = images
         self._last = time.perf_counter()
-        self.rows = json.loads(self._path.read_text()) if self._path.is_file() else []
+        self.rows = _read_rows(self._path) if self._path.is_file() else []
         self._writer = _tensorboard_writer(Path(run_dir) / "tensorboard") if tensorboard else None
 
     def record(self, epoch: int, figures: dict[str, float]) -> None:
@@ -36,7 +37,7 @@ class History:
         self._last = now
         self.rows = [row for row in self.rows if row["epoch"] < epoch]
         self.rows.append({"epoch": epoch, **figures, **rate})
-        text = json.dumps(self.rows, indent=0) + "\n"
+        text = sealed.dumps(self.rows, indent=0)
         write_own(self._path, lambda file: file.write(text.encode()))
         if self._writer:
             for name, value in (figures | rate).items():
@@ -56,6 +57,24 @@ class History:
             )
         if self._writer:
             self._writer.close()
+
+
+def _read_rows(path: Path) -> list[dict]:
+    try:
+        rows = sealed.read(path)
+        if not isinstance(rows, list):
+            raise ValueError("no list")
+        for row in rows:
+            if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
+                raise ValueError(f"a row without its epoch: {row!r:.60}")
+            if not isinstance(row.get("loss"), int | float):
+                raise ValueError(f"no loss of epoch {row['epoch']}")
+        return rows
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: not the course of a training ({error}); delete it to go on without the "
+            "epochs of before"
+        ) from None
 
 
 def _tensorboard_writer(directory: Path):

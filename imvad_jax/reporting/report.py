@@ -1,6 +1,5 @@
 """Pages of a finished run: one report a category, one index over several."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -8,6 +7,8 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
+from imvad_jax import sealed
+from imvad_jax.archives import DAMAGE, names_in, read_arrays
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation import Calibration, read_calibration
 from imvad_jax.reporting import plots, published
@@ -39,7 +40,7 @@ def write_report(run_dir: str | Path, metrics: Mapping | None = None) -> Path:
       The page's path.
 
     Raises:
-      UserError: config.json or metrics.json is missing or damaged.
+      UserError: config.json or metrics.json is missing, or one of the files is damaged.
     """
     run_dir = Path(run_dir)
     record = _read_json(run_dir / "config.json")
@@ -48,9 +49,7 @@ def write_report(run_dir: str | Path, metrics: Mapping | None = None) -> Path:
     timings = _read_json(run_dir / "timings.json") if (run_dir / "timings.json").exists() else {}
     predictions = None
     if (run_dir / "predictions.npz").exists():
-        with np.load(run_dir / "predictions.npz", allow_pickle=False) as file:
-            predictions = {key: file[key] for key in _PREDICTIONS}
-            predictions["with_maps"] = "anomaly_map" in file
+        predictions = _read_predictions(run_dir / "predictions.npz")
     context = {
         **_settings_context(record, read_calibration(run_dir)),
         **_metrics_context(record, metrics),
@@ -111,14 +110,29 @@ def _link(workdir: Path, category: str) -> str | None:
 
 def _read_json(path: Path) -> dict:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = sealed.read(path)
     except FileNotFoundError:
         raise UserError(f"{path}: missing; expected a finished run directory") from None
-    except ValueError as error:
+    except sealed.DamagedError as error:
+        raise UserError(f"{path}: {error}") from None
+    except (ValueError, OSError) as error:
         raise UserError(f"{path}: not JSON ({error})") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}")
     return value
+
+
+def _read_predictions(path: Path) -> dict:
+    try:
+        found = read_arrays(path, _PREDICTIONS)
+        if len({np.shape(array) for array in found.values()}) != 1 or found["path"].ndim != 1:
+            raise ValueError("arrays of different lengths")
+        return found | {"with_maps": "anomaly_map" in names_in(path)}
+    except DAMAGE as error:
+        raise UserError(
+            f"{path}: not the predictions of a run, or damaged ({error}); delete it to have the "
+            "report without them, or evaluate the run again"
+        ) from None
 
 
 def _plain(value) -> str:

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from imvad_jax import methods
+from imvad_jax import methods, sealed
 from imvad_jax.errors import UserError
 from imvad_jax.reporting import published
 from imvad_jax.reporting.metric_names import METRICS, format_value, is_missing, mean_of
@@ -76,8 +76,10 @@ def load_results(results_dir: str | Path) -> list[dict]:
     results = []
     for path in sorted(root.rglob("*.json")):
         try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            result = sealed.read(path)
+        except sealed.DamagedError as error:
+            raise UserError(f"{path}: {error}") from None
+        except (ValueError, OSError) as error:
             raise UserError(f"{path}: not JSON ({error})") from None
         found = result if isinstance(result, dict) else {}
         if missing := [key for key in _REQUIRED if key not in found]:

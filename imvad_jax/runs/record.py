@@ -1,7 +1,6 @@
 """What a run keeps on record: configuration, versions, commit, hardware; and how it is written."""
 
 import contextlib
-import json
 import os
 import platform
 import subprocess
@@ -10,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from imvad_jax import __version__
+from imvad_jax import __version__, sealed
 from imvad_jax.data.category import CategoryData
 from imvad_jax.marks import is_ours, is_result
 from imvad_jax.model import Model
@@ -107,7 +106,7 @@ def hardware(parallel: Parallel) -> str:
 
 
 def write_json(path: Path, value, test=is_ours) -> None:
-    """Writes JSON atomically; NaN becomes null.
+    """Writes JSON with its digest, atomically; NaN becomes null.
 
     Raises:
       UserError: a file is there and is not the program's, as `test` says.
@@ -122,7 +121,7 @@ def write_json(path: Path, value, test=is_ours) -> None:
             return float(item) if np.isfinite(item) else None
         return item
 
-    text = json.dumps(clean(value), indent=1, allow_nan=False) + "\n"
+    text = sealed.dumps(clean(value))
     write_own(path, lambda file: file.write(text.encode()), test)
 
 

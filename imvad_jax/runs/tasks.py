@@ -7,10 +7,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from imvad_jax import methods, presets
+from imvad_jax import methods, presets, sealed
 from imvad_jax.commands import command
 from imvad_jax.data.reading import AS_IS, Reading
 from imvad_jax.data.tiles import Tiling
+from imvad_jax.errors import UserError
 from imvad_jax.marks import is_ours, is_result
 from imvad_jax.owned import RUN, check_directory, refuse_foreign
 from imvad_jax.reporting.grid import ERROR, cell_dir
@@ -74,7 +75,7 @@ class Task:
     def seconds(self) -> float | None:
         """What the finished cell took; None where that is not known."""
         try:
-            stages = json.loads((self.run_dir / "timings.json").read_text()).values()
+            stages = sealed.read(self.run_dir / "timings.json").values()
             return sum(stage["wall_s"] for stage in stages)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
@@ -161,8 +162,15 @@ def complete(task: Task) -> None:
     if (top / "predictions.npz").is_file() and not (top / "report.html").exists():
         write_report(top)
     if task.result_file and not task.result_file.exists():
-        read = {name: json.loads((top / f"{name}.json").read_text()) for name in _STORED}
+        read = {name: _read(top / f"{name}.json") for name in _STORED}
         write_result(task.results_dir, read.pop("config") | read)
+
+
+def _read(path: Path) -> dict:
+    try:
+        return sealed.read(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _other_weights(stored: Mapping, wanted: str | None) -> str:

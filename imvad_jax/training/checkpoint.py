@@ -1,9 +1,9 @@
 """Fitted variables on disk, by orbax: atomic, free of pickles, of any number of devices."""
 
 import itertools
-import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from imvad_jax import sealed
 from imvad_jax.errors import UserError
 from imvad_jax.owned import remove_checkpoint, write_own
-from imvad_jax.training import hosts, record
+from imvad_jax.training import hosts, record, verified
 
 NAME = "checkpoint"  # of the folder, unless the record beside it names another
 FIELD = "checkpoint"  # of that record; and "checkpoints", all folders that are its own
@@ -23,7 +24,8 @@ _NAMES = re.compile(rf"{NAME}(-\d+)?")
 def save_variables(run_dir: str | Path, variables: dict, name: str = NAME) -> None:
     """Writes a fitted detector's variables to the folder `name`; waits until they are there.
 
-    They are saved as host arrays, so that they restore on any number of devices.
+    They are saved as host arrays, so that they restore on any number of devices, with a digest of
+    each.
 
     Raises:
       UserError: something is there already; it stays as it is.
@@ -41,7 +43,8 @@ def save_variables(run_dir: str | Path, variables: dict, name: str = NAME) -> No
             )
     hosts.wait("place for the checkpoint looked at")
     checkpointer = ocp.StandardCheckpointer()
-    checkpointer.save(path, jax.tree.map(np.asarray, jax.device_get(variables)))
+    arrays = jax.tree.map(np.asarray, jax.device_get(variables))
+    checkpointer.save(path, arrays, custom_metadata=verified.metadata(arrays))
     checkpointer.wait_until_finished()
     checkpointer.close()
 
@@ -67,7 +70,7 @@ def save_model(directory: str | Path, kept: dict, variables: dict) -> None:
 
     def write(about: dict, current: str, *own: str) -> None:
         value = about | {FIELD: current, "checkpoints": sorted({current, *own})}
-        text = json.dumps(value, indent=1) + "\n"
+        text = sealed.dumps(value)
         write_own(directory / record.NAME, lambda file: file.write(text.encode()))
 
     earlier = has_checkpoint(directory)
@@ -92,25 +95,28 @@ def _remove(directory: Path, name: str) -> None:
 
 def has_checkpoint(run_dir: str | Path) -> bool:
     """Whether `run_dir` holds a complete checkpoint."""
-    return (_folder(run_dir) / "_CHECKPOINT_METADATA").is_file()
+    return (_folder(run_dir) / verified.METADATA).is_file()
 
 
 def load_variables(run_dir: str | Path) -> dict:
-    """Reads what `save_variables` wrote, as host arrays.
+    """Reads what `save_variables` wrote, as host arrays; each is compared with its digest.
 
     Raises:
-      UserError: there is no checkpoint, or it is damaged.
+      UserError: there is no checkpoint, it cannot be read, or it is damaged.
     """
     path = _folder(run_dir).resolve()
     if not has_checkpoint(run_dir):
         raise UserError(f"{path}: no checkpoint there; expected one written by experiments.run")
     try:
-        checkpointer = ocp.StandardCheckpointer()
-        restored = checkpointer.restore(path)
-        checkpointer.close()
-        return jax.tree.map(np.asarray, restored)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: the checkpoint is damaged ({str(error)[:200]})") from None
+        with ocp.StandardCheckpointer() as checkpointer:
+            return verified.restore(path, lambda: checkpointer.restore(path))
+    except verified.DamagedError as error:
+        raise UserError(
+            f"{path}: the checkpoint is damaged ({error}); take it from a copy, or fit again in "
+            "another directory"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def _folder(run_dir: str | Path) -> Path:
@@ -123,14 +129,28 @@ def _folder(run_dir: str | Path) -> Path:
 
 
 class TrainingCheckpoints:
-    """Checkpoints of a training in progress: every `every` epochs, the newest `keep` kept."""
+    """Checkpoints of a training in progress: every `every` epochs, the newest `keep` kept.
 
-    def __init__(self, run_dir: str | Path, every: int = 1, keep: int = 2):
-        self.every = every
-        self._manager = ocp.CheckpointManager(
-            Path(run_dir).resolve() / "training",
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
-        )
+    `say` is told, in a line, of one that is damaged.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | Path,
+        every: int = 1,
+        keep: int = 2,
+        say: Callable[[str], object] = print,
+    ):
+        self.every, self._say = every, say
+        directory = Path(run_dir).resolve() / "training"
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        try:
+            self._manager = ocp.CheckpointManager(directory, options=options)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # some fields' names
+            raise UserError(
+                f"{directory}: the {verified.METADATA} of a checkpoint is damaged "
+                f"({str(error)[:150]}); move that checkpoint away to resume from an older one"
+            ) from None
 
     def latest(self) -> int:
         """The newest epoch saved; 0 if there is none."""
@@ -143,28 +163,80 @@ class TrainingCheckpoints:
         # Copies: the step that follows overwrites the donated state while orbax still writes.
         leaves = [np.array(leaf) for leaf in jax.device_get(jax.tree.leaves(state))]
         tree = {f"leaf{number:05}": leaf for number, leaf in enumerate(leaves)}
-        self._manager.save(epoch, args=ocp.args.StandardSave(tree))
+        self._manager.save(
+            epoch, args=ocp.args.StandardSave(tree), custom_metadata=verified.metadata(tree)
+        )
 
-    def restore(self, epoch: int, template: Any) -> Any:
+    def resume(self, template: Any) -> tuple[int, Any]:
+        """The newest epoch whose checkpoint is whole, and its state; 0 and `template` without any.
+
+        The state has the structure of `template`, and host arrays.
+
+        Damaged ones are set aside, as `training/EPOCH.damaged`, once an older one is read: the
+        training writes to their names again.
+
+        Raises:
+          UserError: all are damaged, one cannot be read, or is of another network; nothing is
+            touched.
+        """
+        damaged: dict[int, str] = {}
+        for epoch in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                state, problem = self._read(epoch, template), ""
+            except verified.DamagedError as error:
+                state, problem = None, str(error)
+            if not hosts.any_of(bool(problem)):
+                self._set_aside(damaged, epoch)
+                return epoch, state
+            damaged[epoch] = problem or "as another host reads it"
+        if not damaged:
+            return 0, template
+        newest = max(damaged)
+        raise UserError(
+            f"{self._manager.directory}: all checkpoints are damaged (of epoch {newest}: "
+            f"{damaged[newest]}); take the directory from a copy, or train anew in another one"
+        )
+
+    def _read(self, epoch: int, template: Any) -> Any:
         """The state saved after `epoch`, in the structure of `template`, as host arrays.
 
         Raises:
-          UserError: it is damaged, or of another shape.
+          verified.DamagedError: it is damaged.
+          UserError: it cannot be read, or is of another network.
         """
         leaves, structure = jax.tree.flatten(template)
         try:
-            tree = self._manager.restore(epoch, args=ocp.args.StandardRestore())
-            found = [np.asarray(tree[name]) for name in sorted(tree)]
-        except (OSError, ValueError, KeyError) as error:
+            tree = verified.restore(
+                Path(self._manager.directory) / str(epoch),
+                lambda: self._manager.restore(epoch, args=ocp.args.StandardRestore()),
+            )
+        except OSError as error:
             raise UserError(
-                f"{self._manager.directory}: the checkpoint of epoch {epoch} is damaged "
-                f"({str(error)[:200]}); delete its directory to resume from an older one"
+                f"{self._manager.directory}: the checkpoint of epoch {epoch} cannot be read "
+                f"({error.strerror or error})"
             ) from None
+        found = [tree[name] for name in sorted(tree)]
         if [leaf.shape for leaf in found] != [leaf.shape for leaf in leaves]:
             raise UserError(
                 f"{self._manager.directory}: the checkpoint of epoch {epoch} is of another network"
             )
         return jax.tree.unflatten(structure, found)
+
+    def _set_aside(self, damaged: dict[int, str], good: int) -> None:
+        if not damaged:
+            return
+        for epoch, problem in damaged.items():
+            if hosts.is_first():
+                path = Path(self._manager.directory) / str(epoch)
+                names = (path.with_name(f"{epoch}.damaged{n or ''}") for n in itertools.count())
+                aside = next(name for name in names if not os.path.lexists(name))
+                os.rename(path, aside)
+                self._say(
+                    f"{path}: the checkpoint is damaged ({problem}); it is set aside as "
+                    f"{aside.name}, and the training goes on from epoch {good}"
+                )
+        hosts.wait("damaged checkpoints set aside")
+        self._manager.reload()
 
     def wait(self) -> None:
         """Returns when everything is on disk."""

@@ -144,8 +144,8 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
     steps = np.int32(steps_per_epoch * config.epochs)
     state = init_state(config, variables, steps)
     epoch = 0
-    if job.checkpoints and (epoch := job.checkpoints.latest()):
-        state = job.checkpoints.restore(epoch, state)
+    if job.checkpoints:
+        epoch, state = job.checkpoints.resume(state)
     state = parallel.replicate(jax.tree.map(jnp.array, state))  # copies: the state is donated
     if epoch < config.epochs:
         fixed = place_fixed(detector, variables, parallel)

@@ -78,7 +78,7 @@ def test_truncated_image_is_named_through_tf_data(tmp_path):
     assert not list((tmp_path / "cache").glob("*"))
 
 
-def test_missing_and_damaged_caches(tmp_path):
+def test_missing_and_damaged_caches(tmp_path, caplog):
     with pytest.raises(UserError, match="data_dir is missing"):
         open_bottle(None, None)
     with pytest.raises(UserError, match="no decoded cache"):
@@ -86,9 +86,15 @@ def test_missing_and_damaged_caches(tmp_path):
     mvtec_tree(tmp_path / "data")
     open_bottle(tmp_path / "data", tmp_path)
     (cache,) = tmp_path.glob("*.npz")
+    whole = open_bottle(None, tmp_path)
     cache.write_bytes(cache.read_bytes()[:2000])
-    with pytest.raises(UserError, match="cache is damaged"):
-        open_bottle(tmp_path / "data", tmp_path)
+    with pytest.raises(UserError, match="cache is damaged .*; give data_dir"):
+        open_bottle(None, tmp_path)
+    with caplog.at_level("WARNING"):
+        again = open_bottle(tmp_path / "data", tmp_path)
+    assert f"{cache}: the decoded cache is damaged" in caplog.text and "made anew" in caplog.text
+    np.testing.assert_array_equal(again.train.images, whole.train.images)
+    np.testing.assert_array_equal(open_bottle(None, tmp_path).test.images, whole.test.images)
 
 
 def test_a_cache_needs_no_tensorflow(tmp_path):

@@ -1,5 +1,7 @@
 """Tiles of image files: the same pixels, however they are asked for, and each file decoded once."""
 
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -102,7 +104,7 @@ def test_files_to_be_judged_give_the_same_tiles_and_bad_ones_are_named(paths, tm
     assert all(file.whole is None for batch in batches for file, _ in batch.tiles)
 
 
-def test_a_category_in_tiles(tmp_path, reads):
+def test_a_category_in_tiles(tmp_path, caplog, reads):
     mvtec_tree(tmp_path / "data")
     given = ("mvtec_ad", str(tmp_path / "data"), "bottle", GEOMETRY, str(tmp_path / "cache"))
     data = open_category(*given, tiling=TILING)
@@ -114,7 +116,17 @@ def test_a_category_in_tiles(tmp_path, reads):
     assert divided.held_out.paths[0].endswith(divided.held_out_names[0])
     kept = open_category(*given, tiling=TILING, keep_tiles=True)
     (raw,) = (tmp_path / "cache").iterdir()
-    assert raw.stat().st_size == 6 * 9 * 20 * 20 * 3
+    size = 6 * 9 * 20 * 20 * 3
+    content = raw.read_bytes()
+    assert content[size:] == b"crc32 of the tiles: %08x\n" % zlib.crc32(content[:size])
+    np.testing.assert_array_equal(all_tiles(kept.train), all_tiles(data.train))
+    raw.write_bytes(content[:size])  # as it was before there was a check: only its size counts
+    open_category(*given, tiling=TILING, keep_tiles=True)
+    assert len(raw.read_bytes()) == size
+    raw.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    with caplog.at_level("WARNING"):
+        kept = open_category(*given, tiling=TILING, keep_tiles=True)
+    assert f"{raw}: the kept tiles are damaged" in caplog.text and raw.read_bytes() == content
     np.testing.assert_array_equal(all_tiles(kept.train), all_tiles(data.train))
 
 

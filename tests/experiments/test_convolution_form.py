@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from imvad_jax import sealed
 from imvad_jax.errors import UserError
 from imvad_jax.runs import cells
 from imvad_jax.runs.cells import Making, RunRequest
@@ -39,7 +40,7 @@ def make(tmp_path):
 
 
 def read_record(run):
-    return json.loads((run / "config.json").read_text())
+    return sealed.read(run / "config.json")
 
 
 def without_the_field(run):

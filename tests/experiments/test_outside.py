@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from imvad_jax import api
+from imvad_jax import api, sealed
 from imvad_jax.errors import UserError
 from imvad_jax.export import exporter, whole
 from imvad_jax.methods import outside
@@ -68,7 +68,7 @@ def run(folder):
 
 
 def test_the_record_keeps_the_name_and_the_fields(run):
-    record = json.loads((run / "config.json").read_text())
+    record = sealed.read(run / "config.json")
     assert (record["method"], record["title"]) == (NAME, "colours of theirs")
     assert record["overrides"] == {"cells": "16"}
     assert (record["config"]["cells"], record["config"]["image_size"]) == (16, 64)

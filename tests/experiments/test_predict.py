@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imvad_jax import methods, presets
+from imvad_jax import methods, presets, sealed
 from imvad_jax.data.inputs import find_images
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation import read_calibration
@@ -82,7 +82,7 @@ def read_results(output: Path) -> tuple[dict, list[dict], str]:
 
 def test_a_folder_of_good_images_gives_a_threshold(run_dir):
     found = read_calibration(run_dir)
-    record = json.loads((run_dir / "config.json").read_text())
+    record = sealed.read(run_dir / "config.json")
     assert len(found.scores) == len(found.files) == 8 and found.flagged == 1
     assert record["holdout"] == 0.25 and len(record["train_files"]) == 24
     assert not set(found.files) & set(record["train_files"])

@@ -1,6 +1,5 @@
 """The program as a user runs it: in process, on small data, with its files and its errors."""
 
-import json
 import subprocess
 import sys
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 from absl import flags
 
+from imvad_jax import sealed
 from imvad_jax.evaluation import image_metrics, pixel_metrics
 from imvad_jax.programs import program, run
 from imvad_jax.training.checkpoint import load_variables
@@ -58,7 +58,7 @@ def call(tmp_path, data, capsys):
 
 
 def read(path):
-    return json.loads(path.read_text())
+    return sealed.read(path)
 
 
 @pytest.mark.parametrize("method", ["padim", "patchcore", "spade", "raw_color"])

@@ -11,6 +11,7 @@ import time
 import pytest
 from absl import flags
 
+from imvad_jax import sealed
 from imvad_jax.programs import program, table
 from imvad_jax.reporting.grid import ERROR
 from tests.data.trees import mvtec_tree
@@ -75,7 +76,7 @@ def test_cells_are_made_once_and_a_truncated_image_harms_its_own_only(call, tmp_
         "padim/screw/smoke-seed0", "raw_color/screw/smoke-seed0",
     }  # fmt: skip
     assert sum(state == "finished" for state in states.values()) == 4
-    stored = json.loads((top / "padim/screw/smoke-seed0" / ERROR).read_text())
+    stored = sealed.read(top / "padim/screw/smoke-seed0" / ERROR)
     assert "002.png: not a readable image" in stored["error"]
     for name in ("table.md", "table.html", "table.csv"):
         assert "002.png: not a readable image" in (top / name).read_text()
@@ -89,7 +90,7 @@ def test_cells_are_made_once_and_a_truncated_image_harms_its_own_only(call, tmp_
     assert set(cells(top).values()) == {"finished"} and not list(top.rglob(ERROR))
     status, out, _ = call("--weights=")  # nothing is to be made, so nothing is needed
     assert status == 0 and made(out) == 0
-    record = json.loads((top / "padim/screw/smoke-seed0/config.json").read_text())
+    record = sealed.read(top / "padim/screw/smoke-seed0/config.json")
     assert record["command"].startswith("python -m experiments.run --method=padim")
     status, _, (error, *_) = call("--sigma=7")
     assert status == 2 and "holds another run (config.sigma 4.0 there, 7.0 now)" in error
@@ -115,7 +116,7 @@ def test_cells_in_tiles(call, tmp_path):
     status, out, _ = call(*tiles, methods="raw_color")
     top = tmp_path / "table"
     assert status == 0 and "in tiles of 24 px that overlap by 8: 24 to fit on, 20 to test" in out
-    record = json.loads((top / "raw_color/bottle/smoke-seed0/config.json").read_text())
+    record = sealed.read(top / "raw_color/bottle/smoke-seed0/config.json")
     assert (record["tile"], record["overlap"]) == (24, 8)
     assert record["command"].endswith("--tile=24 --overlap=8")
     assert "tile=24, overlap=8" in (top / "table.md").read_text()

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from imvad_jax import presets
+from imvad_jax import presets, sealed
 from imvad_jax.errors import UserError
 from imvad_jax.reporting.grid import ERROR
 from imvad_jax.runs import plan, supervise, tasks, workers
@@ -150,7 +150,7 @@ def test_a_worker_that_dies_is_replaced_and_its_cell_marked(tmp_path, workers):
         else:
             words = "killed by SIGKILL" if cell.category == "killer" else "ended with status 3"
             assert words in error and f"working on {cell.category}" in error
-            stored = json.loads((cell.run_dir / ERROR).read_text())
+            stored = sealed.read(cell.run_dir / ERROR)
             assert stored["error"] == error and stored["method"] == cell.method
 
 

@@ -1,7 +1,6 @@
 """Small defects on large pictures, in tiles: fit, calibrate, evaluate, predict."""
 
 import csv
-import json
 
 import jax
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from imvad_jax import api
+from imvad_jax import api, sealed
 from imvad_jax.data.decode import Geometry, to_array
 from imvad_jax.evaluation import image_metrics, pixel_metrics, read_calibration
 from imvad_jax.model import load
@@ -80,7 +79,7 @@ def tiled(tmp_path_factory):
 
 
 def read(path):
-    return json.loads(path.read_text())
+    return sealed.read(path)
 
 
 def test_a_run_in_tiles_evaluates_whole_pictures(tiled):

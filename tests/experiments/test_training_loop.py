@@ -1,11 +1,11 @@
 """The loop of a training on record: a run goes on by the one that it began with."""
 
-import json
 
 import jax
 import numpy as np
 import pytest
 
+from imvad_jax import sealed
 from imvad_jax.errors import UserError
 from imvad_jax.runs import cells, memory, plan
 from imvad_jax.runs.cells import Making, RunRequest
@@ -42,7 +42,7 @@ def make(tmp_path):
 
 
 def loop_of(run):
-    return json.loads((run / "config.json").read_text())["training_loop"]
+    return sealed.read(run / "config.json")["training_loop"]
 
 
 def test_a_run_that_was_stopped_goes_on_as_it_began(make, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from imvad_jax import marks
+from imvad_jax import marks, sealed
 from imvad_jax.data.demo import write_demo_dataset
 from imvad_jax.errors import UserError
 from imvad_jax.export import exporter
@@ -60,7 +60,7 @@ def call(tmp_path, data, capsys):
 
 def as_before(top):
     """A run's directory as it was written before pictures and pages had a mark."""
-    record = json.loads((top / "config.json").read_text())
+    record = sealed.read(top / "config.json")
     del record["marked"]
     write(top / "config.json", json.dumps(record))
     for path in top.rglob("*"):
@@ -176,8 +176,8 @@ def test_a_finished_cell_gets_the_report_and_the_result_that_it_lacks(call, tmp_
     assert task.finished and not task.result_file.exists()
     tasks.complete(task)
     assert "<html" in (task.run_dir / "report.html").read_text()
-    stored = json.loads(task.result_file.read_text())
-    assert stored["metrics"] == json.loads((task.run_dir / "metrics.json").read_text())
+    stored = sealed.read(task.result_file)
+    assert stored["metrics"] == sealed.read(task.run_dir / "metrics.json")
     assert stored["timings"]["fit"]["wall_s"] > 0 and "train_files" not in stored
     before = contents(tmp_path)
     tasks.complete(task)

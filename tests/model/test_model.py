@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imvad_jax import sealed
 from imvad_jax.errors import UserError
 from imvad_jax.model import ImagePrediction, Model, load, make
 from imvad_jax.training import checkpoint
@@ -215,7 +216,7 @@ def test_a_preset_and_its_errors_name_fields():
 def test_a_record_that_does_not_fit_is_refused(model, tmp_path, change):
     model.save(tmp_path / "m")
     path = tmp_path / "m" / "config.json"
-    record = json.loads(path.read_text())
+    record = sealed.read(path)
     if change == "format":
         path.write_text(json.dumps(record | {"format": 99}))
         message = r"written by a newer imvad_jax \(format 99\)"

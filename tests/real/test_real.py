@@ -4,12 +4,13 @@ Bounds lie below what was measured (RESULTS.md) by more than seeds and machines 
 what the known mistakes of ports reach (a pixel's shift, wrong normalisation, unmixed channels).
 """
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from imvad_jax import sealed
 
 pytestmark = pytest.mark.real
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -32,7 +33,7 @@ def run(tmp_path, *flags):
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads((tmp_path / "run/metrics.json").read_text()), done.stdout
+    return sealed.read(tmp_path / "run/metrics.json"), done.stdout
 
 
 def weights(shared):
@@ -68,7 +69,7 @@ def test_magnetic_tiles_run(tmp_path, shared):
     )  # fmt: skip
     assert "320 good images to fit on, 472 to test (392 defective)" in out
     assert metrics["image_auroc"] > 0.75 and metrics["pixel_auroc"] > 0.7
-    stored = json.loads((tmp_path / "run/config.json").read_text())
+    stored = sealed.read(tmp_path / "run/config.json")
     assert len(stored["train_files"]) == 320
 
 

@@ -105,7 +105,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     checkpoints.save(1, {"a": np.ones(3)})
     checkpoints.wait()
     with pytest.raises(UserError, match="another network"):
-        checkpoints.restore(1, {"a": np.ones(4)})
+        checkpoints.resume({"a": np.ones(4)})
     checkpoints.close()
 
 

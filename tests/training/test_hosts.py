@@ -1,6 +1,5 @@
 """Two processes on the loopback address compute what one computes."""
 
-import json
 import os
 import socket
 import subprocess
@@ -10,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from imvad_jax import sealed
 from imvad_jax.errors import UserError
 from imvad_jax.training import hosts
 from imvad_jax.training.fit import fit
@@ -106,7 +106,7 @@ def test_the_program_on_two_hosts_writes_what_it_writes_on_one(tmp_path):
     first, second = run_all([command(2, number, *flags) for number in range(2)])
     assert "image AUROC" in whole and "image AUROC" in first
     assert "image AUROC" not in second  # the first one speaks
-    one, two = (json.loads((tmp_path / f"run{n}/metrics.json").read_text()) for n in (1, 2))
+    one, two = (sealed.read(tmp_path / f"run{n}/metrics.json") for n in (1, 2))
     assert one == pytest.approx(two, abs=1e-4)
     one, two = ({path.name for path in (tmp_path / f"run{n}").iterdir()} for n in (1, 2))
     assert one == two

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from imvad_jax.archives import DAMAGE, read_arrays
 from imvad_jax.errors import UserError
 
 EXACT = 1e-3  # of the range of the CPU's, with float32 products
@@ -45,7 +46,6 @@ def _share(found: np.ndarray, expected: np.ndarray) -> float:
 def _read(run: Path) -> dict[str, np.ndarray]:
     path = run / "predictions.npz"
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in ("path", "image_score", "anomaly_map")}
-    except (OSError, ValueError, KeyError) as error:
+        return read_arrays(path, ("path", "image_score", "anomaly_map"))
+    except DAMAGE as error:
         raise UserError(f"{path}: no predictions of images with maps ({error})") from None

@@ -1,10 +1,10 @@
 """What the suite leaves: marked JSON files, and all of them in one archive."""
 
-import json
 import re
 import zipfile
 from pathlib import Path
 
+from imvad_jax import sealed
 from imvad_jax.marks import MARK
 from imvad_jax.owned import write_own
 
@@ -18,14 +18,14 @@ _PATTERNS = (STATE, SUMMARY, "results/*.json", "benchmarks/*.json", "logs/*.txt"
 
 def write_json(path: Path, value: dict) -> None:
     """Writes a JSON file with the mark first, atomically. Raises UserError over another's file."""
-    text = json.dumps({"mark": MARK} | value, indent=1) + "\n"
+    text = sealed.dumps({"mark": MARK} | value)
     write_own(path, lambda file: file.write(text.encode()))
 
 
 def read_json(path: Path) -> dict | None:
     """What is in a JSON file; None where there is none, or a damaged one."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = sealed.read(path)
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -7,13 +7,12 @@ images are resized before they are cropped. Unpacked, they are decoded caches bi
 
 import dataclasses
 import json
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from imvad_jax.archives import DAMAGE, read_arrays
 from imvad_jax.data import category, decoded_cache
 from imvad_jax.data.batches import ArrayImages
 from imvad_jax.data.category import CategoryData
@@ -194,15 +193,11 @@ def _cropped(whole: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 def _load(path: str | Path, only: Sequence[str] | None = None) -> tuple[dict, dict]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in only or archive.files}
+        arrays = read_arrays(path, only)
         meta = json.loads(str(arrays.pop("meta")))
         if meta["mark"] != MARK or meta["version"] != VERSION:
             raise ValueError(f"version {meta['version']}, expected {VERSION}")
         meta["versions"][0]["geometry"]["size"], meta["category"]
         return meta, arrays
-    except (
-        OSError, ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile,
-        zlib.error,
-    ) as error:  # fmt: skip
+    except (*DAMAGE, IndexError) as error:
         raise damaged(path, error) from None

@@ -1,0 +1,82 @@
+"""JSON files that carry a digest of themselves, so that damage to them is noticed.
+
+The digest stands in the field `digest`: of an object in itself, of a list in its last entry. It is
+that of the values, so a file may be formatted anew. Files without one, as earlier versions wrote
+them, are read as they are.
+"""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+FIELD = "digest"
+
+
+class DamagedError(ValueError):
+    """What a file says of itself is not what it holds."""
+
+
+def sealed(value: Any) -> Any:
+    """An object, or a list of objects, with its digest; JSON gives back what it is given."""
+    rest, _ = _apart(json.loads(json.dumps(value)))
+    digest = {FIELD: _digest(rest)}
+    if isinstance(rest, dict):
+        return rest | digest
+    return [*rest[:-1], rest[-1] | digest] if rest else rest
+
+
+def dumps(value: Any, indent: int | None = 1) -> str:
+    """The JSON text of `sealed(value)`, with a line end."""
+    return json.dumps(sealed(value), indent=indent) + "\n"
+
+
+def parse(text: str | bytes) -> Any:
+    """The value of a JSON text without its digest.
+
+    Raises:
+      ValueError: it is no JSON; `DamagedError` where its digest is another.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    rest, stated = _apart(value)
+    if stated is None and (odd := _like_a_digest(value)):
+        raise DamagedError(f"damaged: '{odd:.40}' in the place of its digest")
+    if stated is not None and stated != (found := _digest(rest)):
+        raise DamagedError(
+            f"damaged, or changed by hand: its digest is {found}, expected {stated!s:.40}; take a "
+            f"copy of it, or delete the field '{FIELD}' to have it read as it is"
+        )
+    return rest
+
+
+def read(path: str | Path) -> Any:
+    """As `parse`, of a file. Raises OSError too."""
+    return parse(Path(path).read_bytes())
+
+
+def _apart(value: Any) -> tuple[Any, Any]:
+    """The value without its digest, and the digest; None without one."""
+    if isinstance(value, dict) and FIELD in value:
+        return {key: entry for key, entry in value.items() if key != FIELD}, value[FIELD]
+    if isinstance(value, list) and value and isinstance(value[-1], dict) and FIELD in value[-1]:
+        last, stated = _apart(value[-1])
+        return [*value[:-1], last], stated
+    return value, None
+
+
+def _like_a_digest(value: Any) -> str | None:
+    """The name of the last field if it holds what a digest would be: the name itself is damaged."""
+    last = value[-1] if isinstance(value, list) and value else value
+    if not isinstance(last, dict) or not last:
+        return None
+    name, entry = list(last.items())[-1]
+    return name if isinstance(entry, str) and re.fullmatch("[0-9a-f]{32}", entry) else None
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
