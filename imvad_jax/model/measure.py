@@ -58,7 +58,7 @@ def measure(
         return batch
 
     scorer = _Watched(model.scorer, watch)
-    known, found = _scored(model, scorer, images, batch_size, progress, names)
+    known, found = _scored(model, scorer, images, batch_size, progress=progress, names=names)
     # Of several hosts each sees its own images alone, and of tiles many are equal in any case.
     copies = len(seen) - len(set(seen)) if len(seen) == len(found) else 0
     return _measured(list(names or known), found, copies)
@@ -120,7 +120,7 @@ def measure_grain(model: "Model", images, batch_size: int = 0) -> tuple[float, f
 
 
 def _scored(
-    model: "Model", scorer: Scorer, images, batch_size: int = 0,
+    model: "Model", scorer: Scorer, images, batch_size: int = 0, *,
     progress: Progress = silent_progress, names: Sequence[str] | None = None,
 ) -> tuple[list[str], list[tuple[float, float | None, float | None]]]:  # fmt: skip
     """Names, and the score and the maximum and median of the map of each; no map is kept."""

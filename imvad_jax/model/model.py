@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from imvad_jax import methods
 from imvad_jax.data.batches import Images
 from imvad_jax.data.decode import EVERY_DEPTH, Geometry, Reader

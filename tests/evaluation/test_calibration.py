@@ -147,7 +147,7 @@ def test_the_scale_of_equal_scores_does_not_collapse(value, count, grain):
         rounded = scale.normalize(np.float32(value) * np.float32(1 + 1e-6))
         assert 0.2 <= rounded <= 0.5
         ends = scale.normalize(np.array([-1e6, 1e6]))
-        assert 0 < ends[0] and ends[1] < 1
+        assert ends[0] > 0 and ends[1] < 1
     if grain:
         assert found.image.threshold - value >= 0.3
         # What is as different as noise is a usual good part or the threshold, and no defect.

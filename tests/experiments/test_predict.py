@@ -83,7 +83,7 @@ def read_results(output: Path) -> tuple[dict, list[dict], str]:
 def test_a_folder_of_good_images_gives_a_threshold(run_dir):
     found = read_calibration(run_dir)
     record = json.loads((run_dir / "config.json").read_text())
-    assert len(found.scores) == len(found.files) == 8 and found.flagged == 1
+    assert len(found.scores) == len(found.files) == 8 and found.flagged == 0
     assert record["holdout"] == 0.25 and len(record["train_files"]) == 24
     assert not set(found.files) & set(record["train_files"])
     assert len(set(found.files) | set(record["train_files"])) == 32
@@ -243,7 +243,7 @@ def test_good_images_recalibrate(run_dir, tmp_path):
         picture(seed).save(tmp_path / f"{seed}.png")
     paths = find_images([str(tmp_path)]).images
     found = predictor.calibrate_from(model, paths, 1.0).calibration
-    assert len(found.scores) == 9 and found.flagged == 1 and found.files[0] == "0.png"
+    assert len(found.scores) == 9 and found.flagged == 0 and found.files[0] == "0.png"
     assert found.pixel.threshold > found.pixel.typical
     (tmp_path / "5.png").write_bytes(b"no")
     with pytest.raises(UserError, match=r"good: 5\.png: not a readable image"):
