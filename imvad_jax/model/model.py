@@ -224,7 +224,7 @@ class Model:
         if isinstance(images, Iterator):
             images = list(images)  # some may be looked at twice
         found = measure(self, images, batch_size, shown, names)
-        return self.with_thresholds(images, found, quantile, batch_size=batch_size)
+        return self._with_thresholds(images, found, quantile, batch_size=batch_size)
 
     def calibrate_by_folds(
         self,
@@ -256,9 +256,9 @@ class Model:
         backbone = {k: v for k, v in self.variables.items() if k == "backbone"}
         unfitted = dataclasses.replace(self, variables=backbone, fitted=False, calibration=None)
         found = measure_by_folds(unfitted, images, names, folds, progress)
-        return self.with_thresholds(images, found, quantile, folds=folds)
+        return self._with_thresholds(images, found, quantile, folds=folds)
 
-    def with_thresholds(
+    def _with_thresholds(
         self, images, found: Measured, quantile: float, *, folds: int = 0, batch_size: int = 0
     ) -> "Model":
         """The model with thresholds from what was measured of these good images."""
