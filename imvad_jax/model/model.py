@@ -233,7 +233,7 @@ class Model:
         *,
         quantile: float = QUANTILE,
         names: Sequence[str],
-        progress: Progress = silent_progress,
+        progress: bool | Progress = False,
     ) -> "Model":
         """The model with thresholds from the very images that it was fitted on (cross-fitting).
 
@@ -247,7 +247,7 @@ class Model:
           folds: 2 or more; `data.holdout.number_of_folds` says how many.
           quantile: As of `calibrate`.
           names: How the images are called on record.
-          progress: How it is shown.
+          progress: Shows a bar; or how it is shown, a `Progress`.
 
         Raises:
           UserError: the model is not fitted, or an image cannot be read.
@@ -255,7 +255,8 @@ class Model:
         self._require_fitted()
         backbone = {k: v for k, v in self.variables.items() if k == "backbone"}
         unfitted = dataclasses.replace(self, variables=backbone, fitted=False, calibration=None)
-        found = measure_by_folds(unfitted, images, names, folds, progress)
+        shown = tqdm_progress if progress is True else progress or silent_progress
+        found = measure_by_folds(unfitted, images, names, folds, shown)
         return self._with_thresholds(images, found, quantile, folds=folds)
 
     def _with_thresholds(
