@@ -158,11 +158,11 @@ class Programs:
 
 def read_epochs(run: Path) -> tuple[list[float], int]:
     """Seconds of each epoch of a training in a run directory of ours, and the steps of an epoch."""
-    record = json.loads((run / "config.json").read_text())
+    record = sealed.read(run / "config.json")
     config = config_of(record)
     steps = epoch_steps(len(record["train_files"]), config)
     images = steps * config.batch_size  # which its rates are of
-    rows = json.loads((run / "history.json").read_text())
+    rows = sealed.read(run / "history.json")
     return [images / row["images_per_s"] for row in rows], steps
 
 

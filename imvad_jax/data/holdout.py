@@ -1,8 +1,15 @@
 """Which good images are held out: the threshold is found from images that were not fitted on."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from imvad_jax.errors import UserError
+
+FEW = 20  # fewer good images held out promise little; folds are taken instead where they are cheap
+_MOST_FOLDS = 10
+_LEAST_FOLDS = 5
+_FOLD_PASSES = 500  # images that all folds together are fitted on, about
 
 
 def draw_held_out(total: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -25,3 +32,42 @@ def draw_held_out(total: int, share: float, seed: int) -> tuple[np.ndarray, np.n
         )
     order = np.random.default_rng([seed, total]).permutation(total)
     return np.sort(order[count:]), np.sort(order[:count])
+
+
+def number_of_folds(phases: Sequence[str], total: int, share: float) -> int:
+    """Into how many folds so many good images are divided; 0: a share is held out instead.
+
+    Folds are taken for methods without training (their only phase is that of statistics) where
+    fewer than `FEW` images would be held out: one image a fold up to 10 images (leave-one-out),
+    then 10 folds, and from 51 images on fewer, so that about 500 images are fitted on in all, but
+    5 at least.
+    """
+    if not share or total < 2 or tuple(phases) != ("statistics",):
+        return 0
+    if max(round(share * total), 1) >= FEW:
+        return 0
+    return min(max(min(_FOLD_PASSES // total, _MOST_FOLDS), _LEAST_FOLDS), total)
+
+
+def draw_folds(groups: Sequence, count: int, seed: int) -> list[np.ndarray]:
+    """The numbers of the images of each fold, ascending; folds differ in size as little as can be.
+
+    Images of one group, copies of one picture, go into one fold: what a detector was fitted on
+    must not be scored. Where all are copies this cannot be, and they are divided as any others.
+
+    Args:
+      groups: [N] hashable, equal for copies.
+      count: Of folds; fewer where there are fewer groups.
+      seed: Of the draw.
+    """
+    numbers: dict = {}
+    for number, group in enumerate(groups):
+        numbers.setdefault(group, []).append(number)
+    members = list(numbers.values())
+    if len(members) == 1:
+        members = [[number] for number in members[0]]
+    order = np.random.default_rng([seed, len(groups)]).permutation(len(members))
+    folds: list[list[int]] = [[] for _ in range(min(count, len(members)))]
+    for place in sorted(order, key=lambda place: -len(members[place])):  # the largest first
+        min(folds, key=len).extend(members[place])
+    return [np.sort(fold) for fold in folds]

@@ -14,9 +14,14 @@ from scipy import special
 
 from imvad_jax import sealed
 from imvad_jax.errors import UserError
-from imvad_jax.evaluation.threshold import quantile_threshold
+from imvad_jax.evaluation.promise import promise_notes
+from imvad_jax.evaluation.threshold import promised_rate, quantile_threshold, threshold_rank
 
 NAME = "calibration.json"  # in a run directory
+
+
+TOLERANCE = 1e-5  # relative: scores that differ by less differ by rounding (batch size, device)
+_LEAST_UNIT = 1e-3  # of the unit, relative to the threshold; of scores that are all 0 absolute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Scale:
 
     With the distance between the two as the unit, x units above the threshold become
     `0.5 + 0.5 x / (1 + |x|)`: 0.75 at one unit, 0.95 at nine. It never saturates, so that the
-    worst of many defects can still be told apart.
+    worst of many defects can still be told apart. What lies above 0.5 is called anomalous.
     """
 
     threshold: float
@@ -33,9 +38,8 @@ class Scale:
 
     @property
     def unit(self) -> float:
-        """`threshold - typical`; a thousandth of the threshold where the two (nearly) agree."""
-        least = max(1e-3 * abs(self.threshold), 1e-12)
-        return max(self.threshold - self.typical, least)
+        """`threshold - typical`; at least a thousandth of the threshold (of 0: a thousandth)."""
+        return max(self.threshold - self.typical, _LEAST_UNIT * (abs(self.threshold) or 1.0))
 
     def normalize(self, values):
         """Values on the scale, in their own shape; numpy and JAX arrays, in float64 if they are."""
@@ -47,8 +51,8 @@ class Scale:
 class Calibration:
     """The thresholds of a detector and how they were found.
 
-    An image is called defective if its score >= `image.threshold`; a pixel belongs to a region if
-    its value >= `pixel.threshold`.
+    An image is called defective if its score > `image.threshold`; a pixel belongs to a region if
+    its value > `pixel.threshold`.
     """
 
     image: Scale
@@ -56,55 +60,106 @@ class Calibration:
     quantile: float
     scores: tuple[float, ...]  # of the good images it rests on
     files: tuple[str, ...]  # their names
+    folds: int = 0  # so many times the detector was fitted on the others; 0: they were held out
+    maxima: tuple[float, ...] = ()  # the largest value of the map of each
+    medians: tuple[float, ...] = ()  # the median of the map of each
+    copies: int = 0  # of these images are equal to another one of them, pixel by pixel
+    # What noise of one grey level adds to the score and to the largest value of the map, at most;
+    # None: the scores say enough, it was not looked for.
+    grain: tuple[float, float] | None = None
 
     @property
     def flagged(self) -> int:
-        """How many of these good images reach the threshold."""
-        return sum(score >= self.image.threshold for score in self.scores)
+        """How many of these good images lie above the threshold."""
+        return sum(score > self.image.threshold for score in self.scores)
+
+    @property
+    def rank(self) -> int:
+        """Which of the scores the threshold rests on, counted from the smallest, 1."""
+        return threshold_rank(len(self.scores), self.quantile)
 
     @property
     def expected_rate(self) -> float:
-        """Share of new good images that will be flagged, at best known: 1 / (n + 1) at least."""
-        return max(1 - self.quantile, 1 / (len(self.scores) + 1))
+        """The share of new good images that will be flagged on average, at most."""
+        rate = promised_rate(len(self.scores), self.rank)
+        if self.image.threshold < sorted(self.scores)[self.rank - 1]:
+            return max(rate, 1 - self.quantile)  # an earlier version put it between two scores
+        return rate
 
     @property
     def rate_interval(self) -> tuple[float, float]:
         """Between which shares of new good images the true one lies, nine times in ten.
 
-        The share that reaches the r-th smallest of n scores is distributed as Beta(n + 1 - r, r).
+        The share above the r-th smallest of n scores is distributed as Beta(n + 1 - r, r).
         """
         count = len(self.scores)
-        rank = min((count + 1) * self.quantile, count)
-        low, high = special.betaincinv(count + 1 - rank, rank, (0.05, 0.95))
+        low, high = special.betaincinv(count + 1 - self.rank, self.rank, (0.05, 0.95))
         return float(low), float(high)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is not as it should be, a line each: too few good images, or equal ones."""
+        return promise_notes(self)
 
     def describe(self) -> str:
         """One sentence for a person."""
         count, (low, high) = len(self.scores), self.rate_interval
+        apart = "that were not fitted on"
+        if self.folds:
+            apart = f"({self.folds} folds: each is scored by a detector fitted on other folds)"
         return (
             f"threshold {self.image.threshold:.6g}: quantile {self.quantile:g} of the scores of "
-            f"{count} good images that were not fitted on; it flags {self.flagged} of them, and "
-            f"about {100 * self.expected_rate:.2g} % of new good images are to be expected "
+            f"{count} good images {apart}; it flags {self.flagged} of them, and "
+            f"at most {100 * self.expected_rate:.2g} % of new good images are to be expected "
             f"({100 * low:.1g} to {100 * high:.2g} %, nine times in ten)"
         )
 
+    def at(self, quantile: float) -> "Calibration":
+        """The thresholds at another quantile of the same scores.
+
+        Raises:
+          UserError: a quantile out of its range.
+        """
+        return calibrate(
+            np.array(self.scores), self.files, quantile,
+            np.array(self.maxima) if self.maxima else None,
+            np.array(self.medians) if self.maxima else None,
+            folds=self.folds, copies=self.copies, grain=self.grain,
+        )  # fmt: skip
+
     def as_dict(self) -> dict:
         """For JSON; `from_dict` reads it."""
-        return dataclasses.asdict(self) | {"count": len(self.scores), "flagged": self.flagged}
+        return dataclasses.asdict(self) | {
+            "count": len(self.scores),
+            "flagged": self.flagged,
+            "promised_rate": self.expected_rate,
+            "notes": list(self.notes),
+        }
 
     @classmethod
     def from_dict(cls, values: dict) -> "Calibration":
-        """Raises KeyError, TypeError or ValueError if `values` are not those of `as_dict`."""
-        pixel = values["pixel"]
+        """Raises KeyError, TypeError or ValueError if `values` are not those of `as_dict`.
+
+        Those of earlier versions lack all from `folds` on.
+        """
+        pixel, grain = values["pixel"], values.get("grain")
         quantile = _finite("quantile", values["quantile"])
         if not 0.5 <= quantile <= 1:
             raise ValueError(f"quantile is {quantile}, expected a number from 0.5 to 1")
+        scores = tuple(_finite("a score", score) for score in values["scores"])
+        if not scores:
+            raise ValueError("no scores")
         return cls(
             _stored_scale("image", values["image"]),
             None if pixel is None else _stored_scale("pixel", pixel),
             quantile,
-            tuple(_finite("a score", score) for score in values["scores"]),
+            scores,
             tuple(str(name) for name in values["files"]),
+            int(values.get("folds", 0)),
+            tuple(_finite("a maximum", value) for value in values.get("maxima", ())),
+            tuple(_finite("a median", value) for value in values.get("medians", ())),
+            int(values.get("copies", 0)),
+            grain and (_finite("grain", grain[0]), _finite("grain", grain[1])),
         )
 
 
@@ -125,17 +180,27 @@ def check_quantile(quantile: float) -> None:
         raise UserError(f"--threshold_quantile={quantile}: expected a number from 0.5 to 1")
 
 
+def needs_grain(scores: np.ndarray, copies: int) -> bool:
+    """Whether scores `[N]` do not tell how good images differ: copies, or one score (or nearly)."""
+    return copies > 0 or np.ptp(scores) <= _LEAST_UNIT * np.abs(scores).max()
+
+
 def calibrate(
     scores: np.ndarray,
     files: Sequence[str],
     quantile: float,
     map_maxima: np.ndarray | None = None,
     map_medians: np.ndarray | None = None,
+    *,
+    folds: int = 0,
+    copies: int = 0,
+    grain: tuple[float, float] | None = None,
 ) -> Calibration:
     """Finds both thresholds from good images.
 
-    The image threshold is the `quantile` of the scores. The pixel threshold is the same quantile of
-    the largest value of each map, so that as many good images show a region as are flagged.
+    The image threshold is the `threshold_rank`-th smallest of the scores and the pixel threshold
+    that of the largest value of each map, so that as many good images show a region as are flagged;
+    both with `TOLERANCE` added, so that rounding decides nothing.
 
     Args:
       scores: [N] of good images that were not fitted on.
@@ -143,18 +208,40 @@ def calibrate(
       quantile: In [0.5, 1].
       map_maxima: [N], the largest value of each map; None for an image-only method.
       map_medians: [N], the median of each map.
+      folds: Into so many the images were divided; 0: they were held out.
+      copies: So many of them are equal to another one.
+      grain: What noise of one grey level adds to a score and to the largest value of a map: both
+        thresholds lie so far above a usual value, at least. None: not known.
 
     Raises:
       UserError: as `quantile_threshold`, or a quantile below one half.
     """
     check_quantile(quantile)
-    pixel = None
+    pixel, (image_grain, pixel_grain) = None, grain or (0.0, 0.0)
     if map_maxima is not None:
-        highest = quantile_threshold(map_maxima, quantile)
-        pixel = Scale(highest, float(np.median(map_medians)))
-    values = tuple(float(score) for score in scores)
-    image = Scale(quantile_threshold(scores, quantile), float(np.median(values)))
-    return Calibration(image, pixel, float(quantile), values, tuple(files))
+        usual = float(np.median(map_maxima))
+        pixel = _scale(map_maxima, quantile, usual + pixel_grain, float(np.median(map_medians)))
+    usual = float(np.median(scores)) if len(scores) else 0.0
+    image = _scale(scores, quantile, usual + image_grain, usual)
+    return Calibration(
+        image, pixel, float(quantile), _floats(scores), tuple(files), folds,
+        () if map_maxima is None else _floats(map_maxima),
+        () if map_maxima is None else _floats(map_medians),
+        copies, grain,
+    )  # fmt: skip
+
+
+def _scale(values: np.ndarray, quantile: float, least: float, typical: float) -> Scale:
+    """The scale from the values of good images; its threshold is `least` or above."""
+    threshold = quantile_threshold(values, quantile)
+    threshold = max(threshold, least) + TOLERANCE * abs(threshold)
+    # The spread of a handful of values may be next to nothing by chance, and one value has none.
+    least_unit = 0.1 / len(values) if len(values) < 5 else _LEAST_UNIT
+    return Scale(threshold, min(typical, threshold - least_unit * abs(threshold)))
+
+
+def _floats(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
 
 
 def read_calibration(run_dir: str | Path) -> Calibration | None:

@@ -6,18 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from imvad_jax import methods
 from imvad_jax.data.batches import Images
 from imvad_jax.data.decode import EVERY_DEPTH, Geometry, Reader
-from imvad_jax.data.holdout import draw_held_out
+from imvad_jax.data.holdout import draw_held_out, number_of_folds
 from imvad_jax.data.tiled import TiledImages
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation import Calibration, calibrate
+from imvad_jax.evaluation.calibration import needs_grain
 from imvad_jax.methods.base import Progress
 from imvad_jax.model import inputs, store
+from imvad_jax.model.measure import Measured, measure, measure_by_folds, measure_grain
 from imvad_jax.model.prediction import ImagePrediction, Stream
 from imvad_jax.progress import silent_progress, tqdm_progress
 from imvad_jax.training import fit as fitting
@@ -120,7 +120,7 @@ class Model:
         self,
         images,
         *,
-        holdout: float = HOLDOUT,
+        holdout: float | None = None,
         quantile: float = QUANTILE,
         tile: int = 0,
         overlap: int | None = None,
@@ -133,7 +133,9 @@ class Model:
             are taken), a list of paths, PIL images or arrays of any size, an array uint8
             `[N, S, S, C]` of the input size (C 1 or 3), or `train` of `api.load_data`.
           holdout: Share of the images that is not fitted on: the threshold is found from them. 0:
-            all are fitted on, and there is no threshold until `calibrate`.
+            all are fitted on, and there is no threshold until `calibrate`. None: 0.2; where these
+            would be fewer than 20, a method without training is fitted on all images, and the
+            threshold is found by `calibrate_by_folds`.
           quantile: The threshold is this quantile of their scores: 1 minus the share of good parts
             that may be flagged.
           tile: Of a folder or of paths: side in pixels of the tiles that pictures are looked at in;
@@ -148,11 +150,19 @@ class Model:
         self._require_unfitted()
         tiling = Tiling.of(tile, overlap) if tile else None
         good = inputs.good_images(images, self.geometry, self.reader, tiling, progress)
+        shown = tqdm_progress if progress else silent_progress
+        folds = 0
+        if holdout is None:
+            holdout = HOLDOUT
+            folds = number_of_folds(self.detector.phases, len(good.names), holdout)
+        if folds:
+            return self.fit_images(good.images, progress=shown).calibrate_by_folds(
+                good.images, folds, quantile=quantile, names=good.names, progress=shown
+            )
         kept, out = draw_held_out(len(good.names), holdout, self.seed)
         fitted = self.fit_images(
-            good.images.take(kept) if len(out) else good.images,
-            progress=tqdm_progress if progress else silent_progress,
-        )  # fmt: skip
+            good.images.take(kept) if len(out) else good.images, progress=shown
+        )
         if not len(out):
             return fitted
         names = [good.names[number] for number in out]
@@ -211,31 +221,56 @@ class Model:
             out of its range.
         """
         shown = tqdm_progress if progress is True else progress or silent_progress
-        scores, maxima, medians = [], [], []
+        if isinstance(images, Iterator):
+            images = list(images)  # some may be looked at twice
+        found = measure(self, images, batch_size, shown, names)
+        return self._with_thresholds(images, found, quantile, batch_size=batch_size)
 
-        def add(score, anomaly_map):
-            scores.append(score)
-            if anomaly_map is not None:
-                maxima.append(anomaly_map.max())
-                medians.append(np.median(anomaly_map))
+    def calibrate_by_folds(
+        self,
+        images: Images | TiledImages,
+        folds: int,
+        *,
+        quantile: float = QUANTILE,
+        names: Sequence[str],
+        progress: bool | Progress = False,
+    ) -> "Model":
+        """The model with thresholds from the very images that it was fitted on (cross-fitting).
 
-        if inputs.is_decoded(images):
-            images = inputs.checked(images, self.geometry, self.tiling)
-            found = self.scorer.score(
-                images, batch_size, progress=lambda total, _: shown(total, "calibrate")
-            )
-            for number, score in enumerate(found.image):
-                add(score, None if found.maps is None else found.maps[number])
-            known = [str(number) for number in range(len(images))]
-        else:
-            sources, known = inputs.sources(images)
-            done = shown(len(sources), "calibrate")
-            for _, score, anomaly_map in self.stream(batch_size).run(sources, names=names or known):
-                add(score, anomaly_map)
-                done(1)
-        maps = (np.array(maxima), np.array(medians)) if maxima else (None, None)
-        found = calibrate(np.array(scores), list(names or known), quantile, *maps)
-        return dataclasses.replace(self, calibration=found)
+        They are divided into `folds`; those of a fold are scored by a detector fitted on all
+        others. For methods without training, which are fitted so many times more, and for few
+        images. The detectors of the folds saw fewer images than this one, so that they score good
+        parts rather higher.
+
+        Args:
+          images: All that the model was fitted on, decoded.
+          folds: 2 or more; `data.holdout.number_of_folds` says how many.
+          quantile: As of `calibrate`.
+          names: How the images are called on record.
+          progress: Shows a bar; or how it is shown, a `Progress`.
+
+        Raises:
+          UserError: the model is not fitted, or an image cannot be read.
+        """
+        self._require_fitted()
+        backbone = {k: v for k, v in self.variables.items() if k == "backbone"}
+        unfitted = dataclasses.replace(self, variables=backbone, fitted=False, calibration=None)
+        shown = tqdm_progress if progress is True else progress or silent_progress
+        found = measure_by_folds(unfitted, images, names, folds, shown)
+        return self._with_thresholds(images, found, quantile, folds=folds)
+
+    def _with_thresholds(
+        self, images, found: Measured, quantile: float, *, folds: int = 0, batch_size: int = 0
+    ) -> "Model":
+        """The model with thresholds from what was measured of these good images."""
+        grain = None
+        if needs_grain(found.scores, found.copies):
+            grain = measure_grain(self, images, batch_size)
+        calibration = calibrate(
+            found.scores, found.names, quantile, found.maxima, found.medians,
+            folds=folds, copies=found.copies, grain=grain,
+        )  # fmt: skip
+        return dataclasses.replace(self, calibration=calibration)
 
     def score(self, images, batch_size: int = 0, progress: bool = False) -> Scores:
         """Scores and anomaly maps of images at the input size; larger is more anomalous.

@@ -49,8 +49,8 @@ class ImagePrediction:
 
     @property
     def defective(self) -> bool | None:
-        """Whether the score reaches the threshold; None without a calibration."""
-        return self.calibration and self.score >= self.calibration.image.threshold
+        """Whether the score lies above the threshold; None without a calibration."""
+        return self.calibration and self.score > self.calibration.image.threshold
 
     @property
     def verdict(self) -> str | None:
@@ -59,7 +59,7 @@ class ImagePrediction:
 
     @functools.cached_property
     def regions(self) -> list[Region] | None:
-        """Where the map reaches its threshold, in pixels of the picture, highest peak first.
+        """Where the map lies above its threshold, in pixels of the picture, highest peak first.
 
         None without a calibration or a map.
         """

@@ -1,4 +1,4 @@
-"""Where on a part: the regions of a map at or above a threshold, in pixels of the picture."""
+"""Where on a part: the regions of a map above a threshold, in pixels of the picture."""
 
 import dataclasses
 
@@ -41,7 +41,7 @@ class Placement:
 
 @dataclasses.dataclass(frozen=True)
 class Region:
-    """A connected region (8 neighbours) of a map at or above the threshold.
+    """A connected region (8 neighbours) of a map above the threshold.
 
     `box`, `outlines` and `area` are in pixels of the picture.
     """
@@ -65,7 +65,7 @@ def find_regions(
     anomaly_map: np.ndarray, scale: Scale, placement: Placement
 ) -> tuple[list[Region], int]:
     """The regions of a map `[h, w]`, highest peak first, at most `MOST`; and how many in all."""
-    labels, count = ndimage.label(anomaly_map >= scale.threshold, np.ones((3, 3)))
+    labels, count = ndimage.label(anomaly_map > scale.threshold, np.ones((3, 3)))
     if not count:
         return [], 0
     numbers = np.arange(1, count + 1)

@@ -40,7 +40,7 @@ _ON_BAD_IMAGE = flags.DEFINE_string(
     "on_bad_image", "skip", "What is done about a file that cannot be read: skip or error."
 )
 _THRESHOLD = flags.DEFINE_float(
-    "threshold", 0.5, "Images with at least this score are called defective; 0.5 is the calibrated "
+    "threshold", 0.5, "Images with a score above this are called defective; 0.5 is the calibrated "
     "threshold.",
 )  # fmt: skip
 _GOOD = program.define_paths(

@@ -53,12 +53,13 @@ _CHECKPOINT = program.define_path(
 _SEED = flags.DEFINE_integer("seed", 0, "Seeds every random draw.", lower_bound=0)
 _HOLDOUT = flags.DEFINE_float(
     "holdout", None, "Share of the good images that is not fitted on: the threshold of the verdict "
-    f"is found from them. Default: {HOLDOUT} with --dataset=folder, else 0 (no "
-    "threshold).",
+    f"is found from them. Default: {HOLDOUT} with --dataset=folder, else 0 (no threshold); where "
+    "that is fewer than 20 images, methods without training are fitted on all, and the threshold "
+    "is found by folds (a few more fits).",
 )  # fmt: skip
 _THRESHOLD_QUANTILE = flags.DEFINE_float(
-    "threshold_quantile", 0.95, "The threshold is this quantile of the scores of the good images "
-    "held out: 1 minus the share of good parts that may be flagged.",
+    "threshold_quantile", 0.95, "The threshold is this quantile of the scores of good images "
+    "that were not fitted on: 1 minus the share of good parts that may be flagged.",
 )  # fmt: skip
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be done and needed; write nothing.")
 _LIST = flags.DEFINE_bool("list", False, "List methods, backbones and datasets.")

@@ -8,6 +8,7 @@ import heapq
 import io
 import itertools
 import json
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,8 +42,13 @@ class Scored:
     heatmap: str | None  # path of the picture, relative to the results
 
     def verdict(self, threshold: float) -> str:
-        """`defective` if the score reaches the threshold, else `good`."""
-        return "defective" if self.score >= threshold else "good"
+        """`defective` if the score lies above the threshold, else `good`."""
+        return "defective" if self.score > threshold else "good"
+
+    @property
+    def shown(self) -> str:
+        """The score in three digits, rounded down: below 1, as it is, and above 0.5 if it is."""
+        return f"{math.floor(1000 * self.score) / 1000:.3f}"
 
 
 class Spool:
@@ -107,7 +113,7 @@ class Predictions:
     @property
     def defective(self) -> int:
         """How many images are called defective."""
-        return sum(image.score >= self.threshold for image in self.images)
+        return sum(image.score > self.threshold for image in self.images)
 
 
 def write_csv(path: Path, found: Predictions) -> None:
@@ -119,7 +125,8 @@ def write_csv(path: Path, found: Predictions) -> None:
         line = {
             "file": image.file,
             "verdict": image.verdict(found.threshold),
-            "score": f"{image.score:.6f}",
+            # More digits near 1: a score is never 1, and the worst can be told apart.
+            "score": f"{image.score:.6f}" if image.score < 0.999 else f"{image.score:.12g}",
             "raw_score": f"{image.raw_score:.8g}",
             "width": image.width,
             "height": image.height,

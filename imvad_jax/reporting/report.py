@@ -184,7 +184,7 @@ def _settings_context(record: Mapping, calibration: Calibration | None) -> dict:
     return {
         "title": record.get("title") or record["method"],
         "category": record.get("category") or "-",
-        "notes": record.get("notes") or [],
+        "notes": [*(record.get("notes") or []), *(calibration.notes if calibration else ())],
         "settings": [(name, _plain(value)) for name, value in settings],
         "command": record.get("command"),
         "config_fields": [(name, _plain(value)) for name, value in sorted(config.items())],

@@ -20,7 +20,7 @@ from imvad_jax.progress import tqdm_progress
 from imvad_jax.reporting import heatmaps, report
 from imvad_jax.reporting.history import History
 from imvad_jax.reporting.packing import pack_maps, pack_masks
-from imvad_jax.runs import begun, checks, evaluate, identity, loop, memory
+from imvad_jax.runs import begun, checks, evaluate, folds, identity, loop, memory
 from imvad_jax.runs.record import make_record, write_json, write_npz, write_result
 from imvad_jax.runs.specs import Cell, Options, Work
 from imvad_jax.training import checkpoint, gradient, hosts
@@ -87,6 +87,8 @@ def resolve(cell: Cell, work: Work) -> Case:
     cell = begun.with_its_convolution(cell, stored, fitted=origin is Origin.SAME)
     model = _unfitted(cell, data, origin, fitter, work)
     record = make_record(model, cell, data, work.parallel)
+    if data.held_out is None and (found := folds.find_folds(cell, len(data.train_names))):
+        record[folds.KEY] = found
     if cell.checkpoint and (other := identity.difference(fitter, record, identity.DETECTOR)):
         raise UserError(f"--checkpoint: {source} holds another detector ({other})")
     if stored is not None:
@@ -153,7 +155,9 @@ def calibrate(case: Case, model: Model, work: Work) -> Model:
         if case.origin is not Origin.OTHER:
             names = data.held_out_names
             new = [n for n, name in enumerate(names) if name not in case.fitted_on]
-            if data.held_out is None:
+            if case.record.get(folds.KEY):
+                model = _calibrate_by_folds(case, model, work)
+            elif data.held_out is None:
                 model = dataclasses.replace(model, calibration=None)
             elif new:
                 model = model.calibrate(
@@ -164,7 +168,27 @@ def calibrate(case: Case, model: Model, work: Work) -> Model:
             write_json(case.cell.run_dir / CALIBRATION, model.calibration.as_dict())
     if model.calibration:
         work.say(model.calibration.describe())
+        for note in model.calibration.notes:
+            work.say(f"note: {note}")
     return model
+
+
+def _calibrate_by_folds(case: Case, model: Model, work: Work) -> Model:
+    """The model with thresholds from the images that it was fitted on, or anew from their scores.
+
+    Images that came later are not looked at: the thresholds are those of what was fitted.
+    """
+    data, quantile = case.data, case.cell.options.threshold_quantile
+    if model.calibration and model.calibration.folds:
+        return dataclasses.replace(model, calibration=model.calibration.at(quantile))
+    known = case.fitted_on or data.train_names
+    numbers = [n for n, name in enumerate(data.train_names) if name in known]
+    if len(numbers) < 2:
+        return dataclasses.replace(model, calibration=None)
+    return model.calibrate_by_folds(
+        data.train.take(numbers), case.record[folds.KEY], quantile=quantile,
+        names=[data.train_names[n] for n in numbers], progress=work.progress(data.tiling),
+    )  # fmt: skip
 
 
 def score(case: Case, model: Model, work: Work) -> Scores | None:
@@ -220,8 +244,11 @@ def open_data(cell: Cell, work: Work) -> CategoryData:
         )  # fmt: skip
     for text in (f"{data.name}: {data.found.line}", *(f"note: {n}" for n in data.found.notes)):
         work.say(text)
-    data = data.hold_out(cell.holdout, cell.seed)
-    apart = f", {len(data.held_out_names)} to find the threshold" if data.held_out else ""
+    if found := folds.find_folds(cell, len(data.train_names)):
+        apart = f" and to find the threshold by {found} folds ({found} more, short fits)"
+    else:
+        data = data.hold_out(cell.holdout, cell.seed)
+        apart = f", {len(data.held_out_names)} to find the threshold" if data.held_out else ""
     work.say(f"{len(data.train_names)} good images to fit on{apart}, {len(data.test_names)} to "
              f"test ({int(data.labels.sum())} defective), {geometry.crop} px")  # fmt: skip
     if tiling:

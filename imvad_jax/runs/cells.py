@@ -66,6 +66,7 @@ class RunRequest:
                 run_dir=self.workdir / name if several else self.workdir,
                 data_dir=self.data_dir, decoded_dir=self.decoded_dir, weights=self.weights,
                 seed=self.seed, checkpoint=self.checkpoint, holdout=self._share,
+                may_fold=self.holdout is None,
                 tiling=self.tiling, reading=self.reading, options=self.options,
                 command=self.command,
             )

@@ -52,7 +52,7 @@ def count_regions(data: CategoryData, options: Options) -> dict[str, int]:
 
 def verdicts(scores: np.ndarray, labels: np.ndarray, threshold: float, say) -> dict[str, float]:
     """F1 at the threshold and at the best one, as metrics; says what is flagged and found."""
-    called = scores >= threshold
+    called = scores > threshold
     good, defective = labels == 0, labels == 1
     f1, best = f1_at(scores, labels, threshold), f1_max(scores, labels)[1]
     text = f"at the threshold: {(called & good).sum()} of {good.sum()} good test images flagged"

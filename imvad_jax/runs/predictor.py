@@ -190,6 +190,7 @@ class Writer:
             calibration=model.calibration,
             notes=[
                 *_notes(model),
+                *model.calibration.notes,
                 *remarks_in_words(self.remarks),
             ],
             not_used=self.not_used,

@@ -49,6 +49,7 @@ class Cell:
     seed: int = 0
     checkpoint: Path | None = None  # a run whose fitted detector is evaluated instead of fitting
     holdout: float = 0.0  # share of the good images that is not fitted on
+    may_fold: bool = False  # whether folds are taken where few images would be held out
     tiling: Tiling | None = None  # None: images are looked at whole
     reading: Reading = AS_IS
     needs_test: bool = False  # whether it is an error that there are no test images

@@ -52,7 +52,7 @@ def test_the_page_of_the_api_has_what_a_user_calls():
     called = ("fit", "calibrate", "score", "predict", "save")
     assert {f"Model.{name}" for name in called} <= set(headings)
     assert "- `verdict`: \"defective\" or \"good\"" in page and "_require" not in page
-    assert "    *,\n    holdout: float = 0.2,\n" in page and "    self,\n" not in page
+    assert "    *,\n    holdout: float | None = None,\n" in page and "    self,\n" not in page
 
 
 def test_check_says_which_page_differs(tmp_path, monkeypatch, capsys):

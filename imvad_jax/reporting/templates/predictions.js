@@ -9,17 +9,17 @@ function rawScore(score) {
 }
 
 function apply(threshold) {
-  const reaching = (scores) => scores.filter((score) => score >= threshold).length;
+  const above = (scores) => scores.filter((score) => score > threshold).length;
   for (const count of document.querySelectorAll(".defective-count")) {
-    count.textContent = reaching(data.scores);
+    count.textContent = above(data.scores);
   }
-  at("flagged").textContent = reaching(data.references);
+  at("flagged").textContent = above(data.references);
   at("threshold").textContent = threshold.toFixed(3);
   const raw = rawScore(threshold);
   at("raw").textContent = raw === null ? "-" : raw.toPrecision(5);
   at("cut").style.left = 100 * threshold + "%";
   for (const figure of figures) {
-    figure.className = Number(figure.dataset.score) >= threshold ? "defective" : "good";
+    figure.className = Number(figure.dataset.score) > threshold ? "defective" : "good";
   }
 }
 
