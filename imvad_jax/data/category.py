@@ -1,6 +1,7 @@
 """One category ready for use: decoded once, cached compressed, or streamed where it is too big."""
 
 import dataclasses
+import os
 from functools import partial
 from pathlib import Path
 
@@ -134,7 +135,7 @@ def open_category(
             progress=progress,
         )
     path = decoded_cache.path_of(cache_dir, dataset, name, geometry, mark) if cache_dir else None
-    if path and path.is_file():
+    if path and os.path.isfile(path):  # also where its folder may not be read
         return _load_cache(path, geometry, files)
     size = (len(files.train) + len(files.test)) * geometry.crop**2 * 3
     if size > max_decoded_bytes:

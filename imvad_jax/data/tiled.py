@@ -19,7 +19,7 @@ from imvad_jax.data.image_files import read_head
 from imvad_jax.data.stream import Decoded, decode_files, shaped
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError, join_errors, readable
-from imvad_jax.files import write_atomically
+from imvad_jax.files import write_if_possible
 
 AHEAD = 2  # files decoded before they are asked for
 KEEP_BATCH = 32
@@ -167,7 +167,8 @@ class TiledImages:
         """The same tiles, decoded once and kept on disk, so that they are read fast in any order.
 
         Args:
-          path: Where; made if it is not there. None: a temporary file that goes with the program.
+          path: Where; made if it is not there. None, or where it cannot be written: a temporary
+            file that goes with the program.
           progress: `(batches, total) -> batches`, shows how far it is.
         """
 
@@ -177,14 +178,14 @@ class TiledImages:
 
         side = self.geometry.crop
         shape = (len(self), side, side, 3)
-        if path is None:
+        place = path
+        there = path is not None and os.path.isfile(path)
+        if path and not (there and os.path.getsize(path) == np.prod(shape)):
+            place = path if write_if_possible(path, write) else None
+        if place is None:
             place = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the array lives
             write(place)
             place.flush()
-        else:
-            place = path
-            if not (path.is_file() and os.path.getsize(path) == np.prod(shape)):
-                write_atomically(path, write)
         kept = np.memmap(place, np.uint8, "r", shape=shape)
         return TiledImages(
             self.paths,
