@@ -62,14 +62,14 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> N
         raise
 
 
-def write_if_possible(path: str | Path, write: Callable[[BinaryIO], object]) -> bool:
-    """`write_atomically` for what can be made again: where it cannot be kept, one warning says so.
+def kept_if_possible(write: Callable[[], object]) -> bool:
+    """Calls `write()`, which keeps what can be made again; where it cannot, one warning says so.
 
     Returns:
       Whether it was written.
     """
     try:
-        write_atomically(path, write)
+        write()
     except NotWritten as error:
         warn_not_kept(error.text)
         return False

@@ -19,6 +19,7 @@ from imvad_jax.data.reading import AS_IS, Found, Reading, remarks_in_words
 from imvad_jax.data.tiled import TiledImages
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError, join_errors
+from imvad_jax.files import kept_if_possible
 
 DECODE_BATCH = 32
 MAX_DECODED_BYTES = 4 * 2**30  # of a category that is held in memory
@@ -99,7 +100,8 @@ def open_category(
 
     With `data_dir` the files are the truth and a cache that does not fit them is made anew.
     Without it the cache in `cache_dir` is used alone. A category whose decoded images exceed
-    `max_decoded_bytes` is streamed from its files at every pass and not cached.
+    `max_decoded_bytes` is streamed from its files at every pass and not cached. Where the cache
+    cannot be written, one warning says so, and it is done without.
 
     With a `tiling` images are looked at in tiles, cut from the files as they are asked for. Those
     of the good images are decoded once and kept on disk with `keep_tiles`, for a training that
@@ -142,7 +144,7 @@ def open_category(
         return _open_streamed(files, layout, reading, geometry)
     data = _decode_all(files, layout, reading, geometry, progress)
     if path:
-        write_cache(path, data)
+        kept_if_possible(partial(write_cache, path, data))
     return data
 
 

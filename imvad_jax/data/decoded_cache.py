@@ -16,7 +16,7 @@ from imvad_jax.data import layouts
 from imvad_jax.data.decode import FILTERS, MASK_RULES, Geometry
 from imvad_jax.data.reading import VERSION, Reading
 from imvad_jax.errors import UserError
-from imvad_jax.files import write_if_possible
+from imvad_jax.files import write_atomically
 
 _USUAL = ("bilinear", "half")
 
@@ -101,11 +101,12 @@ def write(
 ) -> None:
     """Writes a cache atomically; `meta` is anything that JSON holds.
 
-    Where it cannot be written, it is not kept, and one warning says so.
+    Raises:
+      NotWritten: the disk is full or read-only, say.
     """
     save = np.savez_compressed if compressed else np.savez
     meta = np.array(json.dumps({"version": VERSION, **meta}))
-    write_if_possible(path, lambda file: save(file, meta=meta, **arrays))
+    write_atomically(path, lambda file: save(file, meta=meta, **arrays))
 
 
 def load(path: Path) -> tuple[dict, dict[str, np.ndarray]]:

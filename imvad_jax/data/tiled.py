@@ -19,7 +19,7 @@ from imvad_jax.data.image_files import read_head
 from imvad_jax.data.stream import Decoded, decode_files, shaped
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError, join_errors, readable
-from imvad_jax.files import write_if_possible
+from imvad_jax.files import kept_if_possible, write_atomically
 
 AHEAD = 2  # files decoded before they are asked for
 KEEP_BATCH = 32
@@ -181,7 +181,7 @@ class TiledImages:
         place = path
         there = path is not None and os.path.isfile(path)
         if path and not (there and os.path.getsize(path) == np.prod(shape)):
-            place = path if write_if_possible(path, write) else None
+            place = path if kept_if_possible(lambda: write_atomically(path, write)) else None
         if place is None:
             place = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the array lives
             write(place)
