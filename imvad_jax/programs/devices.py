@@ -10,6 +10,7 @@ from pathlib import Path
 from absl import flags
 
 from imvad_jax import files
+from imvad_jax.errors import readable
 from imvad_jax.programs import program
 
 _CACHE_DIR = program.define_path(
@@ -87,7 +88,7 @@ def _keep_programs(directory: Path) -> None:
         with tempfile.TemporaryFile(dir=directory) as file:
             file.write(bytes(_PROBE))
     except OSError as error:
-        files.warn_not_kept(files.not_written(directory, error).text)
+        files.warn_not_kept(f"{readable(directory)}: cannot be written ({error.strerror})")
         shortest = float("inf")
     if not os.access(directory, os.R_OK | os.X_OK) or not directory.is_dir():
         return  # JAX would complain of every program

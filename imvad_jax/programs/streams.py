@@ -27,12 +27,12 @@ def prepare() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for the program's life
     out = sys.stdout
-    if isinstance(getattr(out, "buffer", None), io.BufferedIOBase):
+    if isinstance(out, io.TextIOWrapper):
         sys.stdout = _Escaped(
-            out.buffer, out.encoding, "backslashreplace", line_buffering=out.line_buffering
-        )
-    elif isinstance(out, io.TextIOWrapper):
-        out.reconfigure(errors="backslashreplace")
+            out.buffer, out.encoding, "backslashreplace", line_buffering=out.line_buffering,
+            write_through=out.write_through,
+        )  # fmt: skip
+        sys.stdout.beneath = out  # else it would close the buffer that both have
 
 
 def abandon() -> None:

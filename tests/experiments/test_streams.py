@@ -9,28 +9,27 @@ import pytest
 from imvad_jax.programs import streams
 
 SHORT = """
-import sys
+import os
 from imvad_jax.programs import program
 from imvad_jax.errors import UserError, warn_once
 def main():
-    for number in range(int(sys.argv[-1])):
+    for number in range(int(os.environ["COUNT"])):
         print("a line", flush=number % 2 == 0)
     print("caf\\u00e9 \\x1b[31mred")
     warn_once("kind", "first \\x1b[2J")
     warn_once("kind", "second")
     raise UserError("bad \\x1b]0;name\\x07")
-sys.argv.insert(1, "--")
 program.run(main)
 """
 
 
-def start(count="1", **options):
-    env = {**os.environ, "PYTHONPATH": os.getcwd(), **options.pop("env", {})}
-    return subprocess.Popen([sys.executable, "-c", SHORT, count], env=env, **options)
+def start(count=1, **options):
+    env = os.environ | {"PYTHONPATH": os.getcwd(), "COUNT": str(count)} | options.pop("env", {})
+    return subprocess.Popen([sys.executable, "-c", SHORT], env=env, **options)
 
 
 def test_a_closed_pipe_ends_the_program_without_a_word():
-    process = start("100000", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = start(100_000, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline() == b"a line\n"
     process.stdout.close()
     assert process.stderr.read() == b"" and process.wait() == streams.CLOSED == 141
