@@ -138,16 +138,4 @@ def run(
     try:
         app.run(start, flags_parser=partial(parse, prepare=prepare))
     finally:
-        _flush()
-
-
-def _flush() -> None:
-    """Writes what is left in the buffers, such as the text of `--help`."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        streams.abandon()
-        sys.exit(streams.CLOSED)
-    except OSError as error:
-        streams.abandon()
-        fail(f"output: {error.strerror}")
+        guard(sys.stdout.flush)  # what is left, such as the text of --help

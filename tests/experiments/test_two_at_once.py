@@ -78,6 +78,6 @@ def test_a_failure_that_a_full_disk_does_not_take_is_said(tmp_path, monkeypatch,
 
 def test_a_prediction_is_refused_where_another_one_writes(tmp_path):
     with locks.hold(tmp_path / "out", "--output"):
-        with pytest.raises(locks.Held, match=r"--output=.*out: process"):
+        with pytest.raises(locks.Held, match=r"^output=.*out: process"):
             predictor.predict(None, [], Path(tmp_path / "out"), predictor.Options())
         assert os.listdir(tmp_path / "out") == [files.LOCK]
