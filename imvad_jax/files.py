@@ -54,11 +54,13 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> N
             write(file)
         os.replace(temporary, path)
     except BaseException as error:
-        written = _size(temporary)
+        said = None
+        if isinstance(error, OSError) and _is_about(error, path):
+            said = not_written(path, error, _size(temporary))  # while it still takes its room
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and _is_about(error, path):
-            raise not_written(path, error, written) from None
+        if said:
+            raise said from None
         raise
 
 
