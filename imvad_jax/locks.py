@@ -50,7 +50,7 @@ def hold(
         directory.mkdir(parents=True, exist_ok=True)
         descriptor = _take(directory / LOCK, f"{flag}={directory}", say)
     except OSError as error:
-        raise not_written(directory / LOCK, error) from None
+        raise not_written(directory, error) from None
     try:
         yield
     finally:

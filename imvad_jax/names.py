@@ -7,6 +7,7 @@ replaced, and a digest of the whole name keeps them apart.
 import hashlib
 import os
 import re
+import sys
 import unicodedata
 
 MOST = 150  # bytes of a part that is put into a file name; with what stands beside it below 255
@@ -26,7 +27,8 @@ def safe(name: str, most: int = MOST) -> str:
     which it drops. They end in `~` and eight digits of the sha256 of `name`.
     """
     data = name.encode("utf-8", "surrogateescape")
-    clean = _FORBIDDEN.sub("_", name).rstrip(". ")
+    encoding = sys.getfilesystemencoding()  # it may be ASCII, and the name from elsewhere
+    clean = _FORBIDDEN.sub("_", name.encode(encoding, "replace").decode(encoding)).rstrip(". ")
     if clean == name and name and len(data) <= most and not _RESERVED.fullmatch(name):
         return name
     digest = f"~{hashlib.sha256(data).hexdigest()[:8]}"

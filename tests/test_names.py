@@ -34,6 +34,12 @@ def test_other_names_are_changed_so_that_every_system_takes_them(name):
     assert safe[-1] not in ". " and safe.split(".")[0].lower() not in {"con", "nul", "com1"}
 
 
+def test_where_files_have_ascii_names_others_are_changed(monkeypatch):
+    monkeypatch.setattr(names.sys, "getfilesystemencoding", lambda: "ascii")
+    assert names.safe("screw") == "screw" and names.safe("café").startswith("caf_~")
+    assert picture_names(["Größe.png", "Grüße.png"])[0].isascii()
+
+
 def test_names_that_differ_stay_apart():
     given = ["a:b", "a?b", "a*b", "x" * 300, "x" * 301, "CON", "con"]
     assert len(set(map(names.safe, given))) == len(given)
