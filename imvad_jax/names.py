@@ -5,7 +5,6 @@ replaced, and a digest of the whole name keeps them apart.
 """
 
 import hashlib
-import os
 import re
 import sys
 import unicodedata
@@ -47,8 +46,3 @@ def is_changed(name: str) -> bool:
 def key(name: str) -> str:
     """Equal for names that are one to a file system that knows no capitals, or composes accents."""
     return unicodedata.normalize("NFC", name).lower()
-
-
-def inside(*parts: str) -> str:
-    """A path of several parts, each as `safe` gives it."""
-    return os.path.join(*map(safe, parts))
