@@ -1,6 +1,7 @@
 """Disks that are full or read-only: one line, and what was there before is as it was."""
 
 import errno
+import logging
 import os
 
 import jax
@@ -131,6 +132,15 @@ def test_a_checkpoint_on_a_full_disk_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint.ocp.StandardCheckpointer, "save", save)
     with pytest.raises(NotWritten, match=r"checkpoint: cannot be written \(No space left on dev"):
         checkpoint.save_variables(tmp_path, {"a": np.zeros(3)})
+
+
+def test_the_log_of_orbax_tells_no_full_disk_again(caplog):
+    for text in ("Error writing: No space left on device", "another one"):
+        try:
+            raise ValueError(text)
+        except ValueError:
+            logging.getLogger("absl").exception("in the background")
+    assert [record.exc_info[1].args[0] for record in caplog.records] == ["another one"]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.ENAMETOOLONG])

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import itertools
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -61,10 +62,25 @@ def _naming(path: Path) -> Iterator[None]:
     except OSError as error:
         raise not_written(path, error) from None
     except ValueError as error:  # tensorstore's own
-        code = next((code for code in _WORLD if os.strerror(code) in str(error)), None)
+        code = _code_of(error)
         if code is None:
             raise
         raise not_written(path, OSError(code, os.strerror(code))) from None
+
+
+def _code_of(error: BaseException) -> int | None:
+    """The number of the error of a disk that tensorstore speaks of; None where it is another."""
+    return next((code for code in _WORLD if os.strerror(code) in str(error)), None)
+
+
+def _is_kept(record: logging.LogRecord) -> bool:
+    """Keeps tracebacks of a full disk from the log of orbax: they are raised as well."""
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or _code_of(error) is None
+
+
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).addFilter(_is_kept)
 
 
 def save_model(directory: str | Path, kept: dict, variables: dict) -> None:
