@@ -3,10 +3,14 @@
 import difflib
 import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
 
 # A setting as a command line writes it: `--image_size`; pip's options have dashes inside.
 _FLAG = re.compile(r"(?<![\w-])--(?=[a-z][a-z0-9_]*(?![\w-]))")
+# What a terminal obeys, and what turns the order of the text around it.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_warned: set[str] = set()  # kinds, by this process
 
 
 class UserError(ValueError):
@@ -38,9 +42,36 @@ def choose(what: str, value: str, valid: Iterable[str]) -> str:
 def readable(path: str | os.PathLike) -> str:
     r"""A path as text that every file and terminal can hold.
 
-    Bytes of a file name that are no UTF-8 are written as `\xe4`, so that names stay apart.
+    Bytes of a file name that are no UTF-8 are written as `\xe4`, so that names stay apart, and so
+    are the characters that a terminal obeys.
     """
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    try:
+        data = os.fsencode(path)
+    except UnicodeEncodeError:  # an ASCII locale, and the name is from elsewhere
+        data = os.fspath(path).encode("utf-8", "surrogateescape")
+    return escaped(data.decode("utf-8", "backslashreplace"))
+
+
+def escaped(text: str, kept: str = "") -> str:
+    r"""Text in which the characters that a terminal obeys are written out: `\x1b`.
+
+    Those in `kept` stay.
+    """
+
+    def written(found: re.Match) -> str:
+        sign = found[0]
+        if sign in kept:
+            return sign
+        return f"\\x{ord(sign):02x}" if ord(sign) < 256 else f"\\u{ord(sign):04x}"
+
+    return _CONTROL.sub(written, text)
+
+
+def warn_once(kind: str, text: str) -> None:
+    """Says on stderr what the work goes on without: of each kind, a process says the first only."""
+    if kind not in _warned:
+        _warned.add(kind)
+        print("warning: " + escaped(" ".join(text.split())), file=sys.stderr, flush=True)
 
 
 def join_errors(messages: Sequence[str], most: int = 20) -> str:

@@ -6,6 +6,7 @@ one that writes into the folder.
 """
 
 import contextlib
+import errno
 import functools
 import os
 import platform
@@ -17,8 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from imvad_jax.errors import UserError, readable, warn_once
 from imvad_jax.leaving import undone_by
 
+LOCK = ".imvad_jax.lock"  # in a directory that a process writes to (`locks`)
 OLD = 24 * 3600  # seconds without a change, after which a temporary file is nobody's any more
 _TOKEN = secrets.token_hex(3)  # a process of an earlier life may have had the same number
 _TEMPORARY = re.compile(r"\..*\.imvad_jax-(?P<host>\w+)-(?P<pid>\d+)-(?P<token>[0-9a-f]{6})\.tmp")
@@ -27,27 +30,76 @@ _EARLIER = re.compile(
     r"\.((config|metrics|timings|calibration|history|error|table)\.json|predictions\.npz"
     r"|.+-\d+-\d+-(tiles-\d+-\d+-)?[0-9a-f]{12}\.(npz|raw))\.\d+\.tmp"
 )
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _swept: set[str] = set()  # folders, by this process
+
+
+class NotWritten(UserError):
+    """A file or folder that the system did not let us write; what was there before is unharmed."""
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     """Calls `write(file)` on a temporary file beside `path`, then renames it to `path`.
 
     A process that is killed meanwhile leaves what was there before.
+
+    Raises:
+      NotWritten: the disk is full or read-only, say; what was there before stays.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep_once(path.parent)
     temporary = temporary_path(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_once(path.parent)
         with undone_by(functools.partial(_remove, temporary)):
             with open(temporary, "wb") as file:
                 write(file)
             os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        said = None
+        if isinstance(error, OSError) and _is_about(error, path):
+            said = not_written(path, error, _size(temporary))  # while it still takes its room
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if said:
+            raise said from None
         raise
+
+
+def kept_if_possible(write: Callable[[], object]) -> bool:
+    """Calls `write()`, which keeps what can be made again; where it cannot, one warning says so.
+
+    Returns:
+      Whether it was written.
+    """
+    try:
+        write()
+    except NotWritten as error:
+        warn_not_kept(error.text)
+        return False
+    return True
+
+
+def warn_not_kept(reason: str) -> None:
+    """Says once that the cache is not written."""
+    warn_once("cache", f"{reason}; going on without keeping it for later runs (--cache_dir)")
+
+
+def not_written(path: str | Path, error: OSError, written: int | None = None) -> NotWritten:
+    """What is said of a file or folder that cannot be written: its name, why, and the bytes.
+
+    Args:
+      path: What was to be written.
+      error: What the system said.
+      written: How many bytes of it there were; None: not known.
+    """
+    path = Path(path)
+    reason = error.strerror or " ".join(str(error).split())
+    if error.errno in _NO_SPACE:
+        after = f" after {written:,} bytes" if written is not None else ""
+        reason += f"{after}; {_free_bytes(path.parent):,} bytes are free there"
+    kept = "; what was there before is as it was" if os.path.lexists(path) else ""
+    return NotWritten(f"{readable(path)}: cannot be written ({reason}){kept}")
 
 
 def create_atomically(path: str | Path, create: Callable[[Path], object]) -> None:
@@ -56,21 +108,29 @@ def create_atomically(path: str | Path, create: Callable[[Path], object]) -> Non
     What was at `path` before, even a folder, is replaced; it stays if `create` raises. A folder
     cannot be renamed over another one in one step: it is set aside first, and a process that is
     killed right then leaves it aside. `recover` puts it back.
+
+    Raises:
+      NotWritten: the disk is full or read-only, say; what was there before stays.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep_once(path.parent)
-    recover(path)
     temporary = temporary_path(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_once(path.parent)
+        recover(path)
         with undone_by(functools.partial(_remove, temporary)):
             create(temporary)
         if path.is_dir() and not path.is_symlink():
             _replace_folder(path, temporary)
         else:
             os.replace(temporary, path)
+    except OSError as error:
+        if _is_about(error, path):
+            raise not_written(path, error, _size(temporary)) from None
+        raise
     finally:
-        _remove(temporary)
+        with contextlib.suppress(OSError):
+            _remove(temporary)
 
 
 def recover(path: str | Path) -> None:
@@ -93,9 +153,11 @@ def temporary_path(path: Path) -> Path:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file or folder of this name is one that we have not completed or have set aside."""
+    """Whether a file or folder of this name is one that we have not completed or have set aside,
+    or the lock of a directory.
+    """
     return bool(_TEMPORARY.fullmatch(name) or _EARLIER.fullmatch(name)) or (
-        name.startswith(".") and name.endswith(".imvad_jax.old")
+        name == LOCK or (name.startswith(".") and name.endswith(".imvad_jax.old"))
     )
 
 
@@ -162,8 +224,31 @@ def _aside(path: Path) -> Path:
 
 
 def _short(name: str) -> str:
-    # File names end at 255 bytes.
-    return os.fsdecode(os.fsencode(name)[:120])
+    # File names end at 255 bytes, and some file systems take whole characters only.
+    data = name.encode("utf-8", "surrogateescape")
+    return name if len(data) <= 120 else data[:120].decode("utf-8", "ignore")
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file, or of all files in a folder; None where there is none."""
+    with contextlib.suppress(OSError):
+        if not path.is_dir():
+            return path.stat().st_size
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    return None
+
+
+def _free_bytes(folder: Path) -> int:
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    return shutil.disk_usage(there).free
+
+
+def _is_about(error: OSError, path: Path) -> bool:
+    """Whether an error is of writing `path`, and not of a file that was read for it."""
+    if error.filename is None or not isinstance(error.filename, str | os.PathLike):
+        return True
+    there, parent = Path(error.filename).absolute(), path.parent.absolute()
+    return there.is_relative_to(parent) or parent.is_relative_to(there)
 
 
 def _remove(path: Path) -> None:

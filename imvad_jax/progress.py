@@ -6,6 +6,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from imvad_jax.errors import escaped
+
 # By label, always.
 _UNITS = {
     "coreset": "picks",
@@ -28,6 +30,7 @@ class _Log:
 
 
 def _bar(total: int, label: str, unit: str | None) -> tqdm:
+    label = escaped(label)
     unit = f" {_UNITS.get(label, unit or 'images')}"
     if sys.stderr.isatty():
         return tqdm(total=total, desc=label, unit=unit, file=sys.stderr, dynamic_ncols=True)

@@ -93,7 +93,7 @@ def test_a_second_rename_that_fails_brings_the_old_folder_back(tmp_path, monkeyp
         real(*args)
 
     monkeypatch.setattr(os, "rename", rename)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(files.NotWritten, match="No space left.*bytes are free there.; what was"):
         create_atomically(target, folder("new"))
     assert names(target) == ["old"] and names(tmp_path) == ["target"]
 

@@ -1,6 +1,7 @@
 """One category ready for use: decoded once, cached compressed, or streamed where it is too big."""
 
 import dataclasses
+import os
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from imvad_jax.data.reading import AS_IS, Found, Reading, remarks_in_words
 from imvad_jax.data.tiled import TiledImages
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError, join_errors
+from imvad_jax.files import kept_if_possible
 
 DECODE_BATCH = 32
 MAX_DECODED_BYTES = 4 * 2**30  # of a category that is held in memory
@@ -100,7 +102,8 @@ def open_category(
     With `data_dir` the files are the truth and a cache that does not fit them, or is damaged, is
     made anew.
     Without it the cache in `cache_dir` is used alone. A category whose decoded images exceed
-    `max_decoded_bytes` is streamed from its files at every pass and not cached.
+    `max_decoded_bytes` is streamed from its files at every pass and not cached. Where the cache
+    cannot be written, one warning says so, and it is done without.
 
     With a `tiling` images are looked at in tiles, cut from the files as they are asked for. Those
     of the good images are decoded once and kept on disk with `keep_tiles`, for a training that
@@ -136,7 +139,7 @@ def open_category(
             progress=progress,
         )
     path = decoded_cache.path_of(cache_dir, dataset, name, geometry, mark) if cache_dir else None
-    if path and path.is_file():
+    if path and os.path.isfile(path):  # also where its folder may not be read
         try:
             return _load_cache(path, geometry, files)
         except UserError as error:
@@ -146,7 +149,7 @@ def open_category(
         return _open_streamed(files, layout, reading, geometry)
     data = _decode_all(files, layout, reading, geometry, progress)
     if path:
-        write_cache(path, data)
+        kept_if_possible(partial(write_cache, path, data))
     return data
 
 

@@ -1,5 +1,6 @@
 """The decoded cache: the images and masks of a category at one size, in one compressed file."""
 
+import glob
 import hashlib
 import json
 import os
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from imvad_jax import names
 from imvad_jax.archives import DAMAGE, read_arrays
 from imvad_jax.data import layouts
 from imvad_jax.data.decode import FILTERS, MASK_RULES, Geometry
@@ -41,7 +43,7 @@ def stem(dataset: str, name: str, geometry: Geometry) -> str:
     named = "" if (geometry.resize, geometry.mask_rule) == _USUAL else (
         f"{geometry.resize}-{geometry.mask_rule}-"
     )  # fmt: skip
-    return f"{dataset}-{name}-{geometry.size}-{geometry.crop}-{named}v{VERSION}-"
+    return f"{dataset}-{names.safe(name)}-{geometry.size}-{geometry.crop}-{named}v{VERSION}-"
 
 
 def path_of(cache_dir: str, dataset: str, name: str, geometry: Geometry, mark: str) -> Path:
@@ -58,7 +60,7 @@ def find(cache_dir: str | None, dataset: str, name: str, geometry: Geometry) -> 
     if not cache_dir:
         raise UserError("--data_dir is missing, and --cache_dir too: there is nothing to read")
     begin = stem(dataset, name, geometry)
-    found = sorted(Path(cache_dir).expanduser().glob(begin + "*.npz"))
+    found = sorted(Path(cache_dir).expanduser().glob(glob.escape(begin) + "*.npz"))
     if len(found) != 1:
         what = f"{len(found)} decoded caches" if found else "no decoded cache"
         raise UserError(
@@ -76,14 +78,30 @@ def cached_categories(cache_dir: str | None, dataset: str) -> list[str]:
     pattern = re.compile(
         rf"{re.escape(dataset)}-(.+)-\d+-\d+-{rules}v{VERSION}-[0-9a-f]{{12}}\.npz"
     )
-    names = (pattern.fullmatch(p.name) for p in Path(cache_dir).expanduser().glob("*.npz"))
-    return sorted({match[1] for match in names if match})
+    found = set()
+    for path in Path(cache_dir).expanduser().glob("*.npz"):
+        if match := pattern.fullmatch(path.name):
+            # What no file can be called is in the file alone.
+            found.add(_category_in(path) if names.is_changed(match[1]) else match[1])
+    return sorted(found)
+
+
+def _category_in(path: Path) -> str:
+    """The category whose images a cache holds. Raises UserError for a damaged file."""
+    try:
+        return json.loads(str(read_arrays(path, ["meta"])["meta"]))["category"]
+    except DAMAGE as error:
+        raise damaged(path, error) from None
 
 
 def write(
     path: Path, meta: dict, arrays: dict[str, np.ndarray], compressed: bool = True
 ) -> None:
-    """Writes a cache atomically; `meta` is anything that JSON holds."""
+    """Writes a cache atomically; `meta` is anything that JSON holds.
+
+    Raises:
+      NotWritten: the disk is full or read-only, say.
+    """
     save = np.savez_compressed if compressed else np.savez
     meta = np.array(json.dumps({"version": VERSION, **meta}))
     write_atomically(path, lambda file: save(file, meta=meta, **arrays))

@@ -21,7 +21,7 @@ from imvad_jax.data.image_files import read_head
 from imvad_jax.data.stream import Decoded, decode_files, shaped
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError, join_errors, readable
-from imvad_jax.files import write_atomically
+from imvad_jax.files import kept_if_possible, write_atomically
 
 AHEAD = 2  # files decoded before they are asked for
 KEEP_BATCH = 32
@@ -170,8 +170,8 @@ class TiledImages:
         """The same tiles, decoded once and kept on disk, so that they are read fast in any order.
 
         Args:
-          path: Where; made if it is not there, made anew if it is damaged. None: a temporary file
-            that goes with the program.
+          path: Where; made if it is not there, made anew if it is damaged. None, or where it cannot
+            be written: a temporary file that goes with the program.
           progress: `(batches, total) -> batches`, shows how far it is.
         """
 
@@ -185,14 +185,14 @@ class TiledImages:
 
         side = self.geometry.crop
         shape = (len(self), side, side, 3)
-        if path is None:
+        place = path
+        there = path is not None and os.path.isfile(path)
+        if path and not (there and _is_whole(path, int(np.prod(shape)))):
+            place = path if kept_if_possible(lambda: write_atomically(path, write)) else None
+        if place is None:
             place = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the array lives
             write(place)
             place.flush()
-        else:
-            place = path
-            if not (path.is_file() and _is_whole(path, int(np.prod(shape)))):
-                write_atomically(path, write)
         kept = np.memmap(place, np.uint8, "r", shape=shape)
         return TiledImages(
             self.paths,

@@ -2,10 +2,15 @@
 
 import contextlib
 import os
+import re
+import tempfile
+import warnings
 from pathlib import Path
 
 from absl import flags
 
+from imvad_jax import files
+from imvad_jax.errors import readable
 from imvad_jax.programs import program
 
 _CACHE_DIR = program.define_path(
@@ -27,13 +32,21 @@ _NUM_PROCESSES = flags.DEFINE_integer(
 _PROCESS_ID = flags.DEFINE_integer("process_id", 0, "Number of this process; 0 is the first.")
 
 
+_PROBE = 1 << 20  # bytes: as a larger program takes
+_JAX_COMPLAINS = re.compile("Error (writing|reading) persistent compilation cache entry")
+
+
 def cache_dir() -> Path | None:
     """The directory for decoded images and compiled programs, or None to keep none."""
     if _CACHE_DIR.value is not None:
         return Path(_CACHE_DIR.value) if _CACHE_DIR.value else None
     if os.environ.get("IMVAD_CACHE"):
         return Path(os.environ["IMVAD_CACHE"]).expanduser()
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # a user without a home, as in many containers
+        files.warn_not_kept("this user has no home directory")
+        return None
     return Path(home) / "imvad_jax"
 
 
@@ -58,9 +71,42 @@ def start_jax():
         jax.config.update("jax_num_cpu_devices", max(_NUM_DEVICES.value or cores or 1, 1))
     hosts.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if cache_dir():
-        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+        _keep_programs(cache_dir() / "compiled")
         # XLA's own caches are told their path by an option that is part of a program's key: with
         # them, nothing would be found again in a directory that was moved.
         jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     return parallel.choose_devices(_NUM_DEVICES.value)
+
+
+def _keep_programs(directory: Path) -> None:
+    """Compiled programs are read from a directory, and kept there where it can be written."""
+    import jax
+
+    shortest = 0.05  # seconds of compilation that are worth a file
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(bytes(_PROBE))
+    except OSError as error:
+        files.warn_not_kept(f"{readable(directory)}: cannot be written ({error.strerror})")
+        shortest = float("inf")
+    if not os.access(directory, os.R_OK | os.X_OK) or not directory.is_dir():
+        return  # JAX would complain of every program
+    _complain_once()
+    jax.config.update("jax_compilation_cache_dir", str(directory))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", shortest)
+
+
+def _complain_once() -> None:
+    """JAX warns of every program that a disk that has become full does not take; once will do."""
+    if not program.OWN_PROCESS:
+        return
+    show = warnings.showwarning
+
+    def shown(message, *about, **more):
+        if _JAX_COMPLAINS.match(str(message)):
+            files.warn_not_kept(str(message))
+        else:
+            show(message, *about, **more)
+
+    warnings.showwarning = shown

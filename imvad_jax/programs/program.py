@@ -1,5 +1,6 @@
 """What every program shares: bad input and bad flags end in one line and exit status 2."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -8,9 +9,17 @@ from types import ModuleType
 
 from absl import app, flags, logging
 
-from imvad_jax.errors import UserError
-from imvad_jax.programs import stopping
+from imvad_jax.errors import UserError, escaped, readable
+from imvad_jax.programs import stopping, streams
 from imvad_jax.training.limit import Stopped
+
+OWN_PROCESS = False  # whether a program of this project started the process
+
+# What a full disk, a read-only place, a missing permission, a long name or a bad disk gives.
+_OF_THE_WORLD = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
+    errno.ENAMETOOLONG, errno.EIO,
+)  # fmt: skip
 
 flags.disclaim_key_flags()  # what is defined by the functions below belongs to their callers
 
@@ -51,7 +60,7 @@ def define_sources(name: str, default: str | None, help: str) -> flags.FlagHolde
 
 def fail(message: str) -> None:
     """Prints one line and ends the program with status 2."""
-    print("error: " + " ".join(str(message).split()), file=sys.stderr)
+    print("error: " + escaped(" ".join(str(message).split())), file=sys.stderr)
     sys.exit(2)
 
 
@@ -77,13 +86,26 @@ def parse(
 def guard(main: Callable[[], int | None]) -> int | None:
     """Calls `main`; a UserError becomes one line on stderr and exit status 2.
 
-    Work that a limit of time ended is one line, too, with the exit status that it carries.
+    So does what the system refuses (`_OF_THE_WORLD`). Work that a limit of time ended is one line,
+    too, with the exit status that it carries. Where nobody reads the output any more (`| head`),
+    the work ends without a word, as the shell's own programs do.
     """
     try:
-        return main()
+        status = main()
+        sys.stdout.flush()
+        return status
     except UserError as error:
         stopping.wait_to_leave()  # perhaps a child has been told, too, and that is all
         fail(error.text)
+    except BrokenPipeError:
+        streams.abandon()
+        return streams.CLOSED
+    except OSError as error:
+        if error.errno not in _OF_THE_WORLD:
+            raise
+        streams.abandon()  # it may have been the output itself
+        what = error.filename or "standard output or a temporary file"
+        fail(f"{readable(what)}: {error.strerror}")
     except Stopped as stopped:
         message, status = str(stopped), stopped.status
     # Only now the work is let go of, and its progress bar closed.
@@ -108,6 +130,8 @@ def run(
 
     From here on, at the latest, signals end the process in order.
     """
+    global OWN_PROCESS
+    OWN_PROCESS = True
     stopping.listen()
 
     def start(argv):
@@ -122,4 +146,8 @@ def run(
             raise
         return stopping.closing(status)
 
-    app.run(start, flags_parser=partial(parse, prepare=prepare))
+    streams.prepare()
+    try:
+        app.run(start, flags_parser=partial(parse, prepare=prepare))
+    finally:
+        guard(sys.stdout.flush)  # what is left, such as the text of --help

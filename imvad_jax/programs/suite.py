@@ -12,6 +12,7 @@ from functools import partial
 
 from absl import flags
 
+from imvad_jax import locks
 from imvad_jax.benchmarks.suite import plan, suite
 from imvad_jax.benchmarks.suite.pack import pack_all
 from imvad_jax.commands import command
@@ -59,6 +60,12 @@ def main() -> int:
         if not flag.value:
             raise UserError(f"--{name} is missing; --help names all that is needed")
     parts = [choose("--parts", part, plan.PARTS) for part in _PARTS.value]
+    with locks.hold(_OUT.value, "--out"):
+        return make_suite(parts)
+
+
+def make_suite(parts: list[str]) -> int:
+    """Measures what is left of the parts; returns the exit status."""
     limit = time_limit.start_limit()
     begun, given = limit.clock() - time_limit.process_age(), flags.FLAGS.time_limit
     found = suite.prepare(

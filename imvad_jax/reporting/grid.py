@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from imvad_jax import methods, sealed
+from imvad_jax import methods, names, sealed
 from imvad_jax.errors import UserError
 from imvad_jax.reporting.metric_names import METRICS, is_missing, mean_of
 from imvad_jax.reporting.results import (
@@ -42,7 +42,7 @@ _STAGES = ("decode", "fit", "checkpoint", "score", "metrics", "write")  # that d
 
 def cell_dir(method: str, category: str, preset: str, seed: int) -> str:
     """The run directory of a cell, below the table's."""
-    return f"{folder_name(method)}/{category}/{preset}-seed{seed}"
+    return f"{folder_name(method)}/{names.safe(category)}/{preset}-seed{seed}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,11 +1,10 @@
 """The table as Markdown, CSV and JSON."""
 
-import csv
 import io
 import itertools
 import json
 
-from imvad_jax.reporting import published
+from imvad_jax.reporting import csv_cells, published
 from imvad_jax.reporting.compare import (
     Reference,
     benchmark,
@@ -39,7 +38,7 @@ def markdown(grid: Grid, compare: bool = False) -> str:
     """The table in the published form; with `compare`, published figures and differences follow
     each line.
     """
-    columns = ["method", "metric", *grid.columns]
+    columns = ["method", "metric", *map(markdown_cell, grid.columns)]
     lines, shown = [], False
     for row in grid.rows:
         references = [benchmark(grid, row), *same_backbone(grid, row)] if compare else []
@@ -145,10 +144,7 @@ def tidy_csv(grid: Grid, compare: bool = False) -> str:
     `seeds` counts those of a cell, `categories` those of an average. A failed cell has its error
     and no value. What was not run is left out.
     """
-    names = column_names(compare)
-    out = io.StringIO()
-    writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
+    out, lines = io.StringIO(), []
     for row, metric, column in itertools.product(grid.rows, LABELS, grid.columns):
         figure = grid.figure(row, column, metric)
         average = column == AVERAGE
@@ -159,7 +155,7 @@ def tidy_csv(grid: Grid, compare: bool = False) -> str:
         table = benchmark(grid, row)
         theirs = table.value(row, column, metric) if table else None
         same, same_source = _same_backbone(grid, row, column, metric)
-        writer.writerow(
+        lines.append(
             {
                 "method": row.method,
                 "metric": metric,
@@ -180,6 +176,7 @@ def tidy_csv(grid: Grid, compare: bool = False) -> str:
                 "error": "; ".join(errors),
             }
         )
+    csv_cells.write_rows(out, column_names(compare), lines, line_end="\n")
     return out.getvalue()
 
 

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from scipy import ndimage
 
+from imvad_jax import names
 from imvad_jax.marks import MARK, is_ours, own_heatmaps
 from imvad_jax.owned import write_own
 from imvad_jax.reporting.packing import unpack_maps, unpack_masks
@@ -209,20 +210,21 @@ def _cut(text: str, keep: int) -> str:
 def picture_names(paths: Iterable[str], suffix: str = ".png") -> list[str]:
     """A file name for each sample path, unique also where capitals do not count.
 
-    `broken_large/000.png` becomes `broken_large-000.png`. Names depend on the paths and their
-    order alone.
+    `broken_large/000.png` becomes `broken_large-000.png`; what no file of any system may be called
+    is changed by `names.safe`. Names depend on the paths and their order alone.
     """
-    names, taken = [], set()
+    found, taken = [], set()
     for path in paths:
         stem = re.sub(r"\.[A-Za-z]{1,5}$", "", str(path).strip("/"))
         stem = re.sub(r"[^\w.=+-]", "_", re.sub(r"[/\\]+", "-", stem)) or "image"
+        stem = names.safe(stem, most=220)
         name, number = f"{stem}{suffix}", 1
-        while name.lower() in taken:
+        while names.key(name) in taken:
             number += 1
             name = f"{stem}-{number}{suffix}"
-        taken.add(name.lower())
-        names.append(name)
-    return names
+        taken.add(names.key(name))
+        found.append(name)
+    return found
 
 
 def write_heatmaps(
@@ -248,10 +250,10 @@ def write_heatmaps(
     paths, scores = predictions["path"], predictions["image_score"]
     maps, masks = unpack_maps(predictions), unpack_masks(predictions)
     low, high = color_range(predictions["anomaly_map"]) if maps is not None else (0.0, 1.0)
-    names = picture_names(paths)
+    written = picture_names(paths)
     earlier, about = set(own_heatmaps(directory)), PngInfo()
     about.add_text("Comment", MARK)
-    rows = zip(names, images, paths, predictions["defect"], scores, strict=True)
+    rows = zip(written, images, paths, predictions["defect"], scores, strict=True)
     for number, (name, image, path, defect, score) in enumerate(rows):
         anomaly_map = maps[number] if maps is not None else None
         mask = masks[number] if masks is not None else None
@@ -261,4 +263,4 @@ def write_heatmaps(
         save = functools.partial(picture.save, format="PNG", compress_level=1, pnginfo=about)
         write_own(directory / name, save, test=lambda path: is_ours(path) or Path(path) in earlier)
         progress(1)
-    return names
+    return written

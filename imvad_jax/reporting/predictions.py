@@ -1,7 +1,6 @@
 """Scores and verdicts on disk: results.csv, results.json, and one page to look at."""
 
 import base64
-import csv
 import dataclasses
 import functools
 import heapq
@@ -20,7 +19,7 @@ from imvad_jax.data.listing import NotUsed
 from imvad_jax.evaluation.calibration import Calibration
 from imvad_jax.marks import MARK
 from imvad_jax.owned import write_own
-from imvad_jax.reporting import pages
+from imvad_jax.reporting import csv_cells, pages
 
 BINS = 50  # of the histogram on the page
 _COLUMNS = ("file", "verdict", "score", "raw_score", "width", "height", "regions", "left", "top",
@@ -117,10 +116,12 @@ class Predictions:
 
 
 def write_csv(path: Path, found: Predictions) -> None:
-    """One line a file, the worst first, unreadable files last; the box is the worst region's."""
+    """One line a file, the worst first, unreadable files last; the box is the worst region's.
+
+    Text that a spreadsheet would run is defused (`csv_cells`).
+    """
     text = io.StringIO()
-    lines = csv.DictWriter(text, _COLUMNS, restval="", lineterminator="\r\n")
-    lines.writeheader()
+    lines = []
     for image in found.worst_first:
         line = {
             "file": image.file,
@@ -136,9 +137,10 @@ def write_csv(path: Path, found: Predictions) -> None:
             line["regions"] = image.num_regions
         if image.box:
             line |= dict(zip(("left", "top", "right", "bottom"), image.box))
-        lines.writerow(line)
+        lines.append(line)
     for file, reason in found.unreadable:
-        lines.writerow({"file": file, "verdict": "unreadable", "error": reason})
+        lines.append({"file": file, "verdict": "unreadable", "error": reason})
+    csv_cells.write_rows(text, _COLUMNS, lines, line_end="\r\n")
     # With a byte order mark, without which spreadsheets take UTF-8 for something else.
     content = text.getvalue().encode("utf-8-sig")
     write_own(path, lambda file: file.write(content))

@@ -11,6 +11,7 @@ from imvad_jax import sealed
 from imvad_jax.archives import DAMAGE, names_in, read_arrays
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation import Calibration, read_calibration
+from imvad_jax.names import safe
 from imvad_jax.reporting import plots, published
 from imvad_jax.reporting.heatmaps import picture_names
 from imvad_jax.reporting.metric_names import METRICS, format_value
@@ -64,7 +65,7 @@ def write_index(workdir: str | Path, rows: Rows) -> Path:
     """Writes `index.html`: category by figure, each category linked to its report.
 
     Args:
-      workdir: Holds one run directory a category, of its name.
+      workdir: Holds one run directory a category, of its name (`names.safe`).
       rows: `{category: {metric: figure or None}}`.
 
     Returns:
@@ -74,8 +75,8 @@ def write_index(workdir: str | Path, rows: Rows) -> Path:
     label, means = average_row(rows)
     title, notes = "Results", {}
     for category in rows:
-        if (workdir / category / "config.json").exists():
-            record = _read_json(workdir / category / "config.json")
+        if (workdir / safe(category) / "config.json").exists():
+            record = _read_json(workdir / safe(category) / "config.json")
             title = f"{record.get('title') or record.get('method')} on {record.get('dataset')}"
             for note in record.get("notes") or []:
                 notes.setdefault(note, []).append(category)
@@ -104,8 +105,9 @@ def write_index(workdir: str | Path, rows: Rows) -> Path:
 
 
 def _link(workdir: Path, category: str) -> str | None:
-    exists = (workdir / category / "report.html").exists()
-    return f"{quote(category)}/report.html" if exists else None
+    folder = safe(category)
+    exists = (workdir / folder / "report.html").exists()
+    return f"{quote(folder)}/report.html" if exists else None
 
 
 def _read_json(path: Path) -> dict:

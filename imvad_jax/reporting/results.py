@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from imvad_jax import methods, sealed
+from imvad_jax import methods, names, sealed
 from imvad_jax.errors import UserError
 from imvad_jax.reporting import published
 from imvad_jax.reporting.metric_names import METRICS, format_value, is_missing, mean_of
@@ -47,7 +47,7 @@ _FIRST_NUMBER = _LABELS.index("pixels")  # from here on columns are set to the r
 
 def folder_name(text: str) -> str:
     """A method, category or dataset as the name of a folder on any system."""
-    return re.sub(r"[^\w.=+-]", "_", text)
+    return names.safe(re.sub(r"[^\w.=+-]", "_", text))
 
 
 def result_path(result: Mapping) -> Path:
@@ -59,7 +59,7 @@ def result_path(result: Mapping) -> Path:
     overrides = (f"{k}={v}" for k, v in _overrides(result) if k != "backbone")
     parts = [f"{result['preset']}-{result['config']['backbone']}", *overrides, *_tiles(result)]
     parts += _products(result, "products=")
-    label = re.sub(r"[^\w.,=+-]", "_", ",".join(parts))
+    label = names.safe(re.sub(r"[^\w.,=+-]", "_", ",".join(parts)), most=220)
     folders = [folder_name(result[key]) for key in ("dataset", "category", "method")]
     return Path(*folders, f"{label}-seed{result['seed']}.json")
 

@@ -3,6 +3,8 @@
 import enum
 from collections.abc import Callable, Sequence
 
+from imvad_jax.errors import escaped
+
 
 class Form(enum.Enum):
     """How a table is drawn."""
@@ -20,9 +22,10 @@ class Form(enum.Enum):
 
 
 def markdown_cell(text: str) -> str:
-    """Text that breaks neither a table nor the page."""
-    text = " ".join(str(text).split())
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", r"\|")
+    """Text that breaks neither a table nor the page, and makes no link."""
+    text = escaped(" ".join(str(text).split()))
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace("](", "]&#40;")
+    return text.replace("\\|", "&#92;|").replace("|", r"\|")
 
 
 def format_rows(
@@ -44,6 +47,8 @@ def format_rows(
     """
     if form.markdown:
         rows = [[cell(text) for text in row] for row in rows]
+    else:
+        rows = [[escaped(text) for text in row] for row in rows]
     lines = [list(head), *map(list, rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     if form is Form.COMPACT:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from imvad_jax import locks
 from imvad_jax.commands import command
 from imvad_jax.data.category import CategoryData, open_category
 from imvad_jax.data.decode import Geometry
@@ -57,13 +58,30 @@ def run_cell(cell: Cell, work: Work) -> dict | None:
 
     Raises:
       UserError: bad input, or the directory holds another run. Nothing is overwritten then.
+      Held: another process makes this cell, or another one there.
       Stopped: the rest is not expected to end within the limit; the same call goes on.
     """
-    case = resolve(cell, work)
-    model = calibrate(case, obtain(case, work), work)
-    scores, calibration = score(case, model, work), model.calibration
-    del model  # the metrics need its memory
-    return write(case, calibration, scores, work)
+    with _alone(cell.run_dir, work):
+        case = resolve(cell, work)
+        model = calibrate(case, obtain(case, work), work)
+        scores, calibration = score(case, model, work), model.calibration
+        del model  # the metrics need its memory
+        return write(case, calibration, scores, work)
+
+
+@contextlib.contextmanager
+def _alone(run_dir: Path, work: Work) -> Iterator[None]:
+    """No other run writes to the directory meanwhile; of several hosts the first holds the lock."""
+    refused = None
+    with contextlib.ExitStack() as stack:
+        if hosts.is_first():
+            try:
+                stack.enter_context(locks.hold(run_dir, say=work.say))
+            except UserError as error:
+                refused = error
+        if hosts.any_of(refused is not None):  # on all hosts alike, or the others would wait
+            raise refused or locks.Held(f"--workdir={run_dir}: the first process is refused it")
+        yield
 
 
 def resolve(cell: Cell, work: Work) -> Case:

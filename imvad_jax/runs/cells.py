@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from imvad_jax import backbones, methods, presets
+from imvad_jax import backbones, methods, names, presets
 from imvad_jax.data import layouts
 from imvad_jax.data.reading import AS_IS, Reading
 from imvad_jax.data.tiles import Tiling
@@ -63,7 +63,7 @@ class RunRequest:
             Cell(
                 method=self.method, preset=self.preset, overrides=self.overrides, config=config,
                 dataset=self.dataset, category=name,
-                run_dir=self.workdir / name if several else self.workdir,
+                run_dir=self.workdir / names.safe(name) if several else self.workdir,
                 data_dir=self.data_dir, decoded_dir=self.decoded_dir, weights=self.weights,
                 seed=self.seed, checkpoint=self.checkpoint, holdout=self._share,
                 may_fold=self.holdout is None,

@@ -7,6 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from imvad_jax import methods
+from imvad_jax.errors import escaped
 from imvad_jax.reporting.grid import read_cell
 from imvad_jax.reporting.metric_names import format_value
 from imvad_jax.runs.supervise import last_lines
@@ -72,7 +73,7 @@ class Display:
         names = ", ".join(task.name for task in self._now.values())
         doing = last_lines(self._logs[0], 1) if len(self._logs) == 1 else ""
         left = format_seconds(self._time_left())
-        self._bar.set_description_str(f"{left} left; {names} {doing}".strip())
+        self._bar.set_description_str(escaped(f"{left} left; {names} {doing}".strip()))
 
     def close(self) -> None:
         """Ends the bar."""
@@ -89,6 +90,6 @@ class Display:
 
     def _say(self, text: str) -> None:
         if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
+            self._bar.write(escaped(text), file=sys.stderr)
         else:
             print(text, flush=True)

@@ -4,6 +4,7 @@ import traceback
 
 from imvad_jax import methods
 from imvad_jax.errors import UserError
+from imvad_jax.locks import Held
 from imvad_jax.marks import is_ours
 from imvad_jax.reporting.grid import ERROR
 from imvad_jax.runs.cell import run_cell
@@ -15,15 +16,19 @@ from imvad_jax.training.limit import Stopped
 def make_task(task: Task, work: Work) -> str | None:
     """Makes one cell of a table as a run does; returns the error of one that failed.
 
-    The error is marked in the run directory. Only KeyboardInterrupt, SystemExit and Stopped pass.
+    The error is marked in the run directory, unless another process works there. Only
+    KeyboardInterrupt, SystemExit, Stopped and BrokenPipeError (nobody reads the output) pass.
     """
     work.say(
         f"== {methods.get(task.method).title}, {task.dataset}/{task.category}, seed {task.seed}"
     )
     try:
         run_cell(task.cell, work)
-    except Stopped:
+    except (Stopped, BrokenPipeError):
         raise
+    except Held as held:  # nothing is wrong with the cell, and the directory is the other's
+        work.say(f"error: {held.text}")
+        raise Stopped(held.text) from None
     except UserError as error:
         return _failed(task, " ".join(error.text.split()), None, work.say)
     except Exception as error:  # whatever it is, the other cells go on

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from imvad_jax import locks
 from imvad_jax.data.inputs import display_names
 from imvad_jax.data.listing import NotUsed
 from imvad_jax.data.reading import remarks_in_words
 from imvad_jax.data.stream import Decoded
 from imvad_jax.data.tiled import AHEAD
 from imvad_jax.errors import UserError, readable
-from imvad_jax.files import write_atomically
+from imvad_jax.files import NotWritten, write_atomically
 from imvad_jax.marks import MARK, own_heatmaps
 from imvad_jax.model import Model
 from imvad_jax.owned import PREDICTION, check_directory, refuse_foreign, write_own
@@ -253,22 +254,32 @@ def predict(
     Files that are `not_used` are named there, as are the model's `workdir` and the `command`.
 
     Raises:
-      UserError: `output` holds something else; or a file cannot be read and that is to be an error.
-        What was scored before is then written, as it is whatever else ends the work.
+      UserError: `output` holds something else, or another process writes there; or a file cannot
+        be read and that is to be an error. What was scored before is then written, as it is
+        whatever else ends the work.
       Stopped: the process was told to end.
     """
     names, others = names_of(paths, not_used)
-    prepare_output(output, names)
-    writer = Writer(output, names, model, workdir, options=options, not_used=others)
-    stream = model.stream(options.batch_size, options.picture_size)
+    with locks.hold(output, "--output"):
+        prepare_output(output, names)
+        writer = Writer(output, names, model, workdir, options=options, not_used=others)
+        return _score(writer, paths, command, limit)
+
+
+def _score(
+    writer: Writer, paths: Sequence[str], command: str, limit: Limit
+) -> predictions.Predictions:
+    stream = writer.model.stream(writer.options.batch_size, writer.options.picture_size)
     try:
         for file, score, anomaly_map in stream.run(paths, on_bad=writer.add_bad):
             writer.add(file, score, anomaly_map)
             if limit.ended_by_signal and file.number + 1 < len(paths):
                 raise limit.stop(
                     f"stopped after {file.number + 1} of {len(paths)} images; what they gave is in "
-                    f"{output}; the same command begins anew"
+                    f"{writer.output}; the same command begins anew"
                 )
+    except NotWritten:  # the reports would not be written either
+        raise
     except BaseException:
         writer.finish(command, finished=False)
         raise

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from imvad_jax import leaving
 from imvad_jax.errors import UserError
+from imvad_jax.files import not_written
 from imvad_jax.runs.tasks import Task, mark_failed
 from imvad_jax.training.limit import NO_LIMIT, Limit
 
@@ -146,8 +147,13 @@ class Pool:
 
     def _start(self, environment: dict, log: Path) -> subprocess.Popen | None:
         """A worker that is ready; None if it does not get so far, and then all is over."""
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "ab") as file, leaving.starting:
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            file = open(log, "ab")  # noqa: SIM115 - closed below
+        except OSError as error:
+            self._events.put(not_written(log, error))
+            return None
+        with file, leaving.starting:
             process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file,
                 env={**os.environ, leaving.CHILD: "1", **environment}, text=True,

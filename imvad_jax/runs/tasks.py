@@ -11,7 +11,8 @@ from imvad_jax import methods, presets, sealed
 from imvad_jax.commands import command
 from imvad_jax.data.reading import AS_IS, Reading
 from imvad_jax.data.tiles import Tiling
-from imvad_jax.errors import UserError
+from imvad_jax.errors import UserError, warn_once
+from imvad_jax.files import NotWritten
 from imvad_jax.marks import is_ours, is_result
 from imvad_jax.owned import RUN, check_directory, refuse_foreign
 from imvad_jax.reporting.grid import ERROR, cell_dir
@@ -191,5 +192,8 @@ def _sha256(path: str) -> str:
 
 
 def mark_failed(task: Task, error: str, traceback: str | None = None) -> None:
-    """Writes the error of a cell into its run directory."""
-    write_json(task.run_dir / ERROR, task.record() | {"error": error, "traceback": traceback})
+    """Writes the error of a cell into its run directory; where it cannot, it says so."""
+    try:
+        write_json(task.run_dir / ERROR, task.record() | {"error": error, "traceback": traceback})
+    except NotWritten as reason:
+        warn_once(str(task.run_dir), f"{task.name} failed ({error}), and {reason.text}")

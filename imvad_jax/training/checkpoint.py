@@ -1,9 +1,12 @@
 """Fitted variables on disk, by orbax: atomic, free of pickles, of any number of devices."""
 
+import contextlib
+import errno
 import itertools
+import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,15 @@ import orbax.checkpoint as ocp
 
 from imvad_jax import sealed
 from imvad_jax.errors import UserError
+from imvad_jax.files import not_written
 from imvad_jax.owned import remove_checkpoint, write_own
 from imvad_jax.training import hosts, record, verified
 
 NAME = "checkpoint"  # of the folder, unless the record beside it names another
 FIELD = "checkpoint"  # of that record; and "checkpoints", all folders that are its own
 _NAMES = re.compile(rf"{NAME}(-\d+)?")
+# Of a disk, in tensorstore's messages.
+_WORLD = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
 
 def save_variables(run_dir: str | Path, variables: dict, name: str = NAME) -> None:
@@ -42,11 +48,41 @@ def save_variables(run_dir: str | Path, variables: dict, name: str = NAME) -> No
                 "move it, or choose another directory"
             )
     hosts.wait("place for the checkpoint looked at")
-    checkpointer = ocp.StandardCheckpointer()
-    arrays = jax.tree.map(np.asarray, jax.device_get(variables))
-    checkpointer.save(path, arrays, custom_metadata=verified.metadata(arrays))
-    checkpointer.wait_until_finished()
-    checkpointer.close()
+    with _naming(path):
+        checkpointer = ocp.StandardCheckpointer()
+        arrays = jax.tree.map(np.asarray, jax.device_get(variables))
+        checkpointer.save(path, arrays, custom_metadata=verified.metadata(arrays))
+        checkpointer.wait_until_finished()
+        checkpointer.close()
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Says of a checkpoint that cannot be written which one it is; raises `files.NotWritten`."""
+    try:
+        yield
+    except OSError as error:
+        raise not_written(path, error) from None
+    except ValueError as error:  # tensorstore's own
+        code = _code_of(error)
+        if code is None:
+            raise
+        raise not_written(path, OSError(code, os.strerror(code))) from None
+
+
+def _code_of(error: BaseException) -> int | None:
+    """The number of the error of a disk that tensorstore speaks of; None where it is another."""
+    return next((code for code in _WORLD if os.strerror(code) in str(error)), None)
+
+
+def _is_kept(record: logging.LogRecord) -> bool:
+    """Keeps tracebacks of a full disk from the log of orbax: they are raised as well."""
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or _code_of(error) is None
+
+
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).addFilter(_is_kept)
 
 
 def save_model(directory: str | Path, kept: dict, variables: dict) -> None:
@@ -163,9 +199,10 @@ class TrainingCheckpoints:
         # Copies: the step that follows overwrites the donated state while orbax still writes.
         leaves = [np.array(leaf) for leaf in jax.device_get(jax.tree.leaves(state))]
         tree = {f"leaf{number:05}": leaf for number, leaf in enumerate(leaves)}
-        self._manager.save(
-            epoch, args=ocp.args.StandardSave(tree), custom_metadata=verified.metadata(tree)
-        )
+        with _naming(self._manager.directory):  # of an earlier epoch, too: it goes on behind us
+            self._manager.save(
+                epoch, args=ocp.args.StandardSave(tree), custom_metadata=verified.metadata(tree)
+            )
 
     def resume(self, template: Any) -> tuple[int, Any]:
         """The newest epoch whose checkpoint is whole, and its state; 0 and `template` without any.
@@ -240,7 +277,8 @@ class TrainingCheckpoints:
 
     def wait(self) -> None:
         """Returns when everything is on disk."""
-        self._manager.wait_until_finished()
+        with _naming(self._manager.directory):
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits and frees the manager's threads."""
