@@ -7,11 +7,12 @@ The files of `experiments` call it; programs that other programs start are named
 import importlib
 import sys
 
-from imvad_jax.programs import stopping
+from imvad_jax.programs import huge_pages, stopping
 
 
 def start(name: str) -> None:
     """Runs the program of this name, a module of this package."""
+    huge_pages.use()
     stopping.listen()
     program = importlib.import_module("imvad_jax.programs.program")
     program.start(importlib.import_module(f"imvad_jax.programs.{name}"))
