@@ -15,7 +15,8 @@ import numpy as np
 from imvad_jax.files import is_temporary
 from imvad_jax.training.checkpoint import load_variables
 
-OF_TIME = {"timings", "seconds", "images_per_s", "commit"}  # fields of JSON files
+# Fields of JSON files; the digest is of the others.
+OF_TIME = {"timings", "seconds", "images_per_s", "commit", "digest"}
 TIMES_ON_PAGES = re.compile(
     r"(?s)<th>stage</th>.*?</table>|seconds a cell</th>.*?</table>|\d+ s(?=\">)"
 )
