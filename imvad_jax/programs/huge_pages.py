@@ -1,9 +1,9 @@
 """Huge pages for the memory of a program, on Linux.
 
-What a compiled program computes on the way lies in one block of hundreds of MiB, which the C library
-takes from the system anew at every call. In pages of 4 KiB a fifth of the processor time of a
-training step on a CPU goes into receiving them; in pages of 2 MiB nearly nothing does. The C library
-asks for those if the environment says so when the process starts.
+What a compiled program computes on the way lies in one block of hundreds of MiB, which the C
+library takes from the system anew at every call. In pages of 4 KiB a fifth of the processor time of
+a training step on a CPU goes into receiving them; in pages of 2 MiB little does. The C library asks
+for those if the environment says so when the process starts.
 """
 
 import os
