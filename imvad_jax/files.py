@@ -31,6 +31,10 @@ _EARLIER = re.compile(
     r"|.+-\d+-\d+-(tiles-\d+-\d+-)?[0-9a-f]{12}\.(npz|raw))\.\d+\.tmp"
 )
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What a full disk, a read-only place, a missing permission, a long name or a bad disk gives.
+REFUSALS = (
+    *_NO_SPACE, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EIO
+)  # fmt: skip
 _swept: set[str] = set()  # folders, by this process
 
 

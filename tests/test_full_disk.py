@@ -126,7 +126,7 @@ def test_compiled_programs_are_read_where_they_cannot_be_kept(tmp_path, monkeypa
 
 
 def test_a_checkpoint_on_a_full_disk_is_named(tmp_path, monkeypatch):
-    def save(self, *args):
+    def save(self, *args, **options):
         raise ValueError("INTERNAL: writing failed: No space left on device [source locations=]")
 
     monkeypatch.setattr(checkpoint.ocp.StandardCheckpointer, "save", save)

@@ -1,6 +1,5 @@
 """What every program shares: bad input and bad flags end in one line and exit status 2."""
 
-import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,16 +9,11 @@ from types import ModuleType
 from absl import app, flags, logging
 
 from imvad_jax.errors import UserError, escaped, readable
+from imvad_jax.files import REFUSALS
 from imvad_jax.programs import stopping, streams
 from imvad_jax.training.limit import Stopped
 
 OWN_PROCESS = False  # whether a program of this project started the process
-
-# What a full disk, a read-only place, a missing permission, a long name or a bad disk gives.
-_OF_THE_WORLD = (
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
-    errno.ENAMETOOLONG, errno.EIO,
-)  # fmt: skip
 
 flags.disclaim_key_flags()  # what is defined by the functions below belongs to their callers
 
@@ -86,7 +80,7 @@ def parse(
 def guard(main: Callable[[], int | None]) -> int | None:
     """Calls `main`; a UserError becomes one line on stderr and exit status 2.
 
-    So does what the system refuses (`_OF_THE_WORLD`). Work that a limit of time ended is one line,
+    So does what the system refuses (`REFUSALS`). Work that a limit of time ended is one line,
     too, with the exit status that it carries. Where nobody reads the output any more (`| head`),
     the work ends without a word, as the shell's own programs do.
     """
@@ -101,7 +95,7 @@ def guard(main: Callable[[], int | None]) -> int | None:
         streams.abandon()
         return streams.CLOSED
     except OSError as error:
-        if error.errno not in _OF_THE_WORLD:
+        if error.errno not in REFUSALS:
             raise
         streams.abandon()  # it may have been the output itself
         what = error.filename or "standard output or a temporary file"

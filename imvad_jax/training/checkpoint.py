@@ -1,7 +1,6 @@
 """Fitted variables on disk, by orbax: atomic, free of pickles, of any number of devices."""
 
 import contextlib
-import errno
 import itertools
 import logging
 import os
@@ -16,15 +15,13 @@ import orbax.checkpoint as ocp
 
 from imvad_jax import sealed
 from imvad_jax.errors import UserError
-from imvad_jax.files import not_written
+from imvad_jax.files import REFUSALS, not_written
 from imvad_jax.owned import remove_checkpoint, write_own
 from imvad_jax.training import hosts, record, verified
 
 NAME = "checkpoint"  # of the folder, unless the record beside it names another
 FIELD = "checkpoint"  # of that record; and "checkpoints", all folders that are its own
 _NAMES = re.compile(rf"{NAME}(-\d+)?")
-# Of a disk, in tensorstore's messages.
-_WORLD = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
 
 def save_variables(run_dir: str | Path, variables: dict, name: str = NAME) -> None:
@@ -72,7 +69,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 def _code_of(error: BaseException) -> int | None:
     """The number of the error of a disk that tensorstore speaks of; None where it is another."""
-    return next((code for code in _WORLD if os.strerror(code) in str(error)), None)
+    return next((code for code in REFUSALS if os.strerror(code) in str(error)), None)
 
 
 def _is_kept(record: logging.LogRecord) -> bool:

@@ -19,6 +19,14 @@ STARTED = []
 
 
 @pytest.fixture(autouse=True)
+def interrupts_are_heard():
+    """A shell starts what runs behind it with Ctrl-C ignored, and so would be what that starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
 def nobody_is_left():
     """Whatever a test finds, its processes end with it."""
     yield

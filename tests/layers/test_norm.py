@@ -67,6 +67,40 @@ def test_the_running_variance_is_that_of_n_less_one_over_all_devices(devices, sh
     np.testing.assert_allclose(np.reshape(y, rows.shape), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("shape", [(8, 3, 2, 5), (8, 5)])
+def test_the_gradient_is_that_of_the_definition_on_any_number_of_devices(devices, shape):
+    x, variables = batch_and_variables(shape)
+    weight = np.random.default_rng(1).normal(size=shape)
+
+    def plain(x, params):
+        """As one computes it on one device, from the definition."""
+        axes = tuple(range(x.ndim - 1))
+        y = (x - x.mean(axes)) / jnp.sqrt(x.var(axes) + 1e-5)
+        return y * params["scale"] + params["bias"]
+
+    def ours(x, params):
+        given = variables | {"params": params}
+        return batch_norm(train=True, dtype=x.dtype).apply(given, x, mutable=["batch_stats"])[0]
+
+    def gradients(function, x, weight):
+        return jax.grad(lambda *given: jnp.sum(weight * function(*given)), (0, 1))(
+            x, variables["params"]
+        )
+
+    with jax.enable_x64(True):
+        x = jnp.asarray(x, jnp.float64)
+        expected = gradients(plain, x, weight)
+        if devices == 1:
+            found = gradients(ours, x, weight)
+        else:
+            parts = (a.reshape(devices, -1, *shape[1:]) for a in (x, weight))
+            of_x, of_params = jax.pmap(lambda x, w: gradients(ours, x, w), AXIS)(*parts)
+            found = of_x.reshape(shape), jax.tree.map(lambda leaf: leaf.sum(0), of_params)
+    jax.tree.map(lambda *pair: np.testing.assert_allclose(*pair, rtol=1e-5, atol=1e-5),
+                 found, expected)  # fmt: skip
+
+
 def test_a_single_value_a_channel_has_no_variance():
     x, variables = batch_and_variables((1, 5))
     _, moved = batch_norm(train=True).apply(variables, x, mutable=["batch_stats"])
