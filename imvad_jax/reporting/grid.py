@@ -88,10 +88,8 @@ def read_cell(workdir: str | Path, path: str) -> Cell | None:
       UserError: one of its files is damaged; it is named.
     """
     top = Path(workdir) / path
-    place, failure = top / "config.json", _read(top / ERROR)
+    place, failure = _record_path(top), _read(top / ERROR)
     record = _read(place)
-    if record is None:
-        place, record = top / ERROR, failure
     if record is None:
         return None
     for field in ("method", "category", "seed", "preset"):
@@ -107,6 +105,11 @@ def read_cell(workdir: str | Path, path: str) -> Cell | None:
         report = (top / "report.html").is_file()
         return Cell(path, record, metrics, None, round(sum(walls), 2), report)
     return Cell(path, record, error=failure.get("error", "failed") if failure else None)
+
+
+def _record_path(top: Path) -> Path:
+    """Where the record of a cell is, if there is one: a cell may fail before its run has one."""
+    return top / ("config.json" if (top / "config.json").exists() else ERROR)
 
 
 def _walls(path: Path) -> list[float]:
@@ -260,10 +263,12 @@ def load_grid(workdir: str | Path, planned: Iterable[tuple[str, Mapping]] = ()) 
             found[name] = cell
     for name, record in planned:
         found.setdefault(name, Cell(name, record))
-    datasets = sorted({cell.record.get("dataset") or "" for cell in found.values()})
+    first = {cell.record.get("dataset") or "": cell.path for cell in reversed(found.values())}
+    datasets = sorted(first)
     if len(datasets) > 1:
+        where = (f"{name} ({_record_path(root / first[name])})" for name in datasets)
         raise UserError(
-            f"--workdir={workdir} holds cells of the datasets {', '.join(datasets)}; a table is of "
+            f"--workdir={workdir} holds cells of the datasets {', '.join(where)}; a table is of "
             "one: choose another directory"
         )
     categories = sorted({cell.category for cell in found.values()})

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from imvad_jax import api
 from imvad_jax.marks import is_ours
-from imvad_jax.reporting import grid, report, results
+from imvad_jax.reporting import grid, grid_page, grid_text, report, results
 from tests import damage
 from tests.fuzz.mutations import EDITS, JSON_EDITS, edited, edited_json, edited_member
 from tests.fuzz.trials import Trials, sized
@@ -24,9 +24,11 @@ def _pages(folder):
     return report.write_report(folder)
 
 
-def _table(folder, cell):
-    found = grid.read_cell(folder, cell)
-    return found and (found.name, found.state, found.metrics)
+def _table(folder):
+    """What the programs make of a table, without writing it."""
+    found = grid.load_grid(folder)
+    grid_page.page_context(found, True)
+    return grid_text.markdown(found, True), grid_text.tidy_csv(found, True), grid_text.as_json(found)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,8 @@ def copies(kinds, tmp_path_factory):
         copy = top / name.replace(":", "").replace("'", "")
         shutil.copytree(kind.top, copy)
         found[name] = copy, copy / kind.place.relative_to(kind.top)
+    top, metrics = found["table: metrics"]
+    found["table: record"] = top, metrics.with_name("config.json")
     return found
 
 
@@ -53,9 +57,10 @@ def _readers(kinds):
         "saved record": [read["saved record"], api.load],
         "run's record": [read["run's record"], api.load, _pages],
         "run's calibration": [read["run's calibration"], api.load],
-        "table: metrics": [read["table: metrics"]],
-        "table: timings": [read["table: timings"]],
-        "table: error": [read["table: error"]],
+        "table: record": [_table],
+        "table: metrics": [read["table: metrics"], _table],
+        "table: timings": [read["table: timings"], _table],
+        "table: error": [read["table: error"], _table],
         "result": [read["result"], results.render_results],
         "training's course": [read["training's course"]],
         "suite": [read["suite"]],
