@@ -1,4 +1,4 @@
-"""What the JSON files beside a run's record may hold: looked at before anything is drawn of them."""
+"""What the JSON files beside a run's record may hold: looked at before they are drawn."""
 
 import math
 from collections.abc import Mapping
