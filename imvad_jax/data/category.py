@@ -309,7 +309,7 @@ def _load_cache(path: Path, geometry: Geometry, files: layouts.Category | None) 
     meta, arrays = decoded_cache.load(path)
     try:
         found = Found.from_dict(meta["found"])
-        _check_arrays(arrays, geometry)
+        _check_arrays(arrays)
         shape = arrays["test_images"].shape[:3]
         masks = None
         if meta["has_masks"]:
@@ -343,11 +343,11 @@ def _load_cache(path: Path, geometry: Geometry, files: layouts.Category | None) 
         raise decoded_cache.damaged(path, error) from None
 
 
-def _check_arrays(arrays: dict[str, np.ndarray], geometry: Geometry) -> None:
+def _check_arrays(arrays: dict[str, np.ndarray]) -> None:
     """Raises ValueError for arrays of a cache that no category could have."""
     for part in ("train", "test"):
-        images, side = arrays[f"{part}_images"], geometry.crop
-        fits = images.ndim == 4 and images.shape[1:3] == (side, side) and images.shape[3] in (1, 3)
+        images = arrays[f"{part}_images"]
+        fits = images.ndim == 4 and images.shape[3] in (1, 3)
         if images.dtype != np.uint8 or not fits:
             raise ValueError(f"{part}_images is {images.dtype} {list(images.shape)}")
     for name in ("train_names", "test_names", "test_defects"):

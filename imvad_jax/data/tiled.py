@@ -222,8 +222,11 @@ def _ending(check: int) -> bytes:
 def _is_whole(path: Path, size: int) -> bool:
     """Whether a file holds `size` bytes of tiles that are as they were written.
 
-    Files without an ending, of earlier versions, cannot be told from damaged ones.
+    Files without an ending, of earlier versions, are only measured.
     """
+    found = os.path.getsize(path)
+    if found == size:
+        return True
     check = 0
     with open(path, "rb") as file:
         for start in range(0, size, _PART):

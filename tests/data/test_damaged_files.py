@@ -1,15 +1,12 @@
-"""Faults that damaged files have shown: each is refused by name, or made anew."""
+"""Faults that damaged files have shown: each is refused by name."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from imvad_jax.data.decode import Geometry, read_image
+from imvad_jax.data.decode import read_image
 from imvad_jax.data.masks import read_mask
-from imvad_jax.data.tiled import TiledImages
-from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError
-from tests.data.trees import write_image
 
 ROWS = 0x0101  # the TIFF tag of the height
 
@@ -29,18 +26,6 @@ def test_a_tiff_with_fewer_rows_than_its_head_tells_of(tmp_path):
         with pytest.raises(UserError, match="has 40 rows, but 1048616 by its head") as caught:
             read(str(path))
         assert str(caught.value).startswith(str(path))
-
-
-def test_kept_tiles_without_their_ending_are_made_anew(tmp_path):
-    write_image(tmp_path / "a.png", 1)
-    tiles = TiledImages.of_files([str(tmp_path / "a.png")], Tiling(16, 4), Geometry(16, 16))
-
-    def keep():
-        return np.array(tiles.keep(tmp_path / "kept.raw", lambda batches, total: batches).kept)
-
-    expected = keep()
-    (tmp_path / "kept.raw").write_bytes(bytes(expected.nbytes))
-    np.testing.assert_array_equal(keep(), expected)
 
 
 def test_an_error_is_one_line_whatever_a_file_put_into_it():

@@ -119,14 +119,14 @@ def edited_json(value: object, edits: list[tuple]) -> bytes:
         spots = list(_spots(top))
         holder, key = spots[place % len(spots)]
         if kind == "put":
-            holder[key] = how[0]
+            holder[key] = copy.deepcopy(how[0])  # the next edit may change it
         elif kind == "wrap":
             holder[key] = [holder[key]]
         elif kind == "exchange":
             other, there = spots[how[0] % len(spots)]
             holder[key] = copy.deepcopy(other[there])
         elif kind == "double" and isinstance(holder[key], list):
-            holder[key] = holder[key] * 2
+            holder[key] = holder[key] + copy.deepcopy(holder[key])
         elif kind == "delete" and holder is not top:
             del holder[key]
         elif kind == "rename" and isinstance(holder, dict):

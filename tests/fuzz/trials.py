@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase, settings
 from imvad_jax.errors import UserError
 
 LIMIT = 1.0  # seconds
+_REFUSED = object()
 _ENDLESS = 60  # seconds, after which a reader is interrupted
 
 
@@ -49,7 +50,8 @@ class Trials:
             again = self._look(read, top, damaged)[1]
             assert again <= LIMIT, f"{damaged.name}: read in {seconds:.1f} and {again:.1f} s"
         self.found["files"] += 1
-        return loaded
+        self.found["refused" if loaded is _REFUSED else "loaded"] += 1
+        return None if loaded is _REFUSED else loaded
 
     def _look(self, read, top: Path, damaged: Path) -> tuple[object, float]:
         start = time.perf_counter()
@@ -61,9 +63,7 @@ class Trials:
             for text in (error.text, str(error)):
                 assert len(text.splitlines()) == 1, f"several lines: {text!r}"
                 assert str(damaged) in text, f"{damaged.name} is not named: {text!r}"
-            self.found["refused"] += 1
-            return None, seconds
-        self.found["loaded"] += 1
+            return _REFUSED, seconds
         return loaded, time.perf_counter() - start
 
     @property
