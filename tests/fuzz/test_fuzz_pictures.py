@@ -17,7 +17,7 @@ from tests.fuzz.trials import Trials, sized
 
 pytestmark = pytest.mark.slow
 
-PICTURES, MASKS = 4000, 3000  # files of all formats together
+PICTURES, MASKS = 3000, 2000  # files of all formats together
 _READERS = (Reader(), Reader(4095.0), Reader(None, False))
 
 

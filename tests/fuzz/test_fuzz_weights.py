@@ -13,7 +13,7 @@ from tests.fuzz.trials import Trials, sized
 
 pytestmark = pytest.mark.slow
 
-FILES = 4000
+FILES = 3000
 _WRITERS = {
     "zip.pth": lambda path: write_zip(path, state()),
     "legacy.pth": lambda path: write_legacy(path, state()),
