@@ -22,8 +22,8 @@ class UserError(ValueError):
 
     @property
     def text(self) -> str:
-        """The message as programs print it."""
-        return super().__str__()
+        """The message as programs print it: one line, whatever a file or a flag put into it."""
+        return escaped(super().__str__())
 
     def __str__(self) -> str:
         return _FLAG.sub("", self.text)

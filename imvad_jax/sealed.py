@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 FIELD = "digest"
+_DEEPEST = 64  # lists and objects within each other
+_LONGEST = 25  # digits of an integer
 
 
 class DamagedError(ValueError):
@@ -35,13 +37,17 @@ def dumps(value: Any, indent: int | None = 1) -> str:
 def parse(text: str | bytes) -> Any:
     """The value of a JSON text without its digest.
 
+    What no file of the program holds is refused for all who read one: integers that no `float` can
+    hold, text that cannot be written as UTF-8, and lists within lists beyond what recursion bears.
+
     Raises:
-      ValueError: it is no JSON; `DamagedError` where its digest is another.
+      ValueError: it is no JSON, or such; `DamagedError` where its digest is another.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_int=_integer)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    _check(value)
     rest, stated = _apart(value)
     if stated is None and (odd := _like_a_digest(value)):
         raise DamagedError(f"damaged: '{odd:.40}' in the place of its digest")
@@ -56,6 +62,25 @@ def parse(text: str | bytes) -> Any:
 def read(path: str | Path) -> Any:
     """As `parse`, of a file. Raises OSError too."""
     return parse(Path(path).read_bytes())
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _LONGEST:
+        raise ValueError(f"an integer of {len(digits)} digits, expected at most {_LONGEST}")
+    return int(digits)
+
+
+def _check(value: Any, depth: int = 0) -> None:
+    if isinstance(value, str):
+        value.encode()  # a UnicodeEncodeError is a ValueError
+    elif isinstance(value, dict | list):
+        if depth == _DEEPEST:
+            raise ValueError("nested too deeply")
+        for entry in value:
+            _check(entry, depth + 1)
+        if isinstance(value, dict):
+            for entry in value.values():
+                _check(entry, depth + 1)
 
 
 def _apart(value: Any) -> tuple[Any, Any]:

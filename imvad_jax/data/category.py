@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
+from imvad_jax.archives import DAMAGE
 from imvad_jax.data import decoded_cache, layouts
 from imvad_jax.data.batches import ArrayImages, Images
 from imvad_jax.data.decode import Geometry, Reader
@@ -308,6 +309,7 @@ def _load_cache(path: Path, geometry: Geometry, files: layouts.Category | None) 
     meta, arrays = decoded_cache.load(path)
     try:
         found = Found.from_dict(meta["found"])
+        _check_arrays(arrays)
         shape = arrays["test_images"].shape[:3]
         masks = None
         if meta["has_masks"]:
@@ -337,5 +339,18 @@ def _load_cache(path: Path, geometry: Geometry, files: layouts.Category | None) 
             files=files,
             found=found,
         )
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (*DAMAGE, LookupError, AttributeError) as error:
         raise decoded_cache.damaged(path, error) from None
+
+
+def _check_arrays(arrays: dict[str, np.ndarray]) -> None:
+    """Raises ValueError for arrays of a cache that no category could have."""
+    for part in ("train", "test"):
+        images = arrays[f"{part}_images"]
+        fits = images.ndim == 4 and images.shape[3] in (1, 3)
+        if images.dtype != np.uint8 or not fits:
+            raise ValueError(f"{part}_images is {images.dtype} {list(images.shape)}")
+    for name in ("train_names", "test_names", "test_defects"):
+        names, count = arrays[name], len(arrays[f"{name.split('_')[0]}_images"])
+        if names.shape != (count,) or (count and names.dtype.kind != "U"):
+            raise ValueError(f"{name} is {names.dtype} {list(names.shape)}, expected {count} texts")

@@ -120,6 +120,7 @@ def open_image(path: str, max_megapixels: float = MAX_MEGAPIXELS) -> Iterator[Im
                     f"{image.width} x {image.height} pixels; at most {max_megapixels:g} megapixels "
                     "are read (--max_megapixels)"
                 )
+            _check_parts(image)
             yield image
     except FileNotFoundError:
         link = " (a broken link)" if os.path.islink(path) else ""
@@ -132,6 +133,16 @@ def open_image(path: str, max_megapixels: float = MAX_MEGAPIXELS) -> Iterator[Im
         # Its text may name the path once more.
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UserError(f"{readable(path)}: not a readable image ({reason})") from None
+
+
+def _check_parts(image: Image.Image) -> None:
+    """Refuses a TIFF whose head tells of more rows than it has: Pillow leaves them black."""
+    if image.format == "TIFF" and image.tile:
+        rows = max(part.extents[3] for part in image.tile)
+        if rows < image.height:
+            raise Refused(
+                f"not a readable image (it has {rows} rows, but {image.height} by its head)"
+            )
 
 
 def _opened(path: str) -> Image.Image:

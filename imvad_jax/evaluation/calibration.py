@@ -21,6 +21,8 @@ NAME = "calibration.json"  # in a run directory
 
 
 TOLERANCE = 1e-5  # relative: scores that differ by less differ by rounding (batch size, device)
+# What `Calibration.from_dict` raises of values that are none.
+UNFIT = (ValueError, LookupError, TypeError, OverflowError)
 _LEAST_UNIT = 1e-3  # of the unit, relative to the threshold; of scores that are all 0 absolute
 
 
@@ -138,7 +140,7 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, values: dict) -> "Calibration":
-        """Raises KeyError, TypeError or ValueError if `values` are not those of `as_dict`.
+        """Raises one of `UNFIT` if `values` are not those of `as_dict`.
 
         Those of earlier versions lack all from `folds` on.
         """
@@ -257,5 +259,5 @@ def read_calibration(run_dir: str | Path) -> Calibration | None:
         return None
     except sealed.DamagedError as error:
         raise UserError(f"{path}: {error}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *UNFIT) as error:
         raise UserError(f"{path}: not a calibration ({type(error).__name__} {error})") from None

@@ -14,7 +14,10 @@ from imvad_jax.model import store
 from imvad_jax.model.model import Model
 from imvad_jax.training import checkpoint
 from imvad_jax.training.parallel import Parallel
-from imvad_jax.training.record import config_of
+from imvad_jax.training.record import NAME, config_of
+
+# What building a detector raises of a configuration that none can have.
+_UNFIT = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, MemoryError)
 
 
 def load(directory: str | Path, parallel: Parallel | None = None) -> Model:
@@ -29,9 +32,15 @@ def load(directory: str | Path, parallel: Parallel | None = None) -> Model:
     """
     directory = Path(directory).expanduser()
     record = methods.with_newer_fields(store.read(directory))
+    config = config_of(record, directory)
+    try:
+        detector, tiling = methods.make(record["method"], config), Tiling.of_record(record)
+    except _UNFIT as error:
+        reason = error.text if isinstance(error, UserError) else error
+        raise UserError(f"{directory / NAME}: {reason}") from None
     model = Model(
         record["method"],
-        methods.make(record["method"], config_of(record, directory)),
+        detector,
         checkpoint.load_variables(directory),
         preset=record.get("preset") or "",
         overrides=record.get("overrides") or {},
@@ -39,7 +48,7 @@ def load(directory: str | Path, parallel: Parallel | None = None) -> Model:
         weights=record.get("weights"),
         notes=tuple(record.get("notes", ())),
         fitted=True,
-        tiling=Tiling.of_record(record),
+        tiling=tiling,
         reader=Reader.of_record(record),
         calibration=store.read_thresholds(directory, record),
         record=record,
@@ -54,9 +63,9 @@ def _check_variables(model: Model, directory: Path) -> None:
     image = jax.ShapeDtypeStruct((1, model.input_size, model.input_size, 3), jnp.float32)
     try:
         jax.eval_shape(model.detector.apply, model.variables, image)
-    except (flax.errors.FlaxError, TypeError, ValueError, KeyError, AttributeError) as error:
+    except (flax.errors.FlaxError, *_UNFIT) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{directory}: its record does not match its variables ({reason}); expected those of "
-            f"{model.title} as config.json sets it"
+            f"{directory / NAME}: the record does not match its variables ({reason}); expected "
+            f"those of {model.title} as it is set there"
         ) from None

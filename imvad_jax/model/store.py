@@ -8,9 +8,10 @@ from imvad_jax import __version__
 from imvad_jax.data.decode import EVERY_DEPTH
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation import Calibration, read_calibration
+from imvad_jax.evaluation.calibration import UNFIT
 from imvad_jax.owned import foreign_names
 from imvad_jax.training import checkpoint
-from imvad_jax.training.record import FORMAT, read_record
+from imvad_jax.training.record import FORMAT, NAME, read_record
 
 _SAVED_BY = "imvad_jax.api"
 
@@ -91,7 +92,7 @@ def read_thresholds(directory: str | Path, record: dict[str, Any]) -> Calibratio
         return read_calibration(directory)
     try:
         return Calibration.from_dict(stored)
-    except (ValueError, KeyError, TypeError) as error:
+    except UNFIT as error:
         raise UserError(
-            f"{directory}: its record holds no calibration ({type(error).__name__} {error})"
+            f"{directory / NAME}: it holds no calibration ({type(error).__name__} {error})"
         ) from None

@@ -9,11 +9,12 @@ any process that sees the directory can draw the whole table.
 import dataclasses
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from imvad_jax import methods, names, sealed
 from imvad_jax.errors import UserError
+from imvad_jax.reporting.checked import check_metrics, check_timings
 from imvad_jax.reporting.metric_names import METRICS, is_missing, mean_of
 from imvad_jax.reporting.results import (
     BASELINE,
@@ -87,41 +88,42 @@ def read_cell(workdir: str | Path, path: str) -> Cell | None:
       UserError: one of its files is damaged; it is named.
     """
     top = Path(workdir) / path
-    record = _read(top / "config.json") or _read(top / ERROR)
+    place, failure = _record_path(top), _read(top / ERROR)
+    record = _read(place)
     if record is None:
         return None
     for field in ("method", "category", "seed", "preset"):
-        if field not in record:
-            raise UserError(f"{top}: not the record of a run; '{field}' is missing")
-    metrics, failure = _read(top / "metrics.json"), _read(top / ERROR)
-    _check(top, record, metrics or {})
+        if record.get(field) is None:
+            raise UserError(f"{place}: not the record of a run; '{field}' is missing")
+    _check(place, "record", record, lambda found: check_record(found, FORMAT))
+    if failure and not isinstance(failure.get("error", ""), str):
+        raise UserError(f"{top / ERROR}: error is {failure['error']!r:.40}, expected a text")
+    metrics = _read(top / "metrics.json")
     if metrics is not None:
+        _check(top / "metrics.json", "metrics", metrics, check_metrics)
         walls = _walls(top / "timings.json")
         report = (top / "report.html").is_file()
         return Cell(path, record, metrics, None, round(sum(walls), 2), report)
     return Cell(path, record, error=failure.get("error", "failed") if failure else None)
 
 
+def _record_path(top: Path) -> Path:
+    """Where the record of a cell is, if there is one: a cell may fail before its run has one."""
+    return top / ("config.json" if (top / "config.json").exists() else ERROR)
+
+
 def _walls(path: Path) -> list[float]:
     """Seconds of the stages that a cell had."""
     stages = _read(path) or {}
-    try:
-        found = [stages[name]["wall_s"] for name in _STAGES if name in stages]
-        return [math.fsum([seconds]) for seconds in found]
-    except (TypeError, KeyError) as error:
-        raise UserError(f"{path}: not the timings of a run ({error})") from None
+    _check(path, "timings", stages, check_timings)
+    return [stages[name]["wall_s"] for name in _STAGES if name in stages]
 
 
-def _check(top: Path, record: Mapping, metrics: Mapping) -> None:
+def _check(path: Path, what: str, found: Mapping, check: Callable[[Mapping], None]) -> None:
     try:
-        check_record(record, FORMAT)
-        for metric in METRICS:
-            value = metrics.get(metric.key)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and not (number and (is_missing(value) or 0 <= value <= 1)):
-                raise ValueError(f"{metric.key} is {value!r:.40}, expected a number from 0 to 1")
+        check(found)
     except ValueError as error:
-        raise UserError(f"{top}: not the record of a run ({error})") from None
+        raise UserError(f"{path}: not the {what} of a run ({error})") from None
 
 
 def _read(path: Path) -> dict | None:
@@ -261,10 +263,12 @@ def load_grid(workdir: str | Path, planned: Iterable[tuple[str, Mapping]] = ()) 
             found[name] = cell
     for name, record in planned:
         found.setdefault(name, Cell(name, record))
-    datasets = sorted({cell.record.get("dataset") or "" for cell in found.values()})
+    first = {cell.record.get("dataset") or "": cell.path for cell in reversed(found.values())}
+    datasets = sorted(first)
     if len(datasets) > 1:
+        where = (f"{name} ({_record_path(root / first[name])})" for name in datasets)
         raise UserError(
-            f"--workdir={workdir} holds cells of the datasets {', '.join(datasets)}; a table is of "
+            f"--workdir={workdir} holds cells of the datasets {', '.join(where)}; a table is of "
             "one: choose another directory"
         )
     categories = sorted({cell.category for cell in found.values()})

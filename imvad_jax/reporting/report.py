@@ -1,6 +1,6 @@
 """Pages of a finished run: one report a category, one index over several."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,13 +13,17 @@ from imvad_jax.errors import UserError
 from imvad_jax.evaluation import Calibration, read_calibration
 from imvad_jax.names import safe
 from imvad_jax.reporting import plots, published
+from imvad_jax.reporting.checked import check_metrics, check_timings
 from imvad_jax.reporting.heatmaps import picture_names
 from imvad_jax.reporting.metric_names import METRICS, format_value
 from imvad_jax.reporting.pages import write_page
 from imvad_jax.reporting.table import Rows, average_row
+from imvad_jax.training.record import FORMAT
+from imvad_jax.training.record_check import check_record
 
 MOST_CONFUSED = 6  # images of each kind in the first gallery
-_PREDICTIONS = ("path", "label", "defect", "image_score")  # the maps stay on disk
+# Kinds of the arrays, as NumPy calls them; the maps stay on disk.
+_PREDICTIONS = {"path": "U", "label": "biu", "defect": "U", "image_score": "f"}
 
 _LEGEND_MAPS = (
     "Left: the image; the green line is the border of the true defect. Middle: the anomaly map "
@@ -44,10 +48,12 @@ def write_report(run_dir: str | Path, metrics: Mapping | None = None) -> Path:
       UserError: config.json or metrics.json is missing, or one of the files is damaged.
     """
     run_dir = Path(run_dir)
-    record = _read_json(run_dir / "config.json")
+    record = _read_json(run_dir / "config.json", _check_record)
     if metrics is None:
-        metrics = _read_json(run_dir / "metrics.json")
-    timings = _read_json(run_dir / "timings.json") if (run_dir / "timings.json").exists() else {}
+        metrics = _read_json(run_dir / "metrics.json", check_metrics)
+    timings = {}
+    if (run_dir / "timings.json").exists():
+        timings = _read_json(run_dir / "timings.json", check_timings)
     predictions = None
     if (run_dir / "predictions.npz").exists():
         predictions = _read_predictions(run_dir / "predictions.npz")
@@ -76,7 +82,7 @@ def write_index(workdir: str | Path, rows: Rows) -> Path:
     title, notes = "Results", {}
     for category in rows:
         if (workdir / safe(category) / "config.json").exists():
-            record = _read_json(workdir / safe(category) / "config.json")
+            record = _read_json(workdir / safe(category) / "config.json", _check_record)
             title = f"{record.get('title') or record.get('method')} on {record.get('dataset')}"
             for note in record.get("notes") or []:
                 notes.setdefault(note, []).append(category)
@@ -110,7 +116,11 @@ def _link(workdir: Path, category: str) -> str | None:
     return f"{quote(folder)}/report.html" if exists else None
 
 
-def _read_json(path: Path) -> dict:
+def _check_record(record: Mapping) -> None:
+    check_record(record, FORMAT)
+
+
+def _read_json(path: Path, check: Callable[[Mapping], None]) -> dict:
     try:
         value = sealed.read(path)
     except FileNotFoundError:
@@ -121,14 +131,23 @@ def _read_json(path: Path) -> dict:
         raise UserError(f"{path}: not JSON ({error})") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    try:
+        check(value)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
     return value
 
 
 def _read_predictions(path: Path) -> dict:
     try:
-        found = read_arrays(path, _PREDICTIONS)
+        found = read_arrays(path, tuple(_PREDICTIONS))
         if len({np.shape(array) for array in found.values()}) != 1 or found["path"].ndim != 1:
             raise ValueError("arrays of different lengths")
+        for name, kinds in _PREDICTIONS.items():
+            if found[name].dtype.kind not in kinds:
+                raise ValueError(f"{name} holds {found[name].dtype}")
+        if not np.isin(found["label"], (0, 1)).all():
+            raise ValueError("label holds other values than 0 and 1")
         return found | {"with_maps": "anomaly_map" in names_in(path)}
     except DAMAGE as error:
         raise UserError(

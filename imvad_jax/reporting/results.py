@@ -13,8 +13,11 @@ from pathlib import Path
 from imvad_jax import methods, names, sealed
 from imvad_jax.errors import UserError
 from imvad_jax.reporting import published
+from imvad_jax.reporting.checked import check_metrics, check_timings
 from imvad_jax.reporting.metric_names import METRICS, format_value, is_missing, mean_of
 from imvad_jax.reporting.text_table import Form, format_rows, markdown_cell
+from imvad_jax.training.record import FORMAT
+from imvad_jax.training.record_check import check_record
 
 BASELINE = "raw_color"
 COMMAND = "python -m experiments.results"
@@ -82,8 +85,17 @@ def load_results(results_dir: str | Path) -> list[dict]:
         except (ValueError, OSError) as error:
             raise UserError(f"{path}: not JSON ({error})") from None
         found = result if isinstance(result, dict) else {}
-        if missing := [key for key in _REQUIRED if key not in found]:
+        if missing := [key for key in _REQUIRED if found.get(key) is None]:
             raise UserError(f"{path}: not a result; missing: {', '.join(missing)}")
+        try:
+            check_record(result, FORMAT)
+            for field, check in (("metrics", check_metrics), ("timings", check_timings)):
+                part = result.get(field)
+                if not isinstance(part, dict | None):
+                    raise ValueError(f"{field} is {part!r:.40}, expected an object")
+                check(part or {})
+        except ValueError as error:
+            raise UserError(f"{path}: not a result ({error})") from None
         results.append(methods.with_newer_fields(result))
     return results
 

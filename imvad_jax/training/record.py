@@ -27,7 +27,7 @@ def read_record(run_dir: str | Path) -> dict | None:
         return record
     except NewerError as error:
         raise UserError(
-            f"{run_dir}: written by a newer imvad_jax ({error}); this one reads up to {FORMAT}"
+            f"{path}: written by a newer imvad_jax ({error}); this one reads up to {FORMAT}"
         ) from None
     except sealed.DamagedError as error:
         raise UserError(f"{path}: {error}") from None
@@ -47,15 +47,15 @@ def config_of(record: dict, run_dir: str | Path | None = None) -> methods.Detect
     Raises:
       UserError: it does not fit, or the package of the method is not there.
     """
+    where = Path(run_dir) / NAME if run_dir else "config.json of the run"
     try:
         kind = methods.get(record["method"]).config
     except UserError as error:
-        raise UserError(f"the method of the run is not there: {error.text}") from None
+        raise UserError(f"{where}: the method of the run is not there: {error.text}") from None
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in record["config"].items()}
     try:
         check_config(values, kind)
         return kind(**values)
     except (TypeError, ValueError) as error:
-        where = Path(run_dir) / NAME if run_dir else "config.json of the run"
         text = error.text if isinstance(error, UserError) else error
         raise UserError(f"{where}: {text}") from None

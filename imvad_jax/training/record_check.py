@@ -68,6 +68,12 @@ _FIELDS: dict[str, _Test] = {
     "training_loop": ((lambda v: v in ("host", "device")), "host or device"),
     "train_files": _TEXTS,
     "calibration": _OBJECT,
+    "backbone": _TEXT,
+    "hardware": _TEXT,
+    "commit": _TEXT,
+    "command": _TEXT,
+    "matmul_precision": _TEXT,
+    "error": _TEXT,
     "checkpoint": _TEXT,
     "checkpoints": _TEXTS,
     "versions": _OBJECT,
@@ -98,6 +104,9 @@ def check_record(record: Any, newest: int) -> None:
         value = record.get(field)
         if value is not None and not test(value):
             raise ValueError(f"{field} is {_shown(value)}, expected {expected}")
+    backbone = record["config"].get("backbone")
+    if backbone is not None and not _is_text(backbone):
+        raise ValueError(f"config.backbone is {_shown(backbone)}, expected a text")
     tile, overlap = record.get("tile") or 0, record.get("overlap") or 0
     if tile and overlap >= tile:
         raise ValueError(f"overlap is {overlap}, expected less than the tile of {tile}")

@@ -113,7 +113,8 @@ def test_a_run_whose_package_is_missing(run, folder, monkeypatch):
     with pytest.raises(UserError) as caught:
         api.load(run)
     assert str(caught.value).startswith(
-        f"the method of the run is not there: method={NAME}: there is no module their_parts;"
+        f"{run}/config.json: the method of the run is not there: method={NAME}: there is no module "
+        "their_parts;"
     )
     given = ["experiments.predict", f"--workdir={run}", f"--input={folder}", "--output=nowhere"]
     status, _, err = call(folder, *given, there=False)

@@ -1,0 +1,87 @@
+"""Reading a damaged file: it is loaded, or refused in one line that names it, within a second."""
+
+import contextlib
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from hypothesis import HealthCheck, Phase, settings
+
+from imvad_jax.errors import UserError
+
+LIMIT = 1.0  # seconds
+_REFUSED = object()
+_ENDLESS = 60  # seconds, after which a reader is interrupted
+
+
+class Endless(BaseException):
+    """Raised in a reader that does not end; no `except Exception` of its own catches it."""
+
+
+def sized(examples: int) -> settings:
+    """The same `examples` files in every run; nothing is kept between runs."""
+    return settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+class Trials:
+    """What became of the files of one kind."""
+
+    def __init__(self, name: str):
+        self.name, self.found = name, Counter()
+
+    def look(self, read: Callable[[Path], object], top: Path, damaged: Path) -> object:
+        """What `read(top)` gives, where `damaged` is or lies below `top`; None if it is refused.
+
+        Raises:
+          Whatever `read` raises but a UserError; AssertionError for one of several lines, one that
+          does not name the file, and for a read over a second, twice.
+        """
+        loaded, seconds = self._look(read, top, damaged)
+        if seconds > LIMIT:  # the machine may have had other work
+            again = self._look(read, top, damaged)[1]
+            assert again <= LIMIT, f"{damaged.name}: read in {seconds:.1f} and {again:.1f} s"
+        self.found["files"] += 1
+        self.found["refused" if loaded is _REFUSED else "loaded"] += 1
+        return None if loaded is _REFUSED else loaded
+
+    def _look(self, read, top: Path, damaged: Path) -> tuple[object, float]:
+        start = time.perf_counter()
+        try:
+            with _ended():
+                loaded = read(top)
+        except UserError as error:
+            seconds = time.perf_counter() - start
+            for text in (error.text, str(error)):
+                assert len(text.splitlines()) == 1, f"several lines: {text!r}"
+                assert str(damaged) in text, f"{damaged.name} is not named: {text!r}"
+            return _REFUSED, seconds
+        return loaded, time.perf_counter() - start
+
+    @property
+    def line(self) -> str:
+        """The figures in words, for the summary of the tests."""
+        counts = ", ".join(f"{self.found[key]} {key}" for key in ("files", "loaded", "refused"))
+        return f"{self.name}: {counts}; 0 crashes, 0 over {LIMIT:g} s, 0 unnamed"
+
+
+@contextlib.contextmanager
+def _ended():
+    def end(*_):
+        raise Endless(f"still reading after {_ENDLESS} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(_ENDLESS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
