@@ -174,7 +174,7 @@ class TrainingCheckpoints:
         keep: int = 2,
         say: Callable[[str], object] = print,
     ):
-        self.every, self._say = every, say
+        self.every, self._keep, self._say = every, keep, say
         directory = Path(run_dir).resolve() / "training"
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         try:
@@ -221,6 +221,7 @@ class TrainingCheckpoints:
                 state, problem = None, str(error)
             if not hosts.any_of(bool(problem)):
                 self._set_aside(damaged, epoch)
+                self._remove_old()
                 return epoch, state
             damaged[epoch] = problem or "as another host reads it"
         if not damaged:
@@ -271,6 +272,11 @@ class TrainingCheckpoints:
                 )
         hosts.wait("damaged checkpoints set aside")
         self._manager.reload()
+
+    def _remove_old(self) -> None:
+        """Orbax does so when it saves, and a process that was killed may have saved its last."""
+        for epoch in sorted(self._manager.all_steps())[: -self._keep]:
+            self._manager.delete(epoch)
 
     def wait(self) -> None:
         """Returns when everything is on disk."""

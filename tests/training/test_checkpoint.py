@@ -115,6 +115,14 @@ def test_a_damaged_newest_checkpoint_is_set_aside(tmp_path):
     assert (tmp_path / "training" / "2.damaged1").is_dir()
 
 
+def test_one_too_many_of_a_process_killed_after_its_last_epoch_goes(tmp_path):
+    trained(tmp_path, (1, 2, 3))
+    with contextlib.closing(TrainingCheckpoints(tmp_path, keep=2)) as checkpoints:
+        assert checkpoints.resume(STATE)[0] == 3
+    names = {path.name for path in (tmp_path / "training").iterdir()}
+    assert names == {"2", "3"}
+
+
 def test_a_training_whose_checkpoints_are_all_damaged_is_not_begun_anew(tmp_path):
     trained(tmp_path, (1, 2))
     for epoch in (1, 2):
