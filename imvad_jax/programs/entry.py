@@ -15,6 +15,7 @@ def start(name: str) -> None:
     huge_pages.use()
     stopping.listen()
     program = importlib.import_module("imvad_jax.programs.program")
+    program.flags.disclaim_key_flags()  # the program's flags are those of the file that was started
     program.start(importlib.import_module(f"imvad_jax.programs.{name}"))
 
 

@@ -2,13 +2,14 @@
 
 import re
 import shlex
+import subprocess
 import sys
 
 import pytest
 
 from imvad_jax import presets
 from imvad_jax.commands import command
-from imvad_jax.programs import flags_page, program
+from imvad_jax.programs import flags_page, make_demo_data, program
 
 PATHS = {
     "anomalib_python", "benchmarks_dir", "cache_dir", "check_images", "checkpoint", "data_cache",
@@ -69,6 +70,13 @@ def test_every_flag_that_takes_a_path_is_expanded(home, name):
 def test_fields_of_a_configuration_that_are_paths_are_expanded(home):
     config = presets.resolve("draem", "smoke", {"texture_dir": "~/textures"})
     assert config.picture_dirs == {"textures": "/home/me/textures"}
+
+
+def test_help_tells_what_a_program_does_and_its_flags():
+    command = [sys.executable, "-m", "experiments.make_demo_data", "--help"]
+    found = subprocess.run(command, capture_output=True, text=True).stdout
+    assert "--out:" in found and "--categories:" in found
+    assert found.startswith(make_demo_data.__doc__.splitlines()[0])
 
 
 def test_commands_are_quoted_as_a_shell_takes_them(monkeypatch):
