@@ -248,7 +248,10 @@ def _free_bytes(folder: Path) -> int:
 
 
 def _is_about(error: OSError, path: Path) -> bool:
-    """Whether an error is of writing `path`, and not of a file that was read for it."""
+    """Whether an error is of writing `path`, and not of a file that was read for it, or of what was
+    said meanwhile."""
+    if isinstance(error, BrokenPipeError):
+        return False
     if error.filename is None or not isinstance(error.filename, str | os.PathLike):
         return True
     there, parent = Path(error.filename).absolute(), path.parent.absolute()

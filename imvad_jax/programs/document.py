@@ -42,5 +42,7 @@ def main() -> int:
     """The program."""
     try:
         return write_pages(Path(_OUT.value), _CHECK.value)
+    except BrokenPipeError:  # nobody reads what is said
+        raise
     except OSError as error:
         raise UserError(f"--out={_OUT.value}: cannot be written ({error.strerror})") from None

@@ -56,6 +56,8 @@ def main() -> int:
         parity = exporter.export(
             function, kind, output, platforms=platforms, batch_size=_BATCH_SIZE.value, images=images
         )
+    except BrokenPipeError:  # nobody reads what is said
+        raise
     except OSError as error:
         raise UserError(f"--output={output}: cannot be written ({error.strerror})") from None
     print(f"compared with the detector on {source}; largest difference, relative to the largest "

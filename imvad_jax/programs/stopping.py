@@ -6,8 +6,7 @@ signal, since the main thread may compile for a minute. It ends the limit of the
 asked between steps; whoever has no limit leaves at once, as nothing that is half written counts.
 A second Ctrl-C leaves at once, too.
 
-This module is imported before all that takes time and imports little, so that the programs can be
-stopped while they start.
+This module imports little, so that the programs can be stopped while they start.
 """
 
 import contextlib
@@ -24,8 +23,8 @@ GOES_ON = "the same command goes on"
 ERROR = 2  # exit status of bad input
 LAST = 5.0  # seconds for writing after the limit, after which the process ends whatever it does
 
-_BY_TERMINAL = 128 + signal.SIGINT
-_BY_OTHERS = 128 + signal.SIGTERM
+_SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+_BY_TERMINAL, _BY_OTHERS = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 _told: int | None = None  # the exit status that the first signal asks for
 _limit = None
@@ -49,10 +48,9 @@ def listen() -> None:
     received, telling = socket.socketpair()
     telling.setblocking(False)
     signal.set_wakeup_fd(telling.fileno(), warn_on_full_buffer=False)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            child = name == "SIGINT" and CHILD in os.environ
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            child = number == signal.SIGINT and CHILD in os.environ
             signal.signal(number, signal.SIG_IGN if child else lambda number, frame: None)
 
     def wait() -> None:
@@ -84,7 +82,7 @@ def _take(number: int) -> None:
     """A signal has come."""
     global _told
     by_terminal = number == signal.SIGINT
-    if number not in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None)):
+    if number not in _SIGNALS:
         return
     if _told is not None:
         if by_terminal:
@@ -132,13 +130,15 @@ def closing(status: int | None) -> int | None:
     """
     wait_to_leave()
     if _told is None:
+        if _listener is not None and not _several_hosts():
+            for number in _SIGNALS:  # all is done, and only the teardown is left
+                signal.signal(number, signal.SIG_IGN)
         return status
     if not status and _told == _BY_TERMINAL:
         say("interrupted, and all was finished in time; the same command finds it done")
     if status == ERROR:  # perhaps of a child that was told, too
         say(f"told to end; {GOES_ON}")
-    if status == ERROR or _told == _BY_TERMINAL:
-        status = _told
+    status = _told if status == ERROR or _told == _BY_TERMINAL else status
     if not _several_hosts():
         leave(status or 0)
     return status

@@ -5,10 +5,12 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 from imvad_jax.errors import escaped
 
 CLOSED = 128 + getattr(signal, "SIGPIPE", 13)  # exit status where nobody reads the output any more
+_CLOSED_LOOP = "Event loop is closed"
 
 
 class _Escaped(io.TextIOWrapper):
@@ -26,6 +28,7 @@ def prepare() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for the program's life
+    sys.unraisablehook = _without_closed_loops(sys.unraisablehook)
     out = sys.stdout
     if isinstance(out, io.TextIOWrapper):
         sys.stdout = _Escaped(
@@ -33,6 +36,17 @@ def prepare() -> None:
             write_through=out.write_through,
         )  # fmt: skip
         sys.stdout.beneath = out  # else it would close the buffer that both have
+
+
+def _without_closed_loops(show: Callable) -> Callable:
+    """`sys.unraisablehook` without what a failed save of orbax leaves behind: callbacks to a loop
+    of asyncio that is gone. The failure itself is raised."""
+
+    def shown(about) -> None:
+        if not (isinstance(about.exc_value, RuntimeError) and _CLOSED_LOOP in str(about.exc_value)):
+            show(about)
+
+    return shown
 
 
 def abandon() -> None:

@@ -35,7 +35,8 @@ PROGRAMS = {
               "--cache_dir={cache}"],
     "predict": ["--workdir={top}/fit", "--input={top}/data/bottle/test", "--output={out}/found",
                 "--cache_dir={cache}"],
-    "export": ["--workdir={top}/fit", "--output={out}/detector", "--cache_dir={cache}"],
+    "export": ["--workdir={top}/fit", "--output={out}/detector", "--overwrite",
+               "--cache_dir={cache}"],
     "benchmark": ["--method=raw_color", "--preset=smoke", "--weights=random", "--num_images=4",
                   "--repeats=1", "--seconds=0", "--fit_repeats=0", "--workdir={out}/measured",
                   "--cache_dir={cache}"],
@@ -181,10 +182,10 @@ def test_cache_that_cannot_be_written(name, options, place, tmp_path):
 def test_two_at_once(name, place):
     start = time.monotonic()
     both = [end(process, start) for process in [begin(name, place) for _ in range(2)]]
-    assert {ended.status for ended in both} <= {0, 2}
-    assert any(ended.status == 0 for ended in both)
+    later = {0, 75} if name == "table" else {0, 2}  # whose cell is not finished, being held
+    assert 0 in {ended.status for ended in both} <= later
     for ended in both:
-        assert ended.status == 0 or refused(ended, place.out)
+        assert ended.status != 2 or refused(ended, place.out)
     assert not list(place.out.rglob(LOCK))
 
 
@@ -200,8 +201,9 @@ def test_told_to_end(name, number, share, place, normal):
         os.killpg(process.pid, number)
     ended = end(process, start)
     if not late:
+        # 0: all was finished already, or in time (which SIGTERM does not mind).
         expected = {signal.SIGINT: {130}, signal.SIGTERM: {143, 0}, signal.SIGKILL: {-9}}[number]
-        assert ended.status in expected, ended
+        assert ended.status in (expected | {0} if share > 0.5 else expected), ended
         assert number == signal.SIGKILL or len(ended.lines) <= 1 + LARGEST, ended
     again = call(name, place)
     assert again.status == 0, again
@@ -221,7 +223,7 @@ def test_nobody_reads(name, place):
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_ascii(name, place):
     shutil.copytree(place.top / "data", place.out / "data")
-    for number, path in enumerate(sorted((place.out / "data").rglob("test/*/*.png"))[:3]):
+    for number, path in enumerate(sorted((place.out / "data").rglob("test/good/*.png"))[:3]):
         path.rename(path.with_name(["caf\u00e9.png", "\x1b[31mred.png", "=1+1.png"][number]))
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     given = [text.replace("{top}/data", "{out}/data") for text in PROGRAMS[name]]
