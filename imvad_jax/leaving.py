@@ -20,6 +20,7 @@ PATIENCE = 2.0  # seconds for undoing and flushing; a pipe that nobody reads wou
 
 starting = threading.Lock()  # held while a child is started, so that none is missed
 _undo: dict[object, Callable[[], object]] = {}
+_leaves = threading.Event()  # this process ends within `PATIENCE`
 
 
 @contextlib.contextmanager
@@ -51,6 +52,8 @@ def child(
         with process:
             yield process
     finally:
+        if _leaves.is_set():  # the child was killed, and what waited for it must not go on
+            time.sleep(2 * PATIENCE)
         del _undo[key]
 
 
@@ -88,6 +91,8 @@ def run(
 
 def leave(status: int) -> None:
     """Ends this process; whatever its threads do is cut off. Never returns."""
+
+    _leaves.set()
 
     def tidy() -> None:
         starting.acquire(timeout=PATIENCE / 2)  # and never released
