@@ -56,6 +56,7 @@ def save_variables(run_dir: str | Path, variables: dict, name: str = NAME) -> No
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Says of a checkpoint that cannot be written which one it is; raises `files.NotWritten`."""
+    _shorten_log()
     try:
         yield
     except OSError as error:
@@ -78,8 +79,9 @@ def _is_kept(record: logging.LogRecord) -> bool:
     return error is None or _code_of(error) is None
 
 
-for _name in ("absl", "asyncio"):
-    logging.getLogger(_name).addFilter(_is_kept)
+def _shorten_log() -> None:
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_is_kept)  # once, however often it is called
 
 
 def save_model(directory: str | Path, kept: dict, variables: dict) -> None:
