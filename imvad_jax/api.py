@@ -79,9 +79,7 @@ def load_data(
     scale = parse_full_scale(str(full_scale))
     if scale is None and model.fitted:
         scale = model.reader.full_scale
-    reading = Reading(
-        scale, max_megapixels, mask_values, mask_orientation, recursive, on_bad_image
-    )
+    reading = Reading(scale, max_megapixels, mask_values, mask_orientation, recursive, on_bad_image)
     data_dir = os.path.expanduser(data_dir)
     cache_dir = cache_dir and os.path.expanduser(cache_dir)
     found = layouts.select_categories(

@@ -160,5 +160,3 @@ def _is_no_json(path: Path) -> bool:
 
 def _shown(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
-
-

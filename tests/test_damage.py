@@ -54,9 +54,7 @@ def flip(kind, count, seed, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_changed_byte_is_noticed_or_harmless(
-    kinds, name, tmp_path, monkeypatch, record_property
-):
+def test_a_changed_byte_is_noticed_or_harmless(kinds, name, tmp_path, monkeypatch, record_property):
     number = KINDS.index(name)
     found = flip(kinds[name], FLIPS // len(KINDS), number, tmp_path, monkeypatch)
     record_property("figures", f"{name}: {found}")

@@ -159,9 +159,7 @@ def _check(peer: Peer, request: Request, config: DetectorConfig, platform: str) 
             f"{' or '.join(peer.backbones)}"
         )
     if not peer.backbones and "resnet" not in config.backbone:
-        _refuse(
-            f"backbone {config.backbone}; layers of ResNets alone have the same names there"
-        )
+        _refuse(f"backbone {config.backbone}; layers of ResNets alone have the same names there")
     trained = ("dtype",) if isinstance(config, TrainedConfig) else ()
     for name in (*peer.fixed, *trained):
         if getattr(config, name) != (expected := getattr(type(config)(), name)):

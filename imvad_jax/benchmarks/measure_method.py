@@ -115,9 +115,7 @@ def benchmark(
     return record
 
 
-def _scoring(
-    subject: workloads.Subject, limit: Limit, notes: list[str]
-) -> tuple[list[dict], str]:
+def _scoring(subject: workloads.Subject, limit: Limit, notes: list[str]) -> tuple[list[dict], str]:
     """The scoring at each batch size, and why there is no time for the larger ones, if so.
 
     Those that there is no memory for are named in `notes`.

@@ -62,9 +62,7 @@ def gaussian(good: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     centred = (good - mean).transpose(1, 0, 2)
     scatter = centred.transpose(0, 2, 1) @ centred / max(len(good) - 1, 1)
     inverse = np.linalg.inv(scatter + 0.01 * np.eye(good.shape[-1]))
-    return lambda images: (
-        np.einsum("npd,pde,npe->np", images - mean, inverse, images - mean).max(1)
-    )
+    return lambda images: np.einsum("npd,pde,npe->np", images - mean, inverse, images - mean).max(1)
 
 
 def nearest(good: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

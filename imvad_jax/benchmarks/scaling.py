@@ -23,6 +23,7 @@ from imvad_jax.runs.record import write_json
 
 MACHINE = ("versions", "commit", "hardware", "platform")  # of a point, the same for all
 
+
 def sizes(given: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
     """The values of every axis, ascending. Raises UserError for what is no number from 1 on."""
     found = {}

@@ -94,9 +94,7 @@ def _category_in(path: Path) -> str:
         raise damaged(path, error) from None
 
 
-def write(
-    path: Path, meta: dict, arrays: dict[str, np.ndarray], compressed: bool = True
-) -> None:
+def write(path: Path, meta: dict, arrays: dict[str, np.ndarray], compressed: bool = True) -> None:
     """Writes a cache atomically; `meta` is anything that JSON holds.
 
     Raises:

@@ -115,9 +115,7 @@ def to_eight_bits(values: np.ndarray, full_scale: float | None) -> tuple[np.ndar
     return np.clip(scaled, 0, 255).astype(np.uint8), brighter
 
 
-def find_full_scale(
-    paths: Iterable[str], max_megapixels: float = MAX_MEGAPIXELS
-) -> float | None:
+def find_full_scale(paths: Iterable[str], max_megapixels: float = MAX_MEGAPIXELS) -> float | None:
     """The value that counts as white in good pictures; None where none is deeper than 8 bits.
 
     It is the smallest of `FULL_SCALES` that no integer picture exceeds, and 1 where all deep ones

@@ -193,4 +193,3 @@ def check_pages(image: Image.Image) -> str:
     except EOFError:
         image.seek(0)
     return f"the first of {pages} pages; the others are smaller" if pages > 1 else ""
-

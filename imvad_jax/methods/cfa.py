@@ -181,8 +181,7 @@ class CFA(base.Detector):
         counts = np.array([float(part.count) for part in accumulators])
         shares = counts / counts.sum()
         centers = sum(
-            np.asarray(part.mean, np.float64) * share
-            for part, share in zip(accumulators, shares)
+            np.asarray(part.mean, np.float64) * share for part, share in zip(accumulators, shares)
         ).astype(np.float32)
         if self.config.gamma_c > 1:
             done = progress(1, "k-means")

@@ -49,9 +49,7 @@ class DRAEMConfig(base.TrainedConfig):
         if not 0 <= self.own_textures <= 1:
             raise UserError(f"--own_textures={self.own_textures}: must lie in [0, 1]")
         if self.texture_sharpness < 0:
-            raise UserError(
-                f"--texture_sharpness={self.texture_sharpness}: must not be negative"
-            )
+            raise UserError(f"--texture_sharpness={self.texture_sharpness}: must not be negative")
         for name in ("reconstructive_widths", "discriminative_widths"):
             widths = getattr(self, name)
             if not widths or min(widths) < 1:

@@ -110,9 +110,7 @@ class PatchCore(base.Detector):
         grid = self._own_grid()
         maps = self.features(images)
         channels = tuple(maps[name].shape[-1] for name in self.config.layers)
-        kernels = patches.patch_kernels(
-            channels, self.config.embedding_dim, self.config.patch_size
-        )
+        kernels = patches.patch_kernels(channels, self.config.embedding_dim, self.config.patch_size)
         found = []
         for name, kernel in zip(self.config.layers, kernels):
             part = patches.aggregate_patches(maps[name], kernel)

@@ -189,9 +189,7 @@ class Model:
         if not pictures:
             pictures = inputs.read_picture_dirs(self.config)[0]
         variables = fitting.init_variables(self.detector, backbone, self.seed) | pictures
-        variables = fitting.fit(
-            self.detector, variables, images, self.devices, seed, **options
-        )
+        variables = fitting.fit(self.detector, variables, images, self.devices, seed, **options)
         tiling = images.tiling if isinstance(images, TiledImages) else None
         reader = getattr(images, "reader", self.reader)
         return dataclasses.replace(

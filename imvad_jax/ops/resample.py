@@ -73,9 +73,7 @@ def upsample_and_smooth(
         return jnp.asarray(matrix.astype(maps.dtype))
 
     rows, columns = axis(maps.shape[1], size[0]), axis(maps.shape[2], size[1])
-    return jnp.einsum(
-        "Hh,bhw,Ww->bHW", rows, maps, columns, precision=lax.Precision.HIGHEST
-    )
+    return jnp.einsum("Hh,bhw,Ww->bHW", rows, maps, columns, precision=lax.Precision.HIGHEST)
 
 
 def resize_bilinear(images: Array, size: tuple[int, int], align_corners: bool = False) -> Array:
@@ -87,9 +85,7 @@ def resize_bilinear(images: Array, size: tuple[int, int], align_corners: bool = 
     rows = bilinear_matrix(images.shape[1], size[0] * count(), align_corners)
     rows = own_rows(jnp.asarray(rows, images.dtype))
     columns = jnp.asarray(bilinear_matrix(images.shape[2], size[1], align_corners), images.dtype)
-    return jnp.einsum(
-        "Hh,bhwc,Ww->bHWc", rows, images, columns, precision=lax.Precision.HIGHEST
-    )
+    return jnp.einsum("Hh,bhwc,Ww->bHWc", rows, images, columns, precision=lax.Precision.HIGHEST)
 
 
 def resize_leading(maps: Array, size: tuple[int, int]) -> Array:

@@ -17,9 +17,7 @@ from imvad_jax.reporting.fidelity import COMMAND, filled_page, load_record
 
 flags.DEFINE_string("record", "docs/fidelity.json", "What the golden tests compared.")
 flags.DEFINE_string("page", "docs/fidelity.md", "Page whose tables are written anew.")
-flags.DEFINE_bool(
-    "check", False, "Only compare the page with the record; status 1 if they differ."
-)
+flags.DEFINE_bool("check", False, "Only compare the page with the record; status 1 if they differ.")
 
 
 def main() -> int:

@@ -22,4 +22,3 @@ def main() -> int:
     jax.config.update("jax_enable_compilation_cache", False)  # memory of all points alike
     print(json.dumps(point(request, parallel)))
     return 0
-

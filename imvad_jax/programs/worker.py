@@ -53,4 +53,3 @@ def main() -> None:
             say(stopped)
         answers.write(json.dumps({"path": task.path, "error": error, "stopped": stopped}) + "\n")
         sys.stdout.flush()
-

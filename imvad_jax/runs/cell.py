@@ -308,9 +308,7 @@ def _training_options(case: Case, work: Work) -> Iterator[dict]:
         yield {}
         return
     every = options.checkpoint_every or max(config.epochs // 20, 1)
-    saved = checkpoint.TrainingCheckpoints(
-        run_dir, every, options.keep_checkpoints, say=work.say
-    )
+    saved = checkpoint.TrainingCheckpoints(run_dir, every, options.keep_checkpoints, say=work.say)
     if saved.latest():
         work.say(f"resuming after epoch {saved.latest()} of {config.epochs}")
     with contextlib.ExitStack() as stack:

@@ -81,9 +81,7 @@ class RunRequest:
         if self.checkpoint:
             raise UserError("--training_loop: with --checkpoint nothing is fitted; leave it out")
         if "gradient" not in methods.get(self.method).detector.phases:
-            raise UserError(
-                f"--training_loop={wanted}: {self.method} is not trained; leave it out"
-            )
+            raise UserError(f"--training_loop={wanted}: {self.method} is not trained; leave it out")
 
     @property
     def _share(self) -> float:

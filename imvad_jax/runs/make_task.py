@@ -43,5 +43,3 @@ def _failed(task: Task, error: str, trace: str | None, say) -> str:
     say(trace or f"error: {error}")
     mark_failed(task, error, trace)
     return error
-
-

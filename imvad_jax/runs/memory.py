@@ -62,9 +62,7 @@ def pictures_of(model: Model) -> dict:
     return {k: v for k, v in model.variables.items() if k in model.config.picture_dirs}
 
 
-def check_fit(
-    model: Model, data: CategoryData, parallel: Parallel, loop: str | None = None
-) -> str:
+def check_fit(model: Model, data: CategoryData, parallel: Parallel, loop: str | None = None) -> str:
     """What fitting and scoring a model needs and what there is, as text. Raises UserError."""
     parts = estimate(model.detector, data, parallel, pictures_of(model), loop)
     return check(parts, available_bytes(parallel.local[0]))

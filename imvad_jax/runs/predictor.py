@@ -229,9 +229,7 @@ def _notes(model: Model) -> list[str]:
     return notes
 
 
-def names_of(
-    paths: Sequence[str], not_used: Sequence[NotUsed]
-) -> tuple[list[str], list[NotUsed]]:
+def names_of(paths: Sequence[str], not_used: Sequence[NotUsed]) -> tuple[list[str], list[NotUsed]]:
     """How files are called in the results, and those that are not used under such names."""
     names = display_names([*paths, *(item.path for item in not_used)])
     others = [item._replace(path=name) for item, name in zip(not_used, names[len(paths) :])]

@@ -33,9 +33,7 @@ Run = tuple[Any, dict[str, np.ndarray]]
 class HostLoop:
     """Calls `step(state, batch) -> (state, figures)` once a batch of the images."""
 
-    def __init__(
-        self, step: Callable, images: Images | Features, parallel: Parallel, job: Job
-    ):
+    def __init__(self, step: Callable, images: Images | Features, parallel: Parallel, job: Job):
         self._step, self._images, self._parallel = step, images, parallel
         self._timings = job.timings
 

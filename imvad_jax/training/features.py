@@ -62,9 +62,7 @@ def compute_features(detector: Detector, fixed: dict, job: Job) -> Features:
     tree = None
     batch_size = parallel.batch_size(detector.config.batch_size)
     batches = job.timings.wait(job.images.batches(batch_size), "fit")
-    for found, batch in in_flight(
-        lambda batch: step(fixed, parallel.split(batch.images)), batches
-    ):
+    for found, batch in in_flight(lambda batch: step(fixed, parallel.split(batch.images)), batches):
         found = jax.tree.map(parallel.join, found)
         if tree is None:
             # So many that no copy is needed for a loop on the devices; what is not written to

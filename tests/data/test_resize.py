@@ -87,9 +87,7 @@ def test_a_category_and_its_cache(data, tmp_path):
         again = opened(None, geometry, cache)
         np.testing.assert_array_equal(again.train.images, made.train.images)
         np.testing.assert_array_equal(again.masks, made.masks)
-        np.testing.assert_array_equal(
-            opened(data, geometry, max_decoded_bytes=0).masks, made.masks
-        )
+        np.testing.assert_array_equal(opened(data, geometry, max_decoded_bytes=0).masks, made.masks)
     with pytest.raises(UserError, match="no decoded cache named .*-16-12-lanczos-full-v"):
         opened(None, Geometry(16, 12, "lanczos", "full"), cache)
 

@@ -51,7 +51,7 @@ def test_the_page_of_the_api_has_what_a_user_calls():
     assert headings[1:5] == ["make", "load", "Model", "Model.with_fields"]
     called = ("fit", "calibrate", "score", "predict", "save")
     assert {f"Model.{name}" for name in called} <= set(headings)
-    assert "- `verdict`: \"defective\" or \"good\"" in page and "_require" not in page
+    assert '- `verdict`: "defective" or "good"' in page and "_require" not in page
     assert "    *,\n    holdout: float | None = None,\n" in page and "    self,\n" not in page
 
 

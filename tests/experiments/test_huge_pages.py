@@ -34,9 +34,7 @@ def test_a_program_starts_anew_with_huge_pages(started, monkeypatch):
 def test_other_tunables_are_kept(started, monkeypatch):
     monkeypatch.setenv(huge_pages.VARIABLE, "glibc.malloc.arena_max=2")
     huge_pages.use()
-    assert (
-        started[0][2][huge_pages.VARIABLE] == "glibc.malloc.arena_max=2:glibc.malloc.hugetlb=1"
-    )
+    assert started[0][2][huge_pages.VARIABLE] == "glibc.malloc.arena_max=2:glibc.malloc.hugetlb=1"
 
 
 @pytest.mark.parametrize("value", ["0", "1", "2"])

@@ -1,6 +1,5 @@
 """The loop of a training on record: a run goes on by the one that it began with."""
 
-
 import jax
 import numpy as np
 import pytest

@@ -41,9 +41,7 @@ def test_a_cell_that_another_process_makes_is_not_marked_as_failed(tmp_path, wor
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_all_hosts_learn_of_a_refusal_and_the_first_alone_holds(
-    tmp_path, work, monkeypatch, first
-):
+def test_all_hosts_learn_of_a_refusal_and_the_first_alone_holds(tmp_path, work, monkeypatch, first):
     monkeypatch.setattr(hosts, "is_first", lambda: first)
     with locks.hold(tmp_path):
         monkeypatch.setattr(hosts, "any_of", lambda flag: True)

@@ -171,8 +171,9 @@ def test_rows_that_pad_a_bank_do_not_count():
     memory = variables["memory"]
     rows = int(memory["bank_count"])
     assert found["flops_complete"] and rows < len(memory["bank"])
-    subject.variables = variables | {"memory": memory | {"bank": memory["bank"][: rows // 2],
-                                                         "bank_count": np.int32(rows // 2)}}
+    subject.variables = variables | {
+        "memory": memory | {"bank": memory["bank"][: rows // 2], "bank_count": np.int32(rows // 2)}
+    }
     fewer = workloads.scoring(subject, 1)["flops"]
     assert found["flops"] - fewer == detector_flops * (rows - rows // 2)
 

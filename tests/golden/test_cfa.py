@@ -40,8 +40,10 @@ def test_centres_descriptor_map_and_score(golden, variables):
     @jax.jit
     def run(variables, good, test):
         features = detector.apply(variables, good, ("layer3_pre",), method="features")
-        return features, detector.apply(variables, good, method="embed"), detector.apply(
-            variables, test
+        return (
+            features,
+            detector.apply(variables, good, method="embed"),
+            detector.apply(variables, test),
         )
 
     features, descriptors, found = run(variables, as_float(GOOD[:2]), as_float(images(3, 64, 32)))

@@ -9,9 +9,7 @@ from imvad_jax.methods.csflow import SCALES, CSFlow, CSFlowConfig
 from tests.golden import training
 from tests.golden.files import channels_last
 
-CONFIG = CSFlowConfig(
-    backbone="resnet18", layer="layer3", hidden=10, image_size=64, with_map=True
-)
+CONFIG = CSFlowConfig(backbone="resnet18", layer="layer3", hidden=10, image_size=64, with_map=True)
 SUBNET = {"s1": "from_first", "s2": "from_second"}
 CONV = {
     "conv_scale0_0": "conv1_0", "conv_scale1_0": "conv1_1", "conv_scale2_0": "conv1_2",

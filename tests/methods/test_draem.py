@@ -156,9 +156,7 @@ def test_configurations():
     assert official.decay_at == (0.8, 0.9)
     assert (official.weight_decay, official.score_window) == (0, 21)
     assert official.own_textures == 0 and not official.notes
-    assert presets()["cpu"].notes == (
-        "anomaly textures: 50% are the image itself, rearranged",
-    )
+    assert presets()["cpu"].notes == ("anomaly textures: 50% are the image itself, rearranged",)
     benchmark = presets()["benchmark"]
     assert (benchmark.epochs, benchmark.batch_size, benchmark.weight_decay) == (50, 16, 3e-5)
     assert official.texture_sharpness == benchmark.texture_sharpness == 2.0

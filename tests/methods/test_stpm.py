@@ -151,8 +151,7 @@ def test_loss_of_the_table_is_half_the_sum_over_the_batch(table_detector):
     teacher = features(variables["backbone"], drawn())
     student = features(student_of(variables), drawn(), train=True)
     expected = [
-        0.5 / np.prod(t.shape[1:3]) * squared_distance(t, s).sum()
-        for t, s in zip(teacher, student)
+        0.5 / np.prod(t.shape[1:3]) * squared_distance(t, s).sum() for t, s in zip(teacher, student)
     ]
     np.testing.assert_allclose([figures[name] for name in LAYERS], expected, rtol=1e-4)
     np.testing.assert_allclose(loss, sum(expected), rtol=1e-4)

@@ -14,9 +14,7 @@ def test_windows_are_slices():
     assert found.shape == (2, len(tops), len(lefts), 4, 4, 3)
     for i, top in enumerate(tops):
         for j, left in enumerate(lefts):
-            np.testing.assert_array_equal(
-                found[:, i, j], images[:, top : top + 4, left : left + 4]
-            )
+            np.testing.assert_array_equal(found[:, i, j], images[:, top : top + 4, left : left + 4])
 
 
 def test_starts_lie_inside():

@@ -164,9 +164,7 @@ def test_training_steps(method, devices):
     assert_shared(lower_training(detector, variables, devices), devices, "all_reduce")
 
 
-@pytest.mark.parametrize(
-    ("method", "devices"), [*((method, 1) for method in TRAINED), ("stpm", 4)]
-)
+@pytest.mark.parametrize(("method", "devices"), [*((method, 1) for method in TRAINED), ("stpm", 4)])
 def test_training_loops_on_the_devices(method, devices):
     first = methods.get(method).detector.phases[0]
     detector, variables = (small_fitted if first == "statistics" else small)(method)

@@ -99,9 +99,7 @@ def _rates(out: Path, name: str) -> list[str]:
     before = {r["method"]: r for r in _file(out, "rates").get("records", ()) if "error" not in r}
     lines = []
     for record in records:
-        scored = [
-            f"{number(s['images_per_s'])} at {s['batch_size']}" for s in record["scoring"]
-        ]
+        scored = [f"{number(s['images_per_s'])} at {s['batch_size']}" for s in record["scoring"]]
         step = record.get("training")
         trained = f"; step {number(1e3 * step['step_s']['median'])} ms" if step else ""
         programs = [*record["scoring"], *([step] if step else [])]

@@ -108,4 +108,3 @@ def _is_flat(path: str) -> bool:
     except UserError:
         return False
     return len(np.unique(values.reshape(-1, 3) if values.ndim == 3 else values, axis=0)) <= 2
-

@@ -27,9 +27,7 @@ class MagneticTiles(base.Layout):
         train, test = base.draw_split(good, seed, root / "MT_Free" / "Imgs")
         for kind in KINDS:
             test += self._samples(root, kind, kind.lower(), not_used)
-        return base.Category(
-            self.name, name, tuple(train), tuple(test), True, tuple(not_used)
-        )
+        return base.Category(self.name, name, tuple(train), tuple(test), True, tuple(not_used))
 
     def _samples(self, root, kind, defect, not_used):
         folder = root / f"MT_{kind}" / "Imgs"

@@ -98,9 +98,7 @@ def read(
     )
 
 
-def good_images(
-    folder: Path, own: bool, recursive: bool, not_used: list[NotUsed]
-) -> list[str]:
+def good_images(folder: Path, own: bool, recursive: bool, not_used: list[NotUsed]) -> list[str]:
     """Paths of the good images in a folder; what else lies there is added to `not_used`.
 
     Of a user's `own` folder the masks that lie beside images are no images.
