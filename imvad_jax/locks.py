@@ -32,14 +32,14 @@ class Held(UserError):
 
 @contextlib.contextmanager
 def hold(
-    directory: str | Path, flag: str = "--workdir", say: Callable[[str], object] = print
+    directory: str | Path, flag: str = "--workdir", log: Callable[[str], object] = print
 ) -> Iterator[None]:
     """Holds the lock of a directory, which is made if need be and goes again if it stays empty.
 
     Args:
       directory: Is written to within the context by this process alone.
       flag: Which flag named it, for messages.
-      say: Is told of a holder that ended without letting go.
+      log: Is told of a holder that ended without letting go.
 
     Raises:
       Held: another process holds it; it is named.
@@ -49,7 +49,7 @@ def hold(
     try:
         made = not directory.is_dir()
         directory.mkdir(parents=True, exist_ok=True)
-        descriptor = _take(directory / LOCK, f"{flag}={directory}", say)
+        descriptor = _take(directory / LOCK, f"{flag}={directory}", log)
     except OSError as error:
         raise not_written(directory, error) from None
 
@@ -69,7 +69,7 @@ def hold(
                 directory.rmdir()
 
 
-def _take(path: Path, what: str, say: Callable[[str], object]) -> int:
+def _take(path: Path, what: str, log: Callable[[str], object]) -> int:
     """The open file of the lock, held."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
@@ -82,7 +82,7 @@ def _take(path: Path, what: str, say: Callable[[str], object]) -> int:
             if held is False or (holder and not _has_ended(holder)):
                 raise Held(_refusal(what, path, holder or {}))
             if holder:
-                say(f"note: {what}: {_who(holder)} ended without letting go of it; going on")
+                log(f"note: {what}: {_who(holder)} ended without letting go of it; going on")
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(_myself()).encode() + b"\n", 0)
             return descriptor

@@ -49,7 +49,7 @@ def make(top: Path) -> dict[str, Kind]:
         data_dir=str(data), decoded_dir=str(top / "cache"), holdout=0.3,
         options=Options(save_heatmaps=False),
     )  # fmt: skip
-    run_cells(run, request.cells, Making(parallel=Parallel(jax.local_devices()[:1]), say=len))
+    run_cells(run, request.cells, Making(parallel=Parallel(jax.local_devices()[:1]), log=len))
     small = {"dataset": "mvtec_ad", "category": "bottle", "method": "raw_color", "preset": "smoke",
              "config": {"backbone": "none"}, "seed": 0,
              "metrics": {"image_auroc": 0.625}}  # fmt: skip
@@ -141,7 +141,7 @@ def same(one: object, other: object) -> bool:
 
 def _resume(path: Path):
     told = []
-    checkpoints = TrainingCheckpoints(path, say=told.append)
+    checkpoints = TrainingCheckpoints(path, log=told.append)
     try:
         return checkpoints.resume(STATE)
     finally:

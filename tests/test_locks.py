@@ -38,21 +38,21 @@ def holder(tmp_path):
 
 
 def test_a_directory_is_held_and_let_go_of(tmp_path):
-    with hold(tmp_path / "new" / "run", say=pytest.fail):
+    with hold(tmp_path / "new" / "run", log=pytest.fail):
         names = os.listdir(tmp_path / "new" / "run")
         assert names == [LOCK] and is_temporary(LOCK)
         stored = json.loads((tmp_path / "new" / "run" / LOCK).read_text())
         assert (stored["host"], stored["pid"]) == (host(), os.getpid()) and stored["start"]
         check_directory(tmp_path / "new" / "run", RUN)  # no file of somebody else's
     assert not (tmp_path / "new" / "run").exists()  # nothing was written to it
-    with pytest.raises(KeyboardInterrupt), hold(tmp_path / "run", say=pytest.fail):
+    with pytest.raises(KeyboardInterrupt), hold(tmp_path / "run", log=pytest.fail):
         (tmp_path / "run" / "mine").touch()
         raise KeyboardInterrupt
     assert os.listdir(tmp_path / "run") == ["mine"]
 
 
 def test_a_second_process_is_refused_by_name_until_the_first_has_ended(tmp_path, holder):
-    with pytest.raises(Held) as caught, hold(tmp_path / "run", say=pytest.fail):
+    with pytest.raises(Held) as caught, hold(tmp_path / "run", log=pytest.fail):
         pytest.fail("two at once")
     assert caught.value.text.startswith(
         f"--workdir={tmp_path / 'run'}: process {holder.pid} on {host()}, which began on 2"
@@ -60,7 +60,7 @@ def test_a_second_process_is_refused_by_name_until_the_first_has_ended(tmp_path,
     assert "writes there; wait until it has ended" in caught.value.text
     (tmp_path / "run" / "mine").touch()
     holder.communicate("")
-    with hold(tmp_path / "run", say=pytest.fail):
+    with hold(tmp_path / "run", log=pytest.fail):
         pass
 
 
@@ -72,7 +72,7 @@ def test_a_killed_holder_is_told_and_replaced(tmp_path, holder, monkeypatch, flo
     if not flock:
         monkeypatch.setattr(locks, "fcntl", None)
     said = []
-    with hold(tmp_path / "run", say=said.append):
+    with hold(tmp_path / "run", log=said.append):
         assert json.loads((tmp_path / "run" / LOCK).read_text())["pid"] == os.getpid()
     (line,) = said
     assert f"process {holder.pid} on {host()}, which began on 2" in line
@@ -97,23 +97,23 @@ def left(tmp_path, **other):
 def test_a_process_of_the_same_number_is_not_taken_for_the_holder(tmp_path, other):
     left(tmp_path, **other)
     said = []
-    with hold(tmp_path, say=said.append):
+    with hold(tmp_path, log=said.append):
         assert len(said) == 1
 
 
 def test_of_another_host_the_file_to_delete_is_named(tmp_path):
     left(tmp_path, host="elsewhere", boot="another")
-    with pytest.raises(Held) as caught, hold(tmp_path, "--output", say=pytest.fail):
+    with pytest.raises(Held) as caught, hold(tmp_path, "--output", log=pytest.fail):
         pytest.fail("two at once")
     assert "on elsewhere, which began on 2020-01-01 00:00:00, writes there" in caught.value.text
     assert caught.value.text.endswith(f"delete {tmp_path / LOCK}")
     (tmp_path / LOCK).write_text("")  # begun, and killed before it was written
-    with hold(tmp_path, say=pytest.fail):
+    with hold(tmp_path, log=pytest.fail):
         pass
 
 
 def test_a_lock_that_somebody_deleted_and_took_anew_stays(tmp_path):
-    with hold(tmp_path, say=pytest.fail):
+    with hold(tmp_path, log=pytest.fail):
         (tmp_path / LOCK).unlink()
         left(tmp_path, host="elsewhere")
     assert "elsewhere" in (tmp_path / LOCK).read_text()

@@ -29,7 +29,7 @@ from imvad_jax.progress import silent_progress
 from imvad_jax.training.job import as_float, in_flight
 
 
-def compare(subject: Subject, request: Request, say=print, progress=silent_progress) -> dict:
+def compare(subject: Subject, request: Request, log=print, progress=silent_progress) -> dict:
     """`{versions, threads, images, driver, notes, programs, parts}`: `driver` is what it was asked
     for, `notes` say what differs, the last two are those of `collect`, or for a trained method of
     `collect_fits`, with its `epochs`. A process that fails in a later repeat leaves the repeats
@@ -64,12 +64,12 @@ def compare(subject: Subject, request: Request, say=print, progress=silent_progr
                 forwards.append(forward())
             for name, step in steps.items():
                 runs[name].append(step())
-                say(f"{name}, {number} of {request.repeats}: {runs[name][-1]['process_s']:.1f} s")
+                log(f"{name}, {number} of {request.repeats}: {runs[name][-1]['process_s']:.1f} s")
                 done(1)
     except UserError as error:
         if not runs[THEIRS]:
             raise
-        say(f"note: {error.text}; the repeats before are kept")
+        log(f"note: {error.text}; the repeats before are kept")
         stopped["error"] = error.text
     images = [len(data.train), len(data.test)]
     if programs.others["images"] != images:

@@ -160,9 +160,9 @@ def compared(samples: Mapping[str, Samples], differences: Mapping[str, float]) -
 
 
 def compare(subject: Subject, data: CategoryData | None) -> dict:
-    """`{images, size, images_from, parts, figures}`: seconds, and each figure of both.
+    """`{images, size, images_from, parts, metrics}`: seconds, and each figure of both.
 
-    Without `data` the maps are drawn. `figures` is `{key: {ours, theirs, difference}}`; PRO stands
+    Without `data` the maps are drawn. `metrics` is `{key: {ours, theirs, difference}}`; PRO stands
     there exact (theirs is None) and, as `pixel_pro_100`, with the thresholds of the reference.
 
     Raises:
@@ -178,17 +178,17 @@ def compare(subject: Subject, data: CategoryData | None) -> dict:
     if given.maps is not None:
         ours |= pixel_metrics(given.maps, given.masks, benchmark_pro=True)
         theirs |= results[PIXEL] | results[PRO]
-    figures = {
+    metrics = {
         key: {"ours": value, "theirs": theirs.get(key), "difference": None}
         for key, value in ours.items()
     }
     differences = {key: abs(ours[key] - value) for key, value in theirs.items()}
     for key, value in differences.items():
-        figures[key]["difference"] = value
+        metrics[key]["difference"] = value
     return {
         "images": len(given.labels),
         "size": None if given.maps is None else given.maps.shape[1],
         "images_from": f"{data.dataset}/{data.name}" if data else "drawn",
         "parts": compared(samples, differences),
-        "figures": figures,
+        "metrics": metrics,
     }

@@ -44,14 +44,14 @@ class Comparisons:
             checks[choose("--compare", name, checks)]()
 
     def of(
-        self, model: Model, say: Callable[[str], object] = print,
+        self, model: Model, log: Callable[[str], object] = print,
         progress: Progress = silent_progress,
     ) -> dict[str, Callable[[Subject], dict]]:  # fmt: skip
         """What measures the work of a model, by name."""
         found = {
             "torch": _with_torch,
             "torch_steps": _steps_with_torch,
-            "anomalib": partial(self._with_anomalib, model, say, progress),
+            "anomalib": partial(self._with_anomalib, model, log, progress),
             "metrics": self._with_metrics,
         }
         return {name: found[name] for name in self.names}
@@ -73,7 +73,7 @@ class Comparisons:
         anomalib_processes.find_anomalib(self.anomalib_python)
 
     def _with_anomalib(
-        self, model: Model, say: Callable[[str], object], progress: Progress, subject: Subject
+        self, model: Model, log: Callable[[str], object], progress: Progress, subject: Subject
     ) -> dict:
         request = anomalib_processes.Request(
             python=self.anomalib_python, method=model.method, preset=model.preset,
@@ -81,7 +81,7 @@ class Comparisons:
             category=self.source.category, weights=self.weights, seed=model.seed,
             device_flags=self.device_flags, workdir=self.workdir, repeats=self.process_repeats,
         )  # fmt: skip
-        return compare_anomalib.compare(subject, request, say, progress)
+        return compare_anomalib.compare(subject, request, log, progress)
 
     def _with_metrics(self, subject: Subject) -> dict:
         """scikit-learn is imported only now, after the peak memory is read."""

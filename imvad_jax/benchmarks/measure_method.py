@@ -31,7 +31,7 @@ def benchmark(
     *,
     comparisons: dict[str, Callable[[workloads.Subject], dict]] | None = None,
     command: str = "",
-    say=print,
+    log=print,
     progress=silent_progress,
     limit: Limit = NO_LIMIT,
 ) -> dict:
@@ -46,7 +46,7 @@ def benchmark(
       options: How long is measured, and what besides.
       comparisons: What else measures the same work, by name.
       command: For the record.
-      say: Takes lines for a person.
+      log: Takes lines for a person.
       progress: Shows the fits.
       limit: Larger batches are not scored that are not expected to end within it.
 
@@ -58,7 +58,7 @@ def benchmark(
         model = model.with_fields(epochs=1)
     pictures, sources = read_picture_dirs(model.config)
     detector, config, parallel = model.detector, model.config, model.devices
-    say(_check_memory(detector, images, parallel, pictures))
+    log(_check_memory(detector, images, parallel, pictures))
     first = init_variables(detector, model.variables.get("backbone"), model.seed)
     subject = workloads.Subject(
         detector=detector, variables=first | pictures, images=images, parallel=parallel,
@@ -79,17 +79,17 @@ def benchmark(
     unfitted = dataclasses.replace(subject)
     if "gradient" in detector.phases:
         started = dataclasses.replace(subject, variables=workloads.before_training(subject))
-        say("measuring the training step ...")
+        log("measuring the training step ...")
         record["training"] = workloads.training(started)
         if options.kept_features:
-            say("measuring the training step with kept and with recomputed features ...")
+            log("measuring the training step with kept and with recomputed features ...")
             record["kept_features"] = workloads.kept_features(started)
         del started
-    say("measuring the fit ...")
+    log("measuring the fit ...")
     record["fit"], subject.variables = workloads.fit_times(subject, progress)
     if "bank_count" in subject.variables.get("memory", {}):
         record["bank_rows"] = int(subject.variables["memory"]["bank_count"])
-    say("measuring the scoring ...")
+    log("measuring the scoring ...")
     record["scoring"], left = _scoring(subject, limit, record["notes"])
     if left:
         record["left"] = left
@@ -97,20 +97,20 @@ def benchmark(
     record["memory"] = peak_memory(parallel.local)
     if options.profile:
         directory = options.profile / model.method
-        record["profile"] = profiling.profile(unfitted, subject, directory, say)
+        record["profile"] = profiling.profile(unfitted, subject, directory, log)
     record["compare"] = {}
     subject.variables = subject.variables | pictures  # a fit keeps none
     for name, compare in ({} if left else comparisons or {}).items():
-        say(f"comparing, in turn: {name} ...")
+        log(f"comparing, in turn: {name} ...")
         try:
             record["compare"][name] = compare(subject)
         except UserError as error:  # what was measured before stays
-            say(f"note: {error.text}")
+            log(f"note: {error.text}")
             record["compare"][name] = {"error": error.text, "parts": {}}
     share = others.share()
     record["others_share"] = share
     if share is not None and share > BUSY:
-        say(f"note: other processes used {share:.0%} of the machine meanwhile; these figures are "
+        log(f"note: other processes used {share:.0%} of the machine meanwhile; these figures are "
             "not for publication")  # fmt: skip
     return record
 

@@ -52,7 +52,7 @@ class Measuring:
     start: Callable[[], Parallel]  # sets JAX up in this process
     apart: Callable[[str, Path, float], list[str]]
     limit: Limit = dataclasses.field(default_factory=Limit)
-    say: Callable[[str], object] = print
+    log: Callable[[str], object] = print
     progress: Progress = silent_progress
 
 
@@ -95,12 +95,12 @@ def measure_methods(request: Request, how: Measuring) -> Measured:
         try:
             how.limit.require(seconds, f"{name}: a method")
             if len(request.methods) == 1:
-                how.say(f"== {methods.get(name).title}")
+                how.log(f"== {methods.get(name).title}")
                 records.append(measure_here(name, request, how))
                 if "left" in records[0]:
                     stopped = how.limit.stop(f"{name}: {records[0]['left']}")
             else:
-                how.say(f"method {number} of {len(request.methods)}")
+                how.log(f"method {number} of {len(request.methods)}")
                 records.append(measure_apart(name, request, how))
         except Stopped as stop:
             stopped = stop
@@ -122,8 +122,8 @@ def measure_here(name: str, request: Request, how: Measuring) -> dict:
     )  # fmt: skip
     record = measure_method.benchmark(
         model, request.source.open(config), request.options,
-        comparisons=request.comparisons.of(model, how.say, how.progress),
-        command=request.command, say=how.say, progress=limited(how.progress, how.limit),
+        comparisons=request.comparisons.of(model, how.log, how.progress),
+        command=request.command, log=how.log, progress=limited(how.progress, how.limit),
         limit=how.limit,
     )  # fmt: skip
     return record | {

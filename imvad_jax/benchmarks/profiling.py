@@ -177,12 +177,12 @@ def calls(unfitted: Subject, fitted: Subject) -> Iterator[tuple[str, Callable[[]
 
 
 def profile(
-    unfitted: Subject, fitted: Subject, directory: Path, say: Callable[[str], object] = print
+    unfitted: Subject, fitted: Subject, directory: Path, log: Callable[[str], object] = print
 ) -> dict[str, dict]:
     """Traces below `directory` what `calls` names and says which operations took longest."""
     found = {}
     for name, call in calls(unfitted, fitted):
-        say(f"tracing the {name} ...")
+        log(f"tracing the {name} ...")
         found[name] = trace(call, directory / name)
-        say(format_trace(name, found[name]))
+        log(format_trace(name, found[name]))
     return found

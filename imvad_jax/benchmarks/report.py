@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from imvad_jax import sealed
+from imvad_jax.benchmarks import before_after
 from imvad_jax.benchmarks import devices_report as devices
-from imvad_jax.benchmarks import earlier
 from imvad_jax.benchmarks import fits_report as fits
 from imvad_jax.benchmarks import scaling_report as scaling
 from imvad_jax.benchmarks import steps_report as steps
@@ -151,11 +151,11 @@ def _evaluated_rows(records: Sequence[dict]) -> list[list[str]]:
     rows = []
     for record in records:
         for found in record.get("compare", {}).values():
-            if not (figures := found.get("figures")):
+            if not (metrics := found.get("metrics", found.get("figures"))):  # its older name
                 continue
             of = f"{found['images']} images, {found['images_from']}"
             for side, by in (("ours", "ours"), ("theirs", "scikit-learn, PRO code")):
-                values = [figures.get(key, {}).get(side) for key in keys]
+                values = [metrics.get(key, {}).get(side) for key in keys]
                 rows.append([label_of(record), of, by, *map(format_value, values)])
     return rows
 
@@ -307,10 +307,11 @@ def render_benchmarks(directory: str | Path) -> str:
             scaling.format_tables(scales, True),
         ]  # fmt: skip
         parts += [table + "\n" for table in tables if table]
-        before = path.parent / earlier.DIRECTORY / path.name
+        before = path.parent / before_after.DIRECTORY / path.name
         if before.is_file():
             parts.append(
-                earlier.render_earlier(before.parent, read_benchmark(before), found) + "\n"
+                before_after.render_before_after(before.parent, read_benchmark(before), found)
+                + "\n"
             )
         if path.with_suffix(".png").is_file():
             parts.append(f"![{path.stem}]({path.parent.name}/{path.stem}.png)\n")

@@ -86,7 +86,7 @@ def run_point(request: Request, num_devices: int) -> dict:
 
 
 def measure(
-    scale: Scale, values: dict[str, list[int]], command: str, say=print, done=lambda count: None
+    scale: Scale, values: dict[str, list[int]], command: str, log=print, done=lambda count: None
 ) -> dict:
     """The record of one method: what it is, the machine, and a list of points an axis."""
     others, asked = OtherLoad(), scale.template
@@ -105,7 +105,7 @@ def measure(
         machine = {key: found.pop(key) for key in MACHINE if key in found}
         record = machine | record
         points.setdefault(request.axis, []).append(found)
-        say(f"{request.method}, {tables.describe(request.axis, found)}")
+        log(f"{request.method}, {tables.describe(request.axis, found)}")
         done(1)
     return record | {"points": points, "others_share": others.share()}
 
@@ -118,7 +118,7 @@ def write(workdir: Path, command: str, records: list[dict]) -> None:
         write_own(workdir / "scaling.png", lambda file: file.write(png))
 
 
-def run(asked: Scaling, say=print, progress=silent_progress) -> int:
+def run(asked: Scaling, log=print, progress=silent_progress) -> int:
     """Measures the methods, writes after each and prints the tables; returns the exit status.
 
     Raises:
@@ -134,14 +134,14 @@ def run(asked: Scaling, say=print, progress=silent_progress) -> int:
         )
     done, records = progress(total, "scaling"), []
     for scale in asked.scales:
-        records.append(measure(scale, asked.values, asked.command, say, done))
+        records.append(measure(scale, asked.values, asked.command, log, done))
         write(workdir, asked.command, records)
     for record in records:
         if (record["others_share"] or 0) > BUSY:
-            say(
+            log(
                 f"note: other processes used {record['others_share']:.0%} of the machine while "
                 f"{record['method']} was measured; these figures are not for publication"
             )
-    say(tables.format_tables(records))
-    say(f"written to {workdir}: scaling.json, scaling.png")
+    log(tables.format_tables(records))
+    log(f"written to {workdir}: scaling.json, scaling.png")
     return 1 if any("error" in p for r in records for a in r["points"].values() for p in a) else 0

@@ -107,7 +107,7 @@ def build(
 def in_xla_form(detector: methods.Detector) -> methods.Detector:
     """The detector whose steps are traced to be counted: networks convolve as they are written."""
     config = dataclasses.replace(detector.config, convolution="xla")
-    return detector.clone(config=config).without_epochs()
+    return detector.clone(config=config).compile_key()
 
 
 def _untransformed(argument: Any) -> Any:
@@ -180,7 +180,7 @@ def training_call(subject: Subject, cache_features: bool):
     detector = subject.detector.clone(config=config)
     parallel = subject.parallel.dividing(config.batch_size)
     steps = np.int32(gradient.epoch_steps(len(subject.images), config) * config.epochs)
-    step = gradient.training_step(detector.without_epochs(), tuple(parallel.devices))
+    step = gradient.training_step(detector.compile_key(), tuple(parallel.devices))
     start = gradient.init_state(config, subject.variables, steps)
     state = parallel.replicate(jax.tree.map(jnp.array, start))  # copies: the state is donated
     fixed = gradient.place_fixed(detector, subject.variables, parallel)
@@ -265,7 +265,7 @@ def scoring(subject: Subject, batch_size: int) -> dict:
     local = subject.parallel.local
     parallel = Parallel(local[:1]) if batch_size == 1 else subject.parallel.here()
     size = parallel.batch_size(batch_size)
-    step = scoring_step(subject.detector.without_epochs(), tuple(parallel.devices))
+    step = scoring_step(subject.detector.compile_key(), tuple(parallel.devices))
     placed = place(subject.detector, subject.variables, parallel)
     batch = next(iter(subject.images.batches(size)))
     direct = scoring_step(in_xla_form(subject.detector), tuple(parallel.devices))
@@ -304,7 +304,7 @@ def _unpadded(subject: Subject, placed: tuple, images: Any) -> tuple:
     """
     if len(placed) > 1:
         return *placed, images
-    return subject.detector.without_padding(subject.variables), images
+    return subject.detector.trim_memory(subject.variables), images
 
 
 def end_to_end(subject: Subject) -> dict:

@@ -122,6 +122,6 @@ def restore(run_dir: Path) -> Whole:
 
 def whole_of(model: Model) -> Whole:
     """The whole function of a fitted model in memory."""
-    variables = model.detector.without_padding(model.variables)
+    variables = model.detector.trim_memory(model.variables)
     arrays = flax.traverse_util.flatten_dict(variables, sep="/")
     return Whole(model, {name: np.asarray(array) for name, array in arrays.items()})

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax import Array, lax
 
 from imvad_jax.layers.conv import Conv
-from imvad_jax.layers.start import torch_uniform
+from imvad_jax.layers.initializers import torch_uniform
 
 
 def coordinates(height: int, width: int) -> Array:

@@ -15,7 +15,7 @@ from flax import linen as nn
 from jax import Array
 
 from imvad_jax.layers.conv import Conv
-from imvad_jax.layers.start import torch_uniform
+from imvad_jax.layers.initializers import torch_uniform
 from imvad_jax.ops.precision import full_precision
 
 SUBNET_FACTOR = 0.1  # on both outputs of the subnet, so that a step starts near the identity

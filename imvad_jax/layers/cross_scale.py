@@ -15,7 +15,7 @@ from jax import Array
 
 from imvad_jax.layers import coupling
 from imvad_jax.layers.conv import Conv
-from imvad_jax.layers.start import torch_uniform
+from imvad_jax.layers.initializers import torch_uniform
 from imvad_jax.ops import resample
 from imvad_jax.ops.precision import full_precision
 

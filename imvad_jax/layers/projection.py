@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from imvad_jax.layers.initializers import torch_uniform
 from imvad_jax.layers.norm import batch_norm
-from imvad_jax.layers.start import torch_uniform
 
 
 def linear(features: int, width: int, dtype: Any, use_bias: bool = True, **options) -> nn.Dense:

@@ -12,8 +12,8 @@ from flax import linen as nn
 from jax import Array
 
 from imvad_jax.layers.conv import Conv
+from imvad_jax.layers.initializers import normal, torch_uniform
 from imvad_jax.layers.norm import batch_norm
-from imvad_jax.layers.start import normal, torch_uniform
 from imvad_jax.ops.pooling import max_pool_2x2
 from imvad_jax.ops.resample import double_size
 

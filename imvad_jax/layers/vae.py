@@ -14,8 +14,8 @@ from flax import linen as nn
 from jax import Array
 
 from imvad_jax.layers import conv
+from imvad_jax.layers.initializers import torch_uniform
 from imvad_jax.layers.norm import batch_norm
-from imvad_jax.layers.start import torch_uniform
 from imvad_jax.ops.convolution import convolve_transposed
 
 SLOPE = 0.2  # of the leaky ReLUs

@@ -69,7 +69,7 @@ class DetectorConfig:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the figures has to know about these settings, a sentence each."""
+        """What a reader of the metrics has to know about these settings, a sentence each."""
         return ()
 
     def without_missing_layers(self) -> "DetectorConfig | None":
@@ -95,7 +95,9 @@ class TrainedConfig(DetectorConfig):
     decay_factor: float = 0.2  # ... the learning rate is multiplied by this
     gradient_clip: float = 0.0  # largest global norm of the gradient; 0: not clipped
     dtype: str = "float32"  # of the computation; parameters are float32 always
-    cache_features: bool = False  # what `frozen` gives is computed once for all images and kept
+    # computes the frozen network's features of each training image once, before the first epoch,
+    # and keeps them in memory for all epochs
+    cache_features: bool = False
     steps_per_epoch: int = 0  # batches of an epoch; 0: as many as one pass over the images takes
 
 
@@ -112,7 +114,7 @@ class Detector(nn.Module):
     phases: ClassVar[tuple[str, ...]] = ("statistics",)
     outputs: ClassVar[tuple[str, ...]] = ()  # backbone intermediates in use; () without a backbone
     # Arrays of `memory` of which each device holds its own part of the rows while scoring.
-    shared_out: ClassVar[tuple[str, ...]] = ()
+    sharded: ClassVar[tuple[str, ...]] = ()
     # Arrays of `memory` with a row for each position `[h * w, ...]`, of which a device that scores
     # some rows of the images holds those of its own.
     of_positions: ClassVar[tuple[str, ...]] = ()
@@ -142,7 +144,7 @@ class Detector(nn.Module):
         """Takes in a batch; `index` `[B]` is the image's number in the training set, -1 padding."""
         raise TypeError(f"{type(self).__name__} has no statistics phase")
 
-    def close(self, accumulator: Any) -> Any:
+    def flush(self, accumulator: Any) -> Any:
         """What `finalize` gets of one device, whose last batch is in. Compiled where overridden."""
         return accumulator
 
@@ -167,7 +169,7 @@ class Detector(nn.Module):
         """
         return variables
 
-    def without_padding(self, variables: dict[str, Any]) -> dict[str, Any]:
+    def trim_memory(self, variables: dict[str, Any]) -> dict[str, Any]:
         """Fitted variables less the rows of the memory that only pad it; not called by `apply`.
 
         They give the same scores. Exports take them: padding lets categories share programs, and
@@ -175,7 +177,7 @@ class Detector(nn.Module):
         """
         return variables
 
-    def frozen(self, images: Array) -> Any:
+    def frozen_features(self, images: Array) -> Any:
         """What the loss is computed from and no training changes: arrays `[B, ...]`.
 
         The features of a frozen teacher, say; by default the images. Uses neither parameters nor
@@ -184,16 +186,16 @@ class Detector(nn.Module):
         return images
 
     def loss(self, inputs: Any) -> tuple[Array, dict[str, Array]]:
-        """The loss `[]` of a batch of good images, a mean over it, and figures to log.
+        """The loss `[]` of a batch of good images, a mean over it, and metrics to log.
 
-        `inputs` is what `frozen` gave. Called with `mutable=["batch_stats"]` and the rng stream
-        `noise`.
+        `inputs` is what `frozen_features` gave. Called with `mutable=["batch_stats"]` and the rng
+        stream `noise`.
         """
         raise TypeError(f"{type(self).__name__} has no gradient phase")
 
     def image_loss(self, images: Array) -> tuple[Array, dict[str, Array]]:
         """`loss` of images."""
-        return self.loss(self.frozen(images))
+        return self.loss(self.frozen_features(images))
 
     def image_keys(self, count: int) -> Array:
         """Keys `[count]` of the stream `noise`, one for each image of this device's batch.
@@ -205,7 +207,7 @@ class Detector(nn.Module):
         key = self.make_rng("noise")
         return jax.vmap(lambda place: jax.random.fold_in(key, place))(first + jnp.arange(count))
 
-    def without_epochs(self) -> "Detector":
+    def compile_key(self) -> "Detector":
         """What compiled programs are looked up by: they do not depend on how long is trained."""
         if not isinstance(self.config, TrainedConfig):
             return self

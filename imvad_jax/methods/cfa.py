@@ -80,12 +80,12 @@ class CoupledHyperspheres(nn.Module):
         attraction = jnp.maximum(squared[..., :split] - squared_radius, 0).mean()
         repulsion = squared_radius - squared[..., split:] - self.config.alpha
         repulsion = jnp.maximum(repulsion, 0).mean()
-        figures = {
+        metrics = {
             "attraction": attraction / self.config.nu,
             "repulsion": repulsion / self.config.nu,
             "radius": jnp.sqrt(squared_radius),  # its sign means nothing
         }
-        return (attraction + repulsion) / self.config.nu, figures
+        return (attraction + repulsion) / self.config.nu, metrics
 
 
 class CFA(base.Detector):
@@ -145,7 +145,7 @@ class CFA(base.Detector):
             parts.append(_pool_and_resize(part, grid))
         return jnp.concatenate(parts, -1)
 
-    def frozen(self, images):
+    def frozen_features(self, images):
         return self.patches(images)
 
     def describe(self, patches: Array) -> Array:

@@ -91,7 +91,7 @@ class CSFlow(base.Detector):
             for i in range(SCALES)
         }
 
-    def frozen(self, images: Array) -> list[Array]:
+    def frozen_features(self, images: Array) -> list[Array]:
         """The features of the image, of every second and of every fourth pixel: `[B, h, w, C]`.
 
         Pixels are taken, not averaged, as in the official code.
@@ -131,7 +131,7 @@ class CSFlow(base.Detector):
         return energy - log_det, {"energy": energy, "log_det": log_det}
 
     def __call__(self, images):
-        latents, _ = self.latents(self.frozen(images))
+        latents, _ = self.latents(self.frozen_features(images))
         anomaly_map = None
         if self.config.with_map:
             squares = jnp.mean(latents[0] ** 2, -1)

@@ -111,12 +111,12 @@ class DRAEM(base.Detector):
             sharpest=self.config.texture_sharpness,
         )  # fmt: skip
         repaired, logits = self.networks(drawn.augmented, train=True)
-        figures = {
+        metrics = {
             "mse": jnp.mean((repaired - drawn.original) ** 2),
             "ssim": 1 - ssim_map(repaired, drawn.original).mean(),
             "focal": focal_loss(logits, drawn.mask),
         }
-        return sum(figures.values()), figures
+        return sum(metrics.values()), metrics
 
     def init_parameters(self, images):
         self.networks(images, train=True)

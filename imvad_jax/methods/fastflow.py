@@ -79,7 +79,7 @@ class FastFlow(base.Detector):
             for layer, layer_key in zip(self.config.layers, keys)
         }
 
-    def frozen(self, images):
+    def frozen_features(self, images):
         return self.features(images)
 
     def latents(self, features: dict[str, Array]) -> dict[str, tuple[Array, Array]]:
@@ -99,7 +99,7 @@ class FastFlow(base.Detector):
 
     def __call__(self, images):
         maps = []
-        for z, _ in self.latents(self.frozen(images)).values():
+        for z, _ in self.latents(self.frozen_features(images)).values():
             likelihood = jnp.exp(-0.5 * jnp.mean(z**2, -1))
             maps.append(-resample.upsample_and_smooth(likelihood, images.shape[1:3], sigma=0))
         anomaly_map = sum(maps) / len(maps)

@@ -165,7 +165,7 @@ class FAVAE(base.Detector):
     def setup(self):
         self.encoder, self.decoder, self.adapters = modules(self.config)
 
-    def frozen(self, images):
+    def frozen_features(self, images):
         """The images and what they are compared with; augmented images have no fixed features."""
         return images if self.config.augment else self.targets(images)
 
@@ -206,10 +206,10 @@ class FAVAE(base.Detector):
         latent = sampled(mean, log_variance, standard_normal(keys[:, 1], mean))
         errors = self.errors(inputs, latent, train=True)
         # Sums over pixels and channels: they alone balance image, features and divergence.
-        figures = {name: error.sum((1, 2)).mean() for name, error in errors.items()}
+        metrics = {name: error.sum((1, 2)).mean() for name, error in errors.items()}
         divergence = kl_divergence(mean, log_variance).mean()
-        loss = sum(figures.values()) + config.kld_weight * divergence
-        return loss, figures | {"kl": divergence}
+        loss = sum(metrics.values()) + config.kld_weight * divergence
+        return loss, metrics | {"kl": divergence}
 
     def __call__(self, images):
         mean, _ = self.encoder(images, train=False)

@@ -18,13 +18,18 @@ from imvad_jax.methods.base import Detector, DetectorConfig, Method
 
 # Methods of the contract that were renamed: what they were called, and what they are called now. A
 # class that still defines the old name would never be asked. To be extended with each renaming.
-OLD_NAMES: dict[str, str] = {}
+OLD_NAMES: dict[str, str] = {
+    "close": "flush",
+    "frozen": "frozen_features",
+    "shared_out": "sharded",
+    "without_padding": "trim_memory",
+}
 
 # What is called or read of a detector, and so what a class may mean to define.
 HOOKS = (
-    "accumulate", "close", "finalize", "frozen", "init_accumulator", "init_memory",
-    "init_parameters", "loss", "memory_estimate", "outputs", "phases", "presets", "shared_out",
-    "start", "title", "without_padding",
+    "accumulate", "finalize", "flush", "frozen_features", "init_accumulator", "init_memory",
+    "init_parameters", "loss", "memory_estimate", "outputs", "phases", "presets", "sharded",
+    "start", "title", "trim_memory",
 )  # fmt: skip
 _OF_PHASE = {
     "statistics": ("init_accumulator", "accumulate", "finalize"),

@@ -85,13 +85,13 @@ class PaDiM(base.Detector):
         return embedding.reshape(images.shape[0], grid[0] * grid[1], self.dim)
 
     def init_accumulator(self, capacity):
-        return gaussian.empty_gathered(self.grid[0] * self.grid[1], self.dim, capacity)
+        return gaussian.empty_pending(self.grid[0] * self.grid[1], self.dim, capacity)
 
     def accumulate(self, accumulator, images, index):
-        return gaussian.gather(accumulator, self.embed(images), index >= 0)
+        return gaussian.add_pending(accumulator, self.embed(images), index >= 0)
 
-    def close(self, accumulator):
-        return gaussian.emptied(accumulator)
+    def flush(self, accumulator):
+        return gaussian.flush(accumulator)
 
     def finalize(self, accumulators, count, key, progress):
         moments = gaussian.merge_all([part.moments for part in accumulators])
@@ -121,6 +121,6 @@ class PaDiM(base.Detector):
         return {
             "backbone": self.backbone_bytes() * devices,
             "covariances, one set a device": square * devices,
-            "samples gathered": positions * gaussian.GATHERED * self.dim * base.FLOAT * devices,
+            "samples gathered": positions * gaussian.PENDING * self.dim * base.FLOAT * devices,
             "features of a batch": 3 * features * self.config.batch_size,
         }

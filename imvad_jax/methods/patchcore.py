@@ -77,7 +77,7 @@ class PatchCore(base.Detector):
         return self.config.layers
 
     @property
-    def shared_out(self):
+    def sharded(self):
         return ("bank",) if self.config.shard_bank else ()
 
     @property
@@ -175,7 +175,7 @@ class PatchCore(base.Detector):
         wanted = int(images * self.positions * self.config.coreset_ratio)
         return max(min(wanted, images * self.kept), 1)
 
-    def without_padding(self, variables):
+    def trim_memory(self, variables):
         memory = variables["memory"]
         bank = memory["bank"][: int(memory["bank_count"])]
         return variables | {"memory": memory | {"bank": bank}}

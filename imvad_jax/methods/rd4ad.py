@@ -114,7 +114,7 @@ class RD4AD(base.Detector):
         shapes = list(self.feature_shapes().values())
         self.embedding, self.decoder = student_modules(self.config, shapes)
 
-    def frozen(self, images):
+    def frozen_features(self, images):
         found = self.features(images)
         return [found[name] for name in self.outputs]
 
@@ -141,7 +141,7 @@ class RD4AD(base.Detector):
             resample.upsample_and_smooth(
                 cosine_distance(found), size, self.config.sigma, align_corners=True
             )
-            for found in self.products(self.frozen(images), train=False)
+            for found in self.products(self.frozen_features(images), train=False)
         )
         return base.Prediction(anomaly_map.max((1, 2)), anomaly_map)
 

@@ -77,7 +77,7 @@ class SPADE(base.Detector):
             memory[f"{name}_center"] = center
         return memory
 
-    def without_padding(self, variables):
+    def trim_memory(self, variables):
         memory = dict(variables["memory"])
         for name in (*self.config.layers, "pooled"):
             memory[name] = memory[name][: int(memory["count"])]

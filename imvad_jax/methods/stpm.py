@@ -80,7 +80,7 @@ class STPM(base.Detector):
         teacher = {name: {"student": value} for name, value in variables["backbone"].items()}
         return {**variables, **teacher}
 
-    def frozen(self, images):
+    def frozen_features(self, images):
         return images, self.features(images)
 
     def distances(self, images: Array, teacher: dict, train: bool) -> dict[str, Array]:
@@ -97,7 +97,9 @@ class STPM(base.Detector):
         return sum(losses.values()), losses
 
     def __call__(self, images):
-        distances = rows.by_rows(lambda x: self.distances(*self.frozen(x), train=False), images)
+        distances = rows.by_rows(
+            lambda x: self.distances(*self.frozen_features(x), train=False), images
+        )
         # Maps are multiplied on the grid of the first layer (64 x 64 at 256 pixels), as officially.
         full = self.config.full_size_product
         grid = images.shape[1:3] if full else distances[self.outputs[0]].shape[1:]

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 HIGHEST = lax.Precision.HIGHEST
 RIDGE = 1e-6  # of the mean variance, on the diagonal: two samples alone are not shrunk at all
 TINY = 1e-12  # the variance of what does not vary
-GATHERED = 64  # samples of a device that are added to its moments at a time
+PENDING = 64  # samples of a device that are added to its moments at a time
 BLOCK = 256  # positions worked on at a time: bounds the workspace, and keeps it in the cache
 
 
@@ -79,7 +79,7 @@ def _replace_blocks(replace: Callable, old: Any, *inputs: Any) -> Any:
     return work(whole * block, count % block, old) if count % block else old
 
 
-class Gathered(NamedTuple):
+class PendingMoments(NamedTuple):
     """Moments, and the samples that are still to be added to them, many at a time.
 
     The scatter is read and written once for all of them: a product of a few rows takes longer to
@@ -92,10 +92,10 @@ class Gathered(NamedTuple):
     filled: Array  # [] int32, slots taken
 
 
-def empty_gathered(positions: int, dim: int, capacity: int) -> Gathered:
-    """No sample at all, with room for at most `capacity` (of this device) or `GATHERED`."""
-    slots = min(capacity, GATHERED)
-    return Gathered(
+def empty_pending(positions: int, dim: int, capacity: int) -> PendingMoments:
+    """No sample at all, with room for at most `capacity` (of this device) or `PENDING`."""
+    slots = min(capacity, PENDING)
+    return PendingMoments(
         empty_moments(positions, dim),
         jnp.zeros((positions, slots, dim), jnp.float32),
         jnp.zeros(slots, bool),
@@ -103,31 +103,31 @@ def empty_gathered(positions: int, dim: int, capacity: int) -> Gathered:
     )
 
 
-def gather(gathered: Gathered, features: Array, valid: Array) -> Gathered:
+def add_pending(pending: PendingMoments, features: Array, valid: Array) -> PendingMoments:
     """Adds a batch `[B, P, D]` as `update_moments` does (in place when donated)."""
-    slots, count = len(gathered.valid), len(valid)
-    features = features.astype(gathered.rows.dtype)  # half precision would not even count right
+    slots, count = len(pending.valid), len(valid)
+    features = features.astype(pending.rows.dtype)  # half precision would not even count right
     if count > slots:
-        return gathered._replace(moments=update_moments(gathered.moments, features, valid))
-    full = gathered.filled + count > slots
+        return pending._replace(moments=update_moments(pending.moments, features, valid))
+    full = pending.filled + count > slots
     # A loop of one round or none works in place; `lax.cond` would copy the moments.
-    gathered = lax.fori_loop(0, full.astype(jnp.int32), lambda _, g: emptied(g), gathered)
-    start = gathered.filled
-    return Gathered(
-        gathered.moments,
-        lax.dynamic_update_slice_in_dim(gathered.rows, features.transpose(1, 0, 2), start, 1),
-        lax.dynamic_update_slice_in_dim(gathered.valid, valid, start, 0),
+    pending = lax.fori_loop(0, full.astype(jnp.int32), lambda _, g: flush(g), pending)
+    start = pending.filled
+    return PendingMoments(
+        pending.moments,
+        lax.dynamic_update_slice_in_dim(pending.rows, features.transpose(1, 0, 2), start, 1),
+        lax.dynamic_update_slice_in_dim(pending.valid, valid, start, 0),
         start + count,
     )
 
 
-def emptied(gathered: Gathered) -> Gathered:
+def flush(pending: PendingMoments) -> PendingMoments:
     """The same with all samples in the moments."""
-    return Gathered(
-        _add_rows(gathered.moments, gathered.rows, gathered.valid),
-        gathered.rows,
-        jnp.zeros_like(gathered.valid),
-        jnp.zeros_like(gathered.filled),
+    return PendingMoments(
+        _add_rows(pending.moments, pending.rows, pending.valid),
+        pending.rows,
+        jnp.zeros_like(pending.valid),
+        jnp.zeros_like(pending.filled),
     )
 
 

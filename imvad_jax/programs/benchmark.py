@@ -123,12 +123,12 @@ def main() -> int:
     """The program."""
     if given.RENDER.value:
         return render()
-    limit, say = time_limit.start_limit(), partial(print, flush=True)
+    limit, log = time_limit.start_limit(), partial(print, flush=True)
     request = find_request()
     if given.SCALING.value:
-        return scaling.run(find_scaling(request), say, limited(tqdm_progress, limit))
+        return scaling.run(find_scaling(request), log, limited(tqdm_progress, limit))
     how = measure_methods.Measuring(
-        start=devices.start_jax, limit=limit, say=say, progress=tqdm_progress,
+        start=devices.start_jax, limit=limit, log=log, progress=tqdm_progress,
         apart=lambda name, own, left: command_apart(name, own, left, request.methods[name][1]),
     )  # fmt: skip
     found = measure_methods.measure_methods(request, how)

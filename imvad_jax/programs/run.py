@@ -116,8 +116,8 @@ def main() -> int:
     if not _DRY_RUN.value:
         cells.check_before(request.workdir, asked)
     parallel = devices.start_jax()
-    say = partial(print, flush=True) if hosts.is_first() else lambda text: None
-    how = cells.Making(parallel=parallel, limit=limit, say=say)
+    log = partial(print, flush=True) if hosts.is_first() else lambda text: None
+    how = cells.Making(parallel=parallel, limit=limit, log=log)
     if _DRY_RUN.value:
         for one in asked:
             cells.say_what_is_needed(one, how)

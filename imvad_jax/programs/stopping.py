@@ -96,7 +96,7 @@ def _take(number: int) -> None:
     last = LAST / 2  # before the program that waits for this one loses patience
     if CHILD not in os.environ:
         last = LAST
-        say(f"{what}: finishing what ends soon{again}")
+        log(f"{what}: finishing what ends soon{again}")
     timer = threading.Timer(_limit.grace + last, _leave, ["left before its step ended"])
     timer.daemon = True
     timer.start()
@@ -105,11 +105,11 @@ def _take(number: int) -> None:
 
 def _leave(what: str) -> None:
     how = _how if _limit is None else GOES_ON
-    say(f"{what}: what is finished is written, nothing is half written; {how}")
+    log(f"{what}: what is finished is written, nothing is half written; {how}")
     leave(_told)
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """A line on stderr, whatever other threads hold; on a terminal below the bar that is shown."""
     with contextlib.suppress(Exception):
         start = "\n" if os.isatty(2) else ""
@@ -135,9 +135,9 @@ def closing(status: int | None) -> int | None:
                 signal.signal(number, signal.SIG_IGN)
         return status
     if not status and _told == _BY_TERMINAL:
-        say("interrupted, and all was finished in time; the same command finds it done")
+        log("interrupted, and all was finished in time; the same command finds it done")
     if status == ERROR:  # perhaps of a child that was told, too
-        say(f"told to end; {GOES_ON}")
+        log(f"told to end; {GOES_ON}")
     status = _told if status == ERROR or _told == _BY_TERMINAL else status
     if not _several_hosts():
         leave(status or 0)

@@ -48,7 +48,7 @@ def make_parcel() -> int:
         if not flag.value:
             raise UserError(f"--{name} is missing: --pack takes the images and weights that travel")
     scale = plan.SCALES[_PRESET.value]
-    pack_all(_PACK.value, _DATA_DIR.value, _WEIGHTS.value, scale, say=print, progress=track)
+    pack_all(_PACK.value, _DATA_DIR.value, _WEIGHTS.value, scale, log=print, progress=track)
     return 0
 
 

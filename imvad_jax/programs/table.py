@@ -106,7 +106,7 @@ def main() -> int:
     how = Making(
         start=devices.start_jax, worker=worker_command() if _ISOLATE.value else (),
         processes=_PROCESSES.value, num_devices=flags.FLAGS.num_devices, shard=_SHARD.value or "",
-        compare=_COMPARE.value, limit=limit, say=partial(print, flush=True),
+        compare=_COMPARE.value, limit=limit, log=partial(print, flush=True),
     )  # fmt: skip
     made = make_table(plan(find_request()), how)
     print(averages(made.grid))

@@ -41,15 +41,15 @@ def main() -> None:
     limit = time_limit.start_limit()
     parallel = devices.start_jax()
     answers.write(json.dumps(READY) + "\n")
-    say = partial(print, flush=True)
+    log = partial(print, flush=True)
     while True:
         task = Task.from_json(lines.get())
         limit.restart(task.seconds_left)
         error = stopped = None
         try:
-            error = make_task(task, Work(parallel=parallel, say=say, limit=limit))
+            error = make_task(task, Work(parallel=parallel, log=log, limit=limit))
         except Stopped as stop:
             stopped = str(stop)
-            say(stopped)
+            log(stopped)
         answers.write(json.dumps({"path": task.path, "error": error, "stopped": stopped}) + "\n")
         sys.stdout.flush()

@@ -11,11 +11,11 @@ from imvad_jax.reporting.metric_names import mean_of
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """A published row. `figures` by (category, metric); an average is given where it is whole."""
+    """A published row. `values` by (category, metric); an average is given where it is whole."""
 
     source: str
     backbone: str
-    figures: Mapping[tuple[str, str], float]
+    values: Mapping[tuple[str, str], float]
 
     @property
     def label(self) -> str:
@@ -29,13 +29,13 @@ class Reference:
         them were published; over all fifteen, the published average (misprints corrected).
         """
         if column != AVERAGE:
-            return self.figures.get((column, metric))
+            return self.values.get((column, metric))
         names = row.categories_with(metric)
-        mean, count = mean_of(self.figures.get((name, metric)) for name in names)
+        mean, count = mean_of(self.values.get((name, metric)) for name in names)
         if count < len(names) or not count:
             return None
         if set(names) == set(published.categories()):
-            return self.figures.get((AVERAGE, metric), mean)
+            return self.values.get((AVERAGE, metric), mean)
         return mean
 
 
@@ -65,7 +65,7 @@ def _references(grid: Grid, row: Row) -> list[Reference]:
     return [
         reference
         for reference in _published(row.method)
-        if any(category in grid.categories for category, _ in reference.figures)
+        if any(category in grid.categories for category, _ in reference.values)
     ]
 
 
@@ -73,10 +73,10 @@ def _references(grid: Grid, row: Row) -> list[Reference]:
 def _published(method: str) -> tuple[Reference, ...]:
     found: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
     for category in (*published.categories(), AVERAGE):
-        for source, backbone, figures in published.tabulate(method, category):
-            known = {(category, key): v for key, v in figures.items() if key in LABELS}
+        for source, backbone, metrics in published.tabulate(method, category):
+            known = {(category, key): v for key, v in metrics.items() if key in LABELS}
             found.setdefault((source, backbone), {}).update(known)
-    return tuple(Reference(*key, figures) for key, figures in found.items())
+    return tuple(Reference(*key, values) for key, values in found.items())
 
 
 def difference(ours: float | None, theirs: float | None) -> float | None:

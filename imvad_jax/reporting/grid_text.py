@@ -222,12 +222,12 @@ def as_json(grid: Grid) -> str:
 
 def _json_row(grid: Grid, row: Row) -> dict:
     table = benchmark(grid, row)
-    figures: dict[str, dict] = {}
+    metrics: dict[str, dict] = {}
     for metric in LABELS:
         for column in grid.columns:
             figure = grid.figure(row, column, metric)
             if figure.count or row.finished(column):
-                figures.setdefault(metric, {})[column] = {
+                metrics.setdefault(metric, {})[column] = {
                     "value": figure.value,
                     "spread": figure.spread,
                     "categories" if column == AVERAGE else "seeds": [figure.count, figure.of],
@@ -241,5 +241,5 @@ def _json_row(grid: Grid, row: Row) -> dict:
         "backbone": row.backbone,
         "published_backbone": table.backbone if table else None,
         "published_source": table.source if table else None,
-        "figures": figures,
+        "metrics": metrics,
     }

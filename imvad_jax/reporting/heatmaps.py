@@ -14,7 +14,7 @@ from scipy import ndimage
 from imvad_jax import names
 from imvad_jax.marks import MARK, is_ours, own_heatmaps
 from imvad_jax.owned import write_own
-from imvad_jax.reporting.packing import unpack_maps, unpack_masks
+from imvad_jax.reporting.predictions_file import unpack_maps, unpack_masks
 
 MIN_SIDE, MAX_SIDE = 192, 512  # of a tile, pixels: smaller ones are enlarged, larger ones shrunk
 GAP = 6  # between tiles and around them, pixels
@@ -239,7 +239,7 @@ def write_heatmaps(
       directory: Made if need be. Pictures of ours of the same names are replaced.
       images: uint8 `[H, W, 3]` each, in the order of the predictions; read once, one at a time.
       predictions: The arrays of predictions.npz: `path`, `defect`, `image_score`, and where they
-        exist those of `packing`.
+        exist those of `predictions_file`.
       progress: Called with the number of newly written pictures.
 
     Returns:

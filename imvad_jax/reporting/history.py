@@ -30,17 +30,17 @@ class History:
         self.rows = _read_rows(self._path) if self._path.is_file() else []
         self._writer = _tensorboard_writer(Path(run_dir) / "tensorboard") if tensorboard else None
 
-    def record(self, epoch: int, figures: dict[str, float]) -> None:
-        """Adds the figures of an epoch; rows of it or later, from before a resume, are dropped."""
+    def record(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Adds the metrics of an epoch; rows of it or later, from before a resume, are dropped."""
         now = time.perf_counter()
         rate = {"images_per_s": round(self._images / max(now - self._last, 1e-9), 2)}
         self._last = now
         self.rows = [row for row in self.rows if row["epoch"] < epoch]
-        self.rows.append({"epoch": epoch, **figures, **rate})
+        self.rows.append({"epoch": epoch, **metrics, **rate})
         text = sealed.dumps(self.rows, indent=0)
         write_own(self._path, lambda file: file.write(text.encode()))
         if self._writer:
-            for name, value in (figures | rate).items():
+            for name, value in (metrics | rate).items():
                 self._writer.add_scalar(name, value, epoch)
 
     def __enter__(self):

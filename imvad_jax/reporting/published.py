@@ -166,7 +166,7 @@ def tabulate(method: str, category: str) -> list[tuple[str, str, dict[str, float
     table: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows(method, category):
         table.setdefault((row["source"], row["backbone"]), {})[row["metric"]] = row["value"]
-    return [(source, backbone, figures) for (source, backbone), figures in table.items()]
+    return [(source, backbone, metrics) for (source, backbone), metrics in table.items()]
 
 
 def backbone_title(backbone: str) -> str:

@@ -234,7 +234,7 @@ def _category(dataset: str, category: str, results: Sequence[dict]) -> str:
             for note in dict.fromkeys(n for m in members for n in m.get("notes") or [])
         ]
         name = _name(first) + "".join(f" [{mark}]" for mark in marks)
-        figures = [_spread([m["metrics"].get(metric.key) for m in members]) for metric in METRICS]
+        spreads = [_spread([m["metrics"].get(metric.key) for m in members]) for metric in METRICS]
         rows.append(
             [
                 name,
@@ -242,7 +242,7 @@ def _category(dataset: str, category: str, results: Sequence[dict]) -> str:
                 published.backbone_title(backbone_of(first)),
                 _pixels(first),
                 str(len(members)),
-                *figures,
+                *spreads,
                 _seconds(members, "fit"),
                 _seconds(members, "score"),
             ]
@@ -265,12 +265,12 @@ def _published_rows(groups: Sequence[Sequence[dict]], category: str) -> list[lis
     titles = {members[0]["method"]: _name(members[0]) for members in groups}
     rows = []
     for method in sorted(backbones):
-        for source, backbone, figures in published.tabulate(method, category):
+        for source, backbone, metrics in published.tabulate(method, category):
             from_benchmark = source == published.benchmark_source(method)
             if not from_benchmark and backbone not in backbones[method]:
                 continue
             title = published.backbone_title(backbone)
-            values = [format_value(figures.get(metric.key)) for metric in METRICS]
+            values = [format_value(metrics.get(metric.key)) for metric in METRICS]
             label = f"{titles[method]}, published: {source} ({title})"
             rows.append([label, "", title, "", "", *values, "", ""])
     return rows

@@ -20,7 +20,7 @@ from imvad_jax.model.make import assemble
 from imvad_jax.progress import tqdm_progress
 from imvad_jax.reporting import heatmaps, report
 from imvad_jax.reporting.history import History
-from imvad_jax.reporting.packing import pack_maps, pack_masks
+from imvad_jax.reporting.predictions_file import pack_maps, pack_masks
 from imvad_jax.runs import begun, checks, evaluate, folds, identity, loop, memory
 from imvad_jax.runs.record import make_record, write_json, write_npz, write_result
 from imvad_jax.runs.specs import Cell, Options, Work
@@ -76,7 +76,7 @@ def _alone(run_dir: Path, work: Work) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if hosts.is_first():
             try:
-                stack.enter_context(locks.hold(run_dir, say=work.say))
+                stack.enter_context(locks.hold(run_dir, log=work.log))
             except UserError as error:
                 refused = error
         if hosts.any_of(refused is not None):  # on all hosts alike, or the others would wait
@@ -123,8 +123,8 @@ def resolve(cell: Cell, work: Work) -> Case:
         )  # fmt: skip
         record |= {loop.KEY: taken} if taken else {}
     for note in record["notes"]:
-        work.say(f"note: {note}")
-    work.say(memory.check_fit(model, data, work.parallel, taken))
+        work.log(f"note: {note}")
+    work.log(memory.check_fit(model, data, work.parallel, taken))
     checks.make_directory(cell.run_dir)
     hosts.wait("records read")  # before the first host writes its own
     fitted_on = tuple(record["train_files"]) if origin is Origin.SAME else ()
@@ -143,12 +143,12 @@ def obtain(case: Case, work: Work) -> Model:
     """
     model, data, run_dir = case.model, case.data, case.cell.run_dir
     if case.origin is not Origin.NEW:
-        work.say(f"restored the fitted detector from {case.source}; not fitting again")
+        work.log(f"restored the fitted detector from {case.source}; not fitting again")
         # The fields without effect on results are as they are asked for now.
         return dataclasses.replace(load(case.source, work.parallel), detector=model.detector)
     if hosts.is_first():
         write_json(run_dir / "config.json", case.record)
-    work.say(f"compiling {model.title} as it is first used (kept for later runs) ...")
+    work.log(f"compiling {model.title} as it is first used (kept for later runs) ...")
     with (
         work.timings.stage("fit"),
         _training_options(case, work) as options,
@@ -185,9 +185,9 @@ def calibrate(case: Case, model: Model, work: Work) -> Model:
         if model.calibration and hosts.is_first():
             write_json(case.cell.run_dir / CALIBRATION, model.calibration.as_dict())
     if model.calibration:
-        work.say(model.calibration.describe())
+        work.log(model.calibration.describe())
         for note in model.calibration.notes:
-            work.say(f"note: {note}")
+            work.log(f"note: {note}")
     return model
 
 
@@ -261,16 +261,16 @@ def open_data(cell: Cell, work: Work) -> CategoryData:
             reading=reading,
         )  # fmt: skip
     for text in (f"{data.name}: {data.found.line}", *(f"note: {n}" for n in data.found.notes)):
-        work.say(text)
+        work.log(text)
     if found := folds.find_folds(cell, len(data.train_names)):
         apart = f" and to find the threshold by {found} folds ({found} more, short fits)"
     else:
         data = data.hold_out(cell.holdout, cell.seed)
         apart = f", {len(data.held_out_names)} to find the threshold" if data.held_out else ""
-    work.say(f"{len(data.train_names)} good images to fit on{apart}, {len(data.test_names)} to "
+    work.log(f"{len(data.train_names)} good images to fit on{apart}, {len(data.test_names)} to "
              f"test ({int(data.labels.sum())} defective), {geometry.crop} px")  # fmt: skip
     if tiling:
-        work.say(f"in tiles of {tiling.tile} px that overlap by {tiling.overlap}: "
+        work.log(f"in tiles of {tiling.tile} px that overlap by {tiling.overlap}: "
                  f"{len(data.train)} to fit on, {len(data.test)} to test")  # fmt: skip
     return data
 
@@ -308,9 +308,9 @@ def _training_options(case: Case, work: Work) -> Iterator[dict]:
         yield {}
         return
     every = options.checkpoint_every or max(config.epochs // 20, 1)
-    saved = checkpoint.TrainingCheckpoints(run_dir, every, options.keep_checkpoints, say=work.say)
+    saved = checkpoint.TrainingCheckpoints(run_dir, every, options.keep_checkpoints, log=work.log)
     if saved.latest():
-        work.say(f"resuming after epoch {saved.latest()} of {config.epochs}")
+        work.log(f"resuming after epoch {saved.latest()} of {config.epochs}")
     with contextlib.ExitStack() as stack:
         stack.callback(saved.close)
         given = {"checkpoints": saved, loop.KEY: case.record[loop.KEY]}
@@ -323,8 +323,8 @@ def _training_options(case: Case, work: Work) -> Iterator[dict]:
 
 def _say_how_to_score(case: Case, work: Work) -> None:
     """There is nothing to evaluate."""
-    work.say("no test images: the detector is fitted and stored; there is nothing to evaluate")
-    work.say(f"score new images: {command('predict', [f'--workdir={case.cell.run_dir}'])} "
+    work.log("no test images: the detector is fitted and stored; there is nothing to evaluate")
+    work.log(f"score new images: {command('predict', [f'--workdir={case.cell.run_dir}'])} "
              "--input=FILE|FOLDER|GLOB --output=DIR")  # fmt: skip
     write_json(case.cell.run_dir / "timings.json", work.timings.as_dict())
 
@@ -334,9 +334,9 @@ def _write_evaluation(
 ) -> dict:
     data, options, run_dir = case.data, case.cell.options, case.cell.run_dir
     with work.timings.stage("metrics"):
-        metrics, notes = evaluate.evaluate(scores, data, options, calibration, work.say)
+        metrics, notes = evaluate.evaluate(scores, data, options, calibration, work.log)
     for note in notes:
-        work.say(f"note: {note}")
+        work.log(f"note: {note}")
     notes = [*case.record["notes"], *data.found.notes, *notes]
     record = case.record | {"notes": list(dict.fromkeys(notes))}
     with work.timings.stage("write"):

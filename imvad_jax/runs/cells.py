@@ -110,12 +110,12 @@ class Making:
 
     parallel: Parallel
     limit: Limit = dataclasses.field(default_factory=Limit)
-    say: Callable[[str], object] = print
+    log: Callable[[str], object] = print
 
     def begin(self, asked: Cell) -> Work:
         """Says which cell is begun; its clocks are its own."""
-        self.say(f"== {asked.title}, {asked.dataset}/{asked.category}")
-        return Work(parallel=self.parallel, say=self.say, limit=self.limit)
+        self.log(f"== {asked.title}, {asked.dataset}/{asked.category}")
+        return Work(parallel=self.parallel, log=self.log, limit=self.limit)
 
 
 def check_before(workdir: Path, cells: Sequence[Cell]) -> None:
@@ -167,8 +167,8 @@ def say_what_is_needed(asked: Cell, how: Making) -> None:
         asked, asked.detector, data, work.parallel, stored=read_record(asked.run_dir)
     )
     parts = memory.estimate(asked.detector, data, work.parallel, loop=taken)
-    work.say(json.dumps(dataclasses.asdict(asked.config), indent=1))
-    work.say(memory.check(parts, memory.available_bytes(work.parallel.local[0])))
+    work.log(json.dumps(dataclasses.asdict(asked.config), indent=1))
+    work.log(memory.check(parts, memory.available_bytes(work.parallel.local[0])))
 
 
 def registries() -> str:

@@ -10,9 +10,9 @@ from imvad_jax import methods
 from imvad_jax.errors import escaped
 from imvad_jax.reporting.grid import read_cell
 from imvad_jax.reporting.metric_names import format_value
-from imvad_jax.runs.supervise import last_lines
 from imvad_jax.runs.tasks import Task
 from imvad_jax.runs.time_left import TimeLeft, format_seconds
+from imvad_jax.runs.worker_pool import last_lines
 from imvad_jax.training.limit import Limit
 
 
@@ -41,7 +41,7 @@ class Display:
         self._now.pop(task.path, None)
         self._waiting.remove(task)
         self.stopped.append(task)
-        self._say(f"{task.name}: {reason}")
+        self._log(f"{task.name}: {reason}")
 
     def refuse(self, task: Task, limit: Limit) -> str | None:
         """Why a cell is not begun; None if it is. A training counts by its next epoch."""
@@ -60,7 +60,7 @@ class Display:
         self.left.add(task.method, seconds)
         found = f"FAILED: {error}" if error else self._figures(task)
         left = format_seconds(self._time_left())
-        self._say(f"[{self._done}/{self._total}] {task.name}: {found}; {seconds:.0f} s; "
+        self._log(f"[{self._done}/{self._total}] {task.name}: {found}; {seconds:.0f} s; "
                   f"{left} left")  # fmt: skip
         if self._bar is not None:
             self._bar.update()

@@ -17,7 +17,7 @@ def evaluate(
     data: CategoryData,
     options: Options,
     calibration: Calibration | None,
-    say: Callable[[str], object],
+    log: Callable[[str], object],
 ) -> tuple[dict, list[str]]:
     """The metrics of the test images by name, and notes on them; says what the threshold finds."""
     with warnings.catch_warnings(record=True) as caught:
@@ -26,7 +26,7 @@ def evaluate(
         if scores.maps is not None:
             metrics |= count_regions(data, options)
         if calibration:
-            metrics |= verdicts(scores.image, data.labels, calibration.image.threshold, say)
+            metrics |= verdicts(scores.image, data.labels, calibration.image.threshold, log)
     notes = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
     return metrics, [*notes, *data.late_notes, *_notes(data, options, metrics)]
 
@@ -50,7 +50,7 @@ def count_regions(data: CategoryData, options: Options) -> dict[str, int]:
     return {"regions": data.found.regions, "regions_vanished": vanished}
 
 
-def verdicts(scores: np.ndarray, labels: np.ndarray, threshold: float, say) -> dict[str, float]:
+def verdicts(scores: np.ndarray, labels: np.ndarray, threshold: float, log) -> dict[str, float]:
     """F1 at the threshold and at the best one, as metrics; says what is flagged and found."""
     called = scores > threshold
     good, defective = labels == 0, labels == 1
@@ -59,7 +59,7 @@ def verdicts(scores: np.ndarray, labels: np.ndarray, threshold: float, say) -> d
     if defective.any():
         text += f", {(called & defective).sum()} of {defective.sum()} defective ones found"
         text += f"; F1 {f1:.3f} ({best:.3f} at the best threshold, which only labels can tell)"
-    say(text)
+    log(text)
     return {"image_f1": f1, "image_f1_max": best}
 
 

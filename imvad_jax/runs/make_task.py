@@ -19,7 +19,7 @@ def make_task(task: Task, work: Work) -> str | None:
     The error is marked in the run directory, unless another process works there. Only
     KeyboardInterrupt, SystemExit, Stopped and BrokenPipeError (nobody reads the output) pass.
     """
-    work.say(
+    work.log(
         f"== {methods.get(task.method).title}, {task.dataset}/{task.category}, seed {task.seed}"
     )
     try:
@@ -27,19 +27,19 @@ def make_task(task: Task, work: Work) -> str | None:
     except (Stopped, BrokenPipeError):
         raise
     except Held as held:  # nothing is wrong with the cell, and the directory is the other's
-        work.say(f"error: {held.text}")
+        work.log(f"error: {held.text}")
         raise Stopped(held.text) from None
     except UserError as error:
-        return _failed(task, " ".join(error.text.split()), None, work.say)
+        return _failed(task, " ".join(error.text.split()), None, work.log)
     except Exception as error:  # whatever it is, the other cells go on
         text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-        return _failed(task, text, traceback.format_exc(), work.say)
+        return _failed(task, text, traceback.format_exc(), work.log)
     if is_ours(task.run_dir / ERROR):
         (task.run_dir / ERROR).unlink()
     return None
 
 
-def _failed(task: Task, error: str, trace: str | None, say) -> str:
-    say(trace or f"error: {error}")
+def _failed(task: Task, error: str, trace: str | None, log) -> str:
+    log(trace or f"error: {error}")
     mark_failed(task, error, trace)
     return error

@@ -85,7 +85,7 @@ def _transformed(detector: Detector, parallel: Parallel) -> int:
     """Bytes of fixed kernels made ready for use, of which each device has a copy."""
     if parallel.local[0].platform != "cpu":
         return 0
-    return parallel.count * backbone_bytes(detector.without_epochs())
+    return parallel.count * backbone_bytes(detector.compile_key())
 
 
 def kept_features_bytes(detector: Detector, images: int) -> int:

@@ -90,7 +90,7 @@ class Work:
 
     parallel: Parallel
     timings: Timings = dataclasses.field(default_factory=Timings)
-    say: Callable[[str], object] = print
+    log: Callable[[str], object] = print
     limit: Limit = NO_LIMIT
 
     @property

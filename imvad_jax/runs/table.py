@@ -9,7 +9,7 @@ from imvad_jax.owned import TABLE, check_directory, write_own
 from imvad_jax.reporting.grid import Cell, Grid, load_grid
 from imvad_jax.reporting.grid_page import write_grid_page
 from imvad_jax.reporting.grid_text import as_json, markdown, tidy_csv
-from imvad_jax.runs import supervise, tasks
+from imvad_jax.runs import tasks, worker_pool
 from imvad_jax.runs.display import Display
 from imvad_jax.runs.make_task import make_task
 from imvad_jax.runs.plan import deal
@@ -31,7 +31,7 @@ class Making:
     shard: str = ""  # `i/n`: the i-th of n parts of the cells; empty: all
     compare: bool = False  # adds published figures to the files
     limit: Limit = dataclasses.field(default_factory=Limit)
-    say: Callable[[str], object] = print
+    log: Callable[[str], object] = print
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,10 +56,10 @@ def make_table(planned: Sequence[Task], how: Making) -> Made:
     mine = deal(planned, how.shard) if how.shard else list(planned)
     waiting = _check(planned, mine)
     where = f" of shard {how.shard}" if how.shard else ""
-    how.say(f"{len(mine)} cells{where}: {len(mine) - len(waiting)} finished, {len(waiting)} to run "
+    how.log(f"{len(mine)} cells{where}: {len(mine) - len(waiting)} finished, {len(waiting)} to run "
             f"(preset {planned[0].preset})")  # fmt: skip
     if any(not task.options.get("save_predictions", True) for task in waiting):
-        how.say("note: without predictions the runs have no reports to link to")
+        how.log("note: without predictions the runs have no reports to link to")
     apart = bool(how.worker)
     environments = (
         worker_environments(how.processes, how.num_devices) if waiting and apart else [{}]
@@ -71,8 +71,8 @@ def make_table(planned: Sequence[Task], how: Making) -> Made:
             display.left.add(task.method, seconds)
     try:
         if waiting and apart:
-            how.say(f"log: {', '.join(map(str, logs))}")
-            pool = supervise.Pool(how.worker, environments, logs)
+            how.log(f"log: {', '.join(map(str, logs))}")
+            pool = worker_pool.Pool(how.worker, environments, logs)
             _make_apart(planned, waiting, display, pool, how)
         elif waiting:
             _make_here(planned, waiting, display, how)
@@ -143,14 +143,14 @@ def _make_here(
 
 
 def _make_apart(
-    planned: Sequence[Task], waiting: Sequence[Task], display: Display, pool: supervise.Pool,
+    planned: Sequence[Task], waiting: Sequence[Task], display: Display, pool: worker_pool.Pool,
     how: Making,
 ) -> None:  # fmt: skip
     """Makes the cells in worker processes."""
     limit = how.limit
     limit.on_end(pool.end_soon)
 
-    def on_event(event: supervise.Event | None) -> None:
+    def on_event(event: worker_pool.Event | None) -> None:
         if event is None:
             display.tick()
             if limit.left <= 0 or limit.ended_by_signal:  # one that was starting

@@ -166,7 +166,7 @@ def _folder(run_dir: str | Path) -> Path:
 class TrainingCheckpoints:
     """Checkpoints of a training in progress: every `every` epochs, the newest `keep` kept.
 
-    `say` is told, in a line, of one that is damaged.
+    `log` is told, in a line, of one that is damaged.
     """
 
     def __init__(
@@ -174,9 +174,9 @@ class TrainingCheckpoints:
         run_dir: str | Path,
         every: int = 1,
         keep: int = 2,
-        say: Callable[[str], object] = print,
+        log: Callable[[str], object] = print,
     ):
-        self.every, self._keep, self._say = every, keep, say
+        self.every, self._keep, self._log = every, keep, log
         directory = Path(run_dir).resolve() / "training"
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         try:
@@ -268,7 +268,7 @@ class TrainingCheckpoints:
                 names = (path.with_name(f"{epoch}.damaged{n or ''}") for n in itertools.count())
                 aside = next(name for name in names if not os.path.lexists(name))
                 os.rename(path, aside)
-                self._say(
+                self._log(
                     f"{path}: the checkpoint is damaged ({problem}); it is set aside as "
                     f"{aside.name}, and the training goes on from epoch {good}"
                 )

@@ -26,41 +26,41 @@ from imvad_jax.training.watch import Watch
 CAPACITY = 256  # steps of a call at most
 SECONDS = 2.0  # that a call is to take at most
 
-# The end state of an epoch, and the figures of its steps, `[steps]` each.
+# The end state of an epoch, and the metrics of its steps, `[steps]` each.
 Run = tuple[Any, dict[str, np.ndarray]]
 
 
 class HostLoop:
-    """Calls `step(state, batch) -> (state, figures)` once a batch of the images."""
+    """Calls `step(state, batch) -> (state, metrics)` once a batch of the images."""
 
     def __init__(self, step: Callable, images: Images | Features, parallel: Parallel, job: Job):
         self._step, self._images, self._parallel = step, images, parallel
         self._timings = job.timings
 
     def run(self, state: Any, order: np.ndarray, watch: Watch) -> Run:
-        """One epoch, whose figures the host looks at only when it is over.
+        """One epoch, whose metrics the host looks at only when it is over.
 
         `order` is that of the epoch, int32 `[steps, B]`, this host's part of every batch.
         """
         batches = self._images.batches(order.shape[1], order.ravel())
-        figures, in_flight = [], deque()
+        metrics, in_flight = [], deque()
         for batch in self._timings.wait(batches, "fit"):
             state, found = self._step(state, self._parallel.split(batch.images))
-            figures.append(found)
+            metrics.append(found)
             in_flight.append(found["loss"])
             if len(in_flight) > IN_FLIGHT:
                 in_flight.popleft().block_until_ready()
                 watch.step()
-        figures = jax.device_get(figures)
-        return state, {name: np.array([f[name] for f in figures]) for name in figures[0]}
+        metrics = jax.device_get(metrics)
+        return state, {name: np.array([f[name] for f in metrics]) for name in metrics[0]}
 
 
 def compile_loop(step: Callable, devices: tuple) -> Callable:
-    """The loop over a step, compiled: `(state, given, order, count) -> (state, figures)`.
+    """The loop over a step, compiled: `(state, given, order, count) -> (state, metrics)`.
 
     `given` holds what the step takes besides, `fixed`, `key` and `steps`, and `images`, a pytree of
     arrays `[N, ...]`. `order`, int32 `[B, CAPACITY]`, holds in each column the numbers of the
-    images of a step; the first `count` of them are taken, and as many of the `figures`,
+    images of a step; the first `count` of them are taken, and as many of the `metrics`,
     `[CAPACITY]` each, are theirs. `count` is an argument and no constant, so that one program
     serves calls of any length. Donates the state.
     """
@@ -76,15 +76,15 @@ def compile_loop(step: Callable, devices: tuple) -> Callable:
             return traced_once(state, given["fixed"], batch, given["key"], given["steps"])
 
         def advance(number, carried):
-            state, figures = carried
+            state, metrics = carried
             state, found = take(number, state)
             put = functools.partial(lax.dynamic_update_index_in_dim, index=number, axis=0)
-            return state, jax.tree.map(put, figures, found)
+            return state, jax.tree.map(put, metrics, found)
 
         first = jnp.zeros((), jnp.int32)
         _, shapes = jax.eval_shape(take, first, state)
-        figures = jax.tree.map(lambda leaf: jnp.zeros(CAPACITY, leaf.dtype), shapes)
-        return lax.fori_loop(first, count, advance, (state, figures))
+        metrics = jax.tree.map(lambda leaf: jnp.zeros(CAPACITY, leaf.dtype), shapes)
+        return lax.fori_loop(first, count, advance, (state, metrics))
 
     split = (False, False, True, False)
     return Parallel(devices).compile(loop, split, donate=(0,), joined=True)
@@ -122,7 +122,7 @@ class DeviceLoop:
         The order is given and not drawn by the program, so that both loops have the same one; it
         is a few kB.
         """
-        figures, first = [], 0
+        metrics, first = [], 0
         while first < len(order):
             start, part = self._clock(), order[first : first + self._length]
             columns = np.zeros((part.shape[1], CAPACITY), np.int32)
@@ -130,11 +130,11 @@ class DeviceLoop:
             columns, count = self._parallel.split(columns), np.int32(len(part))
             state, found = self._program(state, self._given, columns, count)
             found = jax.device_get(found)  # waits for the devices
-            figures.append({name: values[: len(part)] for name, values in found.items()})
+            metrics.append({name: values[: len(part)] for name, values in found.items()})
             first += len(part)
             self._adapt((self._clock() - start) / len(part))
             watch.step(len(part))
-        return state, {name: np.concatenate([f[name] for f in figures]) for name in figures[0]}
+        return state, {name: np.concatenate([f[name] for f in metrics]) for name in metrics[0]}
 
     def _adapt(self, seconds: float) -> None:
         """A step has taken so long."""

@@ -49,15 +49,15 @@ class Features:
 @functools.lru_cache(maxsize=64)
 def _frozen_step(detector: Detector, devices: tuple):
     def step(fixed, images):
-        return detector.apply(fixed, as_float(images), method="frozen")
+        return detector.apply(fixed, as_float(images), method="frozen_features")
 
     return Parallel(devices).compile(step, split=(False, True))
 
 
 def compute_features(detector: Detector, fixed: dict, job: Job) -> Features:
-    """`detector.frozen` of all images, in host memory; `fixed` lies on the devices of this host."""
+    """The frozen features of all images, in host memory; `fixed` lies on this host's devices."""
     parallel = job.parallel.dividing(detector.config.batch_size).here()
-    step = _frozen_step(detector.without_epochs(), tuple(parallel.devices))
+    step = _frozen_step(detector.compile_key(), tuple(parallel.devices))
     done = job.progress(len(job.images), "features")
     tree = None
     batch_size = parallel.batch_size(detector.config.batch_size)
@@ -78,12 +78,14 @@ def compute_features(detector: Detector, fixed: dict, job: Job) -> Features:
 
 
 def features_bytes(detector: Detector, images: int) -> int:
-    """Bytes of what `frozen` gives of so many images."""
+    """Bytes of what `frozen_features` gives of so many images."""
     variables = {}
     if detector.outputs:
         spec = backbones.get(detector.config.backbone)
         variables["backbone"] = spec.variables_template(detector.outputs)
     size = detector.config.input_size
     one = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    found = jax.eval_shape(functools.partial(detector.apply, method="frozen"), variables, one)
+    found = jax.eval_shape(
+        functools.partial(detector.apply, method="frozen_features"), variables, one
+    )
     return images * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(found))

@@ -29,7 +29,7 @@ def init_variables(detector: Detector, backbone: dict | None, seed: int) -> dict
     if memory:
         variables["memory"] = memory
     if "gradient" in detector.phases:
-        init = _init_parameters(detector.without_epochs())
+        init = _init_parameters(detector.compile_key())
         variables |= init(variables, jax.random.fold_in(key, 2))
     return detector.start(variables)
 

@@ -47,9 +47,9 @@ def epoch_order(seed: int, epoch: int, count: int, size: int) -> np.ndarray:
 
 
 def step_of(detector: Detector) -> Callable:
-    """The step `(state, fixed, batch, key, steps in all) -> (state, figures)` of both loops.
+    """The step `(state, fixed, batch, key, steps in all) -> (state, metrics)` of both loops.
 
-    A batch holds uint8 images, or what `frozen` gave where that is kept.
+    A batch holds uint8 images, or what `frozen_features` gave where that is kept.
     """
 
     def step(state, fixed, batch, key, steps):
@@ -59,19 +59,19 @@ def step_of(detector: Detector) -> Callable:
 
         def loss_of(params):
             variables = {**fixed, "params": params, "batch_stats": state["batch_stats"]}
-            (loss, figures), changed = detector.apply(
+            (loss, metrics), changed = detector.apply(
                 variables,
                 inputs,
                 method=method,
                 mutable=["batch_stats"],
                 rngs={"noise": key},
             )
-            return loss, (figures, changed.get("batch_stats", {}))
+            return loss, (metrics, changed.get("batch_stats", {}))
 
         gradient = jax.value_and_grad(loss_of, has_aux=True)
-        (loss, (figures, batch_stats)), gradients = gradient(state["params"])
-        gradients, batch_stats, figures = mean_over_devices(
-            (gradients, batch_stats, {"loss": loss, **figures})
+        (loss, (metrics, batch_stats)), gradients = gradient(state["params"])
+        gradients, batch_stats, metrics = mean_over_devices(
+            (gradients, batch_stats, {"loss": loss, **metrics})
         )
         optimizer = make_optimizer(detector.config, steps)
         updates, opt_state = optimizer.update(gradients, state["opt_state"], state["params"])
@@ -80,7 +80,7 @@ def step_of(detector: Detector) -> Callable:
             "batch_stats": batch_stats,
             "opt_state": opt_state,
             "step": state["step"] + 1,
-        }, figures
+        }, metrics
 
     return step
 
@@ -160,16 +160,16 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
         # Each host takes its part of every batch.
         order = order.reshape(steps_per_epoch, hosts.count(), -1)[:, jax.process_index()]
         state, found = run(state, order, watch)
-        figures = {name: float(np.mean(values)) for name, values in found.items()}
+        metrics = {name: float(np.mean(values)) for name, values in found.items()}
         epoch += 1
-        if not all(np.isfinite(value) for value in figures.values()):
+        if not all(np.isfinite(value) for value in metrics.values()):
             saved = job.checkpoints.latest() if job.checkpoints else 0
             raise UserError(
-                f"epoch {epoch}: the loss is not finite ({figures}); the last good checkpoint is "
+                f"epoch {epoch}: the loss is not finite ({metrics}); the last good checkpoint is "
                 f"of epoch {saved}. Lower --learning_rate or set --gradient_clip=1"
             )
         done(shown)
-        job.on_epoch(epoch, figures)
+        job.on_epoch(epoch, metrics)
         stopping = watch.end(epoch)
         if job.checkpoints:
             job.checkpoints.save(epoch, state, last=stopping or epoch == config.epochs)
@@ -191,7 +191,7 @@ def begin_loop(loop: str, detector: Detector, fixed: dict, job: Job) -> HostLoop
     images: Images | Features = job.images
     if config.cache_features:
         images = compute_features(detector, fixed, job)
-    key, compiled_for = training_key(job.seed), (detector.without_epochs(), tuple(parallel.devices))
+    key, compiled_for = training_key(job.seed), (detector.compile_key(), tuple(parallel.devices))
     if loop == DEVICE:
         there = on_devices(images, parallel)
         given = {"fixed": fixed, "images": there, "key": key, "steps": steps}

@@ -40,7 +40,7 @@ def in_flight(
 class Job:
     """The images, the devices, and whom to tell.
 
-    `on_epoch(epoch, figures)` is called after each epoch of a gradient phase with the mean loss and
+    `on_epoch(epoch, metrics)` is called after each epoch of a gradient phase with the mean loss and
     what else the method reports; epochs count from 1. `checkpoints` is where the phase saves itself
     and resumes from; None: nowhere. `limit` is asked before each epoch. `training_loop` is one of
     `loops.LOOPS`: which loop takes the steps of a gradient phase.
@@ -54,4 +54,4 @@ class Job:
     checkpoints: TrainingCheckpoints | None = None
     limit: Limit = NO_LIMIT
     training_loop: str = "auto"
-    on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, figures: None
+    on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, metrics: None

@@ -81,7 +81,7 @@ class Parallel:
         """The array `[devices, ...]`, the same for each device (unchanged on one)."""
         return array if self.alone else np.broadcast_to(array, (self.count, *array.shape))
 
-    def share_out(self, array: Any) -> jax.Array:
+    def shard(self, array: Any) -> jax.Array:
         """Rows `[N, ...]`, of which each device of this host holds its part `[N / devices, ...]`.
 
         The last part is filled up with repeated rows where the devices do not divide N.

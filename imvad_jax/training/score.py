@@ -49,7 +49,7 @@ def scoring_step(detector: Detector, devices: tuple, by_rows: bool = False):
         return step(variables | {"memory": variables["memory"] | parts}, images)
 
     compiled = functools.partial(Parallel(devices).compile, joined=by_rows)
-    if detector.shared_out or (by_rows and detector.of_positions):
+    if detector.sharded or (by_rows and detector.of_positions):
         return compiled(step_of_parts, split=(False, True, True))
     return compiled(step, split=(False, True))
 
@@ -60,12 +60,12 @@ def place(
     """The variables on the devices: those that each holds and, where there are any, those arrays of
     the memory of which each holds a part. Arrays of the memory named in `without` are left out."""
     variables = with_transformed(detector, variables, parallel)
-    names = detector.shared_out
+    names = detector.sharded
     if not names and not without:
         return (parallel.replicate(variables),)
     memory = variables["memory"]
     rest = {name: value for name, value in memory.items() if name not in (*names, *without)}
-    parts = {name: parallel.share_out(memory[name]) for name in names}
+    parts = {name: parallel.shard(memory[name]) for name in names}
     rest = parallel.replicate(variables | {"memory": rest})
     return (rest, parts) if names else (rest,)
 
@@ -87,7 +87,7 @@ class Scorer:
         return self._compiled(by_rows=False)
 
     def _compiled(self, by_rows: bool):
-        return scoring_step(self._detector.without_epochs(), tuple(self.parallel.devices), by_rows)
+        return scoring_step(self._detector.compile_key(), tuple(self.parallel.devices), by_rows)
 
     @functools.cached_property
     def _common(self) -> tuple[dict, ...]:
@@ -114,7 +114,7 @@ class Scorer:
         placed = self._common
         if self._detector.of_positions:
             whole, *parts = placed
-            found = self._of_positions(self.parallel.share_out)
+            found = self._of_positions(self.parallel.shard)
             placed = (whole, found | parts[0] if parts else found)
         step, size = self._compiled(by_rows=True), self._detector.config.input_size
         image = jax.ShapeDtypeStruct((self.parallel.count, 1, size, size, 3), np.uint8)

@@ -37,9 +37,9 @@ def _empty_accumulator(detector: Detector, devices: tuple, capacity: int):
 
 
 @functools.lru_cache(maxsize=64)
-def _closing(detector: Detector, devices: tuple):
+def _flush(detector: Detector, devices: tuple):
     def close(accumulator):
-        return detector.apply({}, accumulator, method="close")
+        return detector.apply({}, accumulator, method="flush")
 
     return Parallel(devices).compile(close, split=(True,), donate=(0,))
 
@@ -57,8 +57,8 @@ def statistics_phase(detector: Detector, variables: dict, job: Job) -> dict:
     per_device = -(-capacity // batch_size) * (batch_size // parallel.count)
     devices = tuple(parallel.devices)
     start = parallel.split(np.zeros(parallel.count, np.float32))
-    accumulator = _empty_accumulator(detector.without_epochs(), devices, per_device)(start)
-    step = _statistics_step(detector.without_epochs(), devices)
+    accumulator = _empty_accumulator(detector.compile_key(), devices, per_device)(start)
+    step = _statistics_step(detector.compile_key(), devices)
     replicated = parallel.replicate(with_transformed_backbone(detector, variables, parallel))
     done = job.progress(len(order), "fit")
     in_flight = deque()
@@ -75,8 +75,8 @@ def statistics_phase(detector: Detector, variables: dict, job: Job) -> dict:
         token.block_until_ready()
         done(count)
     del replicated
-    if type(detector).close is not Detector.close:
-        accumulator = _closing(detector.without_epochs(), devices)(accumulator)
+    if type(detector).flush is not Detector.flush:
+        accumulator = _flush(detector.compile_key(), devices)(accumulator)
     key = jax.random.fold_in(jax.random.key(job.seed), 1)
     # The method may release parts as it goes: hand over the only reference.
     parts = parallel.parts(accumulator)

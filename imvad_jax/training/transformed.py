@@ -39,7 +39,7 @@ def backbone_bytes(detector: Detector) -> int:
 def _with(detector: Detector, variables: dict, parallel: Parallel, method: str) -> dict:
     if parallel.local[0].platform != "cpu" or detector.config.convolution == "xla":
         return variables
-    found = _transform(detector.without_epochs(), method)(variables)
+    found = _transform(detector.compile_key(), method)(variables)
     return variables | {TRANSFORMED: found} if found else variables
 
 

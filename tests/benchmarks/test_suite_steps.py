@@ -50,7 +50,7 @@ def test_steps_are_made_once_and_a_failed_one_again(tmp_path):
     bad = step(out, "bad", "raise SystemExit('error: no such thing')")
     steps = [good, bad]
     made = opened(out, steps)
-    assert not suite.make(made, Limit(), say=quiet)
+    assert not suite.make(made, Limit(), log=quiet)
     states = json.loads((out / "suite.json").read_text())["steps"]
     assert states["good"]["state"] == "done"
     assert states["bad"] | {"seconds": 0} == {
@@ -59,7 +59,7 @@ def test_steps_are_made_once_and_a_failed_one_again(tmp_path):
     assert json.loads((out / "benchmarks" / "device.json").read_text())["device"]["kind"] == "toy"
     again = opened(out, steps)
     assert [s.name for s in again.waiting()] == ["bad"]
-    suite.make(again, Limit(), say=quiet)
+    suite.make(again, Limit(), log=quiet)
     assert again.states["good"]["tries"] == 1 and again.states["bad"]["tries"] == 2
 
 
@@ -84,7 +84,7 @@ def test_what_does_not_fit_is_left_and_named(tmp_path):
     limit = Limit(20.0)
     with pytest.raises(UserError, match="time_limit=20s: the first part needs about 58 s"):
         suite.check_fits(made, limit, "20s")
-    assert not suite.make(made, limit, say=quiet)
+    assert not suite.make(made, limit, log=quiet)
     assert {made.state_of(s)["state"] for s in steps} == {"left"}
     assert made.state_of(steps[0])["why"].startswith("not begun: ")
     lines = suite.close(made, 1.0, 20.0)
@@ -102,7 +102,7 @@ def test_what_a_step_requires(tmp_path):
     out = tmp_path / "out"
     steps = [step(out, "one", "pass", requires=tmp_path / "missing")]
     made = opened(out, steps)
-    suite.make(made, Limit(), say=quiet)
+    suite.make(made, Limit(), log=quiet)
     assert made.state_of(steps[0])["why"] == "not begun: what it needs is not finished"
 
 

@@ -10,8 +10,8 @@ def after_an_epoch(monkeypatch, limit):
     """Within it, the first epoch that is recorded ends the limit."""
     record = History.record
 
-    def stop(self, epoch, figures):
-        record(self, epoch, figures)
+    def stop(self, epoch, metrics):
+        record(self, epoch, metrics)
         limit.end_soon()
 
     with monkeypatch.context() as patch:

@@ -52,10 +52,10 @@ def test_drawn_maps_are_compared_figure_by_figure(subject, monkeypatch):
     monkeypatch.setattr(compare_metrics, "DRAWN_IMAGES", 8)
     found = compare_metrics.compare(subject, None)
     assert (found["images"], found["size"], found["images_from"]) == (8, 64, "drawn")
-    assert list(found["figures"]) == [
+    assert list(found["metrics"]) == [
         "image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_pro", "pixel_pro_100"
     ]  # fmt: skip
-    for key, figure in found["figures"].items():
+    for key, figure in found["metrics"].items():
         if key == "pixel_pro":
             assert figure["theirs"] is None and figure["difference"] is None
             assert 0.5 < figure["ours"] < 1

@@ -26,7 +26,7 @@ def make(tmp_path):
         how = Making(
             parallel=Parallel(jax.local_devices()[:1]),
             limit=limit or Limit(),
-            say=lambda text: None,
+            log=lambda text: None,
         )
         request = RunRequest(
             method="cfa", dataset="mvtec_ad", categories=["bottle"], workdir=tmp_path / workdir,

@@ -48,7 +48,7 @@ def fit(parts: Path, run_dir: Path, may_fold=True, **options) -> list[str]:
         data_dir=str(parts), category=parts.name, run_dir=run_dir, holdout=0.2, may_fold=may_fold,
         options=Options(save_predictions=False, save_heatmaps=False, **options),
     )  # fmt: skip
-    cell.run_cell(asked, Work(parallel=Parallel(jax.devices()[:1]), say=said.append))
+    cell.run_cell(asked, Work(parallel=Parallel(jax.devices()[:1]), log=said.append))
     return said
 
 

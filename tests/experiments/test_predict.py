@@ -44,7 +44,7 @@ def fit(parts: Path, run_dir: Path, **changes) -> tuple[dict, list[str]]:
         options=Options(save_predictions=False, save_heatmaps=False, **changes),
     )  # fmt: skip
     said = []
-    work = Work(parallel=Parallel(jax.devices()[:2]), say=said.append)
+    work = Work(parallel=Parallel(jax.devices()[:2]), log=said.append)
     return cell.run_cell(asked, work), said
 
 

@@ -9,7 +9,7 @@ import pytest
 from imvad_jax import presets, sealed
 from imvad_jax.errors import UserError
 from imvad_jax.reporting.grid import ERROR
-from imvad_jax.runs import plan, supervise, tasks, workers
+from imvad_jax.runs import plan, tasks, worker_pool, workers
 from imvad_jax.runs.tasks import Task
 from imvad_jax.runs.time_left import TimeLeft, format_seconds
 
@@ -127,7 +127,7 @@ def test_a_worker_that_dies_is_replaced_and_its_cell_marked(tmp_path, workers):
     names = ["a", "killer", "bad", "leaver", "b"]
     cells = [task(tmp_path, m, c) for m in ("padim", "spade", "stpm") for c in names]
     logs = [tmp_path / f"logs/{i}.log" for i in range(workers)]
-    pool = supervise.Pool([sys.executable, "-c", WORKER], [{}] * workers, logs)
+    pool = worker_pool.Pool([sys.executable, "-c", WORKER], [{}] * workers, logs)
     begun, ended = [], {}
 
     def on_event(event):
@@ -157,7 +157,7 @@ def test_a_worker_that_dies_is_replaced_and_its_cell_marked(tmp_path, workers):
 def test_workers_that_do_not_start_end_the_program_and_mark_nothing(tmp_path):
     command = [sys.executable, "-c", "import sys; sys.exit('error: --num_devices=99')"]
     logs = [tmp_path / f"logs/{i}.log" for i in range(2)]
-    pool = supervise.Pool(command, [{}] * 2, logs)
+    pool = worker_pool.Pool(command, [{}] * 2, logs)
     with pytest.raises(UserError, match=r"does not start: .*status 1; .*num_devices=99"):
         pool.run([task(tmp_path, c) for c in ("padim", "spade", "stpm")], lambda event: None)
     assert not list(tmp_path.rglob(ERROR))
@@ -165,7 +165,7 @@ def test_workers_that_do_not_start_end_the_program_and_mark_nothing(tmp_path):
 
 def test_one_worker_keeps_a_methods_cells_together(tmp_path):
     cells = [task(tmp_path, m, c) for c in "ab" for m in ("padim", "spade")]
-    groups = supervise.by_method(cells)
+    groups = worker_pool.by_method(cells)
     assert [[t.path.split("/")[0] for t in group] for group in groups] == [
         ["padim"] * 2, ["spade"] * 2,
     ]  # fmt: skip

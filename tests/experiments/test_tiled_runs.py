@@ -13,7 +13,7 @@ from imvad_jax.data.decode import Geometry, to_array
 from imvad_jax.evaluation import image_metrics, pixel_metrics, read_calibration
 from imvad_jax.model import load
 from imvad_jax.programs import program, run
-from imvad_jax.reporting.packing import unpack_maps, unpack_masks
+from imvad_jax.reporting.predictions_file import unpack_maps, unpack_masks
 from imvad_jax.runs import identity, predictor
 from imvad_jax.training.parallel import Parallel
 

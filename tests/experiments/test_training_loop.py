@@ -23,7 +23,7 @@ def make(tmp_path):
     def make_run(workdir, loop="auto", limit=None, dry=False, **changes):
         lines = []
         how = Making(
-            parallel=Parallel(jax.local_devices()[:1]), limit=limit or Limit(), say=lines.append
+            parallel=Parallel(jax.local_devices()[:1]), limit=limit or Limit(), log=lines.append
         )
         given = {"method": "cfa", "overrides": {"epochs": "3", "layers": "layer1"}} | changes
         request = RunRequest(

@@ -17,7 +17,7 @@ from tests.experiments.test_tasks import task
 
 @pytest.fixture
 def work():
-    return Work(parallel=None, say=lambda text: None)
+    return Work(parallel=None, log=lambda text: None)
 
 
 def test_a_cell_is_held_while_it_is_made(tmp_path, work, monkeypatch):

@@ -35,7 +35,7 @@ def record():
     model = assemble("raw_color", config, "random", 0, **about)
     images = workloads.random_images(10, config.input_size, 0)
     return measure_method.benchmark(
-        model, images, FEW, command="benchmark ...", say=lambda _: None,
+        model, images, FEW, command="benchmark ...", log=lambda _: None,
         comparisons={"another": lambda s: {"seen": sorted(s.variables["memory"])}, "none": refuse},
     )  # fmt: skip
 
@@ -66,7 +66,7 @@ def raw_color_benchmark(limit=NO_LIMIT, sizes=(1, 2, 4)):
     model = assemble("raw_color", config, "random", 0, preset="smoke", parallel=parallel)
     options = dataclasses.replace(FEW, score_batches=sizes)
     images = workloads.random_images(10, config.input_size, 0)
-    return measure_method.benchmark(model, images, options, say=lambda _: None, limit=limit)
+    return measure_method.benchmark(model, images, options, log=lambda _: None, limit=limit)
 
 
 def test_what_there_is_no_time_for_is_named():

@@ -58,7 +58,7 @@ def test_centres_descriptor_map_and_score(golden, variables):
 
 def trained(detector, variables, pictures):
     """Six steps on the patches of the good images, four at a time."""
-    frozen = jax.jit(lambda v, x: detector.apply(v, x, method="frozen"))
+    frozen = jax.jit(lambda v, x: detector.apply(v, x, method="frozen_features"))
     batches = [frozen(variables, part) for part in (pictures[:4], pictures[4:])]
     return training.train(detector, variables, 3 * batches)
 

@@ -55,7 +55,7 @@ def variables(golden):
 
 def test_latents_map_and_score(golden, features, variables):
     class OnFeatures(CSFlow):
-        def frozen(self, images):
+        def frozen_features(self, images):
             return features
 
     detector = OnFeatures(CONFIG)

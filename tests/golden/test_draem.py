@@ -143,7 +143,7 @@ def test_training(golden, variables, monkeypatch):
     golden.check("repaired images in training", repaired[:2], expected, 1e-3)
     expected = channels_last(golden["train_logits"])
     golden.check("logits in training", logits[:2], expected, 1e-3)
-    terms = {name: found.figures[0][name] for name in TERMS}
+    terms = {name: found.metrics[0][name] for name in TERMS}
     expected = {name: golden[f"train_{name}"] for name in TERMS}
     golden.check("terms of the loss, in training", terms, expected, 1e-4)
     # The golden gradients are those of float32, off by up to 7 % of an array's largest value from

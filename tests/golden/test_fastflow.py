@@ -57,7 +57,7 @@ CONFIG = FastFlowConfig(image_size=32, flow_steps=4, backbone="resnet18")
 
 def test_latents_map_and_score(golden, features, variables):
     class OnFeatures(FastFlow):
-        def frozen(self, images):
+        def frozen_features(self, images):
             return features
 
     detector = OnFeatures(CONFIG)

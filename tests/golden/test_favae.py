@@ -124,7 +124,7 @@ def test_training(golden, variables, targets, monkeypatch):
         found = training.train(detector, as_double(variables), 3 * [batch])
     # The reference sums over the batch, ours is a mean over it.
     count = len(noise)
-    terms = count * np.array([found.figures[0][name] for name in TERMS])
+    terms = count * np.array([found.metrics[0][name] for name in TERMS])
     golden.check("terms of the loss", terms, golden["parts_image_t0_t1_t2_kl"], 1e-5)
     gradients = jax.tree.map(lambda x: count * x, found.gradients)
     gradients, expected = (

@@ -92,7 +92,7 @@ def test_maps_and_scores(golden, variables):
     @jax.jit
     def run(variables, x):
         def networks(detector, x):
-            teacher = detector.frozen(x)
+            teacher = detector.frozen_features(x)
             embedding = detector.embedding(teacher, train=False)
             return teacher[0], embedding, detector.decoder(embedding, train=False)
 
@@ -115,7 +115,7 @@ def test_training(golden, variables):
         detector = training.kept(RD4AD(config))
         double = as_double(variables)
         pictures = as_float(images(8, 64, 22), np.float64)
-        frozen = jax.jit(lambda v, x: detector.apply(v, x, method="frozen"))
+        frozen = jax.jit(lambda v, x: detector.apply(v, x, method="frozen_features"))
         batches = [frozen(double, pictures[:4]), frozen(double, pictures[4:])]
         found = training.train(detector, double, 3 * batches)
     golden.check("losses of 6 steps", found.figure("loss"), golden["losses_float64"], 1e-9)

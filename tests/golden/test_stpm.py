@@ -51,7 +51,7 @@ def test_training(golden, variables):
         detector = training.kept(STPM(STPMConfig(image_size=64, batch_size=4, dtype="float64")))
         double = as_double(variables)
         pictures = as_float(images(8, 64, 12), np.float64)
-        frozen = jax.jit(lambda v, x: detector.apply(v, x, method="frozen"))
+        frozen = jax.jit(lambda v, x: detector.apply(v, x, method="frozen_features"))
         batches = [frozen(double, pictures[:4]), frozen(double, pictures[4:])]
         found = training.train(detector, double, 3 * batches)
     golden.check("losses of 6 steps", found.figure("loss"), golden["losses_float64"], 1e-9)

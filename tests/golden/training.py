@@ -21,17 +21,17 @@ STEPS = 1_000_000  # in all: no golden training comes to where a schedule begins
 class Trained(NamedTuple):
     """What some training steps gave; arrays of the host."""
 
-    figures: list[dict]  # of each step: `loss` and the method's own
+    metrics: list[dict]  # of each step: `loss` and the method's own
     gradients: dict  # of the first step, clipped where the method clips
     states: list[dict]  # after each step: `params`, `batch_stats`
 
     def figure(self, name: str) -> np.ndarray:
         """A figure of all steps."""
-        return np.array([figures[name] for figures in self.figures])
+        return np.array([metrics[name] for metrics in self.metrics])
 
 
 def kept(detector):
-    """The detector as it trains on what `frozen` gives, computed beforehand."""
+    """The detector as it trains on what `frozen_features` gives, computed beforehand."""
     config = dataclasses.replace(detector.config, cache_features=True)
     return detector.clone(config=config)
 
@@ -40,14 +40,14 @@ def train(detector, variables: dict, batches) -> Trained:
     """One step of the program of a fit on each of `batches`, from these variables."""
     config, step = detector.config, training_step(detector, DEVICES)
     state = jax.tree.map(jnp.array, init_state(config, variables, STEPS))
-    fixed, figures, states = fixed_part(variables), [], []
+    fixed, metrics, states = fixed_part(variables), [], []
     for batch in batches:
         state, found = step(state, fixed, batch, training_key(0), np.int32(STEPS))
         if not states:
             moment = jax.device_get(_first_moment(state["opt_state"]))
-        figures.append(jax.device_get(found))
+        metrics.append(jax.device_get(found))
         states.append(jax.device_get({name: state[name] for name in ("params", "batch_stats")}))
-    return Trained(figures, _gradients(config, moment, variables["params"]), states)
+    return Trained(metrics, _gradients(config, moment, variables["params"]), states)
 
 
 def _first_moment(opt_state):

@@ -9,8 +9,8 @@ import pytest
 from flax import linen as nn
 
 import imvad_jax
+from imvad_jax.layers.initializers import normal
 from imvad_jax.layers.norm import MapNorm, batch_norm
-from imvad_jax.layers.start import normal
 from imvad_jax.ops.collectives import AXIS
 
 

@@ -59,9 +59,9 @@ def hand_loss(radius, **overrides):
     squared = squared_distances(DESCRIPTORS, CENTERS, config.num_neighbors + 1)
     module = CoupledHyperspheres(config)
     variables = module.init(jax.random.key(0), squared)
-    loss, figures = module.apply(variables, squared)
+    loss, metrics = module.apply(variables, squared)
     slope = jax.grad(lambda v: module.apply(v, squared)[0])(variables)["params"]["radius"]
-    return float(loss), {k: float(v) for k, v in figures.items()}, float(slope)
+    return float(loss), {k: float(v) for k, v in metrics.items()}, float(slope)
 
 
 def test_squared_distances_to_the_nearest_ascending():
@@ -73,18 +73,18 @@ def test_squared_distances_to_the_nearest_ascending():
 def test_loss_by_hand_one_neighbor():
     # K = 1, J = 1, r^2 = 4: nothing attracts (0, 1, 1 < 4); repelled from the second nearest
     # are 4 - 1 - .5, 4 - 1 - .5 and nothing (9). Their mean over the three patches, over nu.
-    loss, figures, slope = hand_loss(2.0, num_neighbors=1, alpha=0.5)
+    loss, metrics, slope = hand_loss(2.0, num_neighbors=1, alpha=0.5)
     assert loss == pytest.approx((2.5 + 2.5) / 3 / 0.5, rel=1e-5)
-    assert figures["attraction"] == 0 and figures["radius"] == pytest.approx(2)
+    assert metrics["attraction"] == 0 and metrics["radius"] == pytest.approx(2)
     assert slope == pytest.approx(2 * (2 * 2.0) / 3 / 0.5, rel=1e-5)  # d r^2 / d r = 2 r, twice
 
 
 def test_loss_by_hand_two_neighbors():
     # K = 2, J = 1, r^2 = .25: the mean of (0, .75, .75, .75, .75, 8.75) attracts; the third
     # nearest are 9, 4, 9 away: none repels.
-    loss, figures, slope = hand_loss(0.5, num_neighbors=2, alpha=0.5)
+    loss, metrics, slope = hand_loss(0.5, num_neighbors=2, alpha=0.5)
     assert loss == pytest.approx((4 * 0.75 + 8.75) / 6 / 0.5, rel=1e-5)
-    assert figures["repulsion"] == 0
+    assert metrics["repulsion"] == 0
     assert slope == pytest.approx(-5 * (2 * 0.5) / 6 / 0.5, rel=1e-5)
 
 
@@ -221,16 +221,16 @@ def test_map_and_score_from_their_definition():
 def test_training_lowers_the_loss_moves_every_parameter_and_leaves_the_centers():
     detector, variables = small(epochs=5)
     assert float(variables["params"]["hyperspheres"]["radius"]) == pytest.approx(1e-5)
-    figures = []
+    metrics = []
     found = fit(
         detector,
         variables,
         images(16),
         Parallel(jax.local_devices()[:1]),
-        on_epoch=lambda epoch, values: figures.append(values),
+        on_epoch=lambda epoch, values: metrics.append(values),
     )
-    assert set(figures[0]) == {"loss", "attraction", "repulsion", "radius"}
-    assert figures[-1]["loss"] < 0.7 * figures[0]["loss"]
+    assert set(metrics[0]) == {"loss", "attraction", "repulsion", "radius"}
+    assert metrics[-1]["loss"] < 0.7 * metrics[0]["loss"]
     assert set(found["params"]) == {"descriptor", "hyperspheres"}
     same = jax.tree.map(lambda a, b: bool((a == b).all()), found["params"], variables["params"])
     assert not any(jax.tree.leaves(same))

@@ -64,7 +64,7 @@ def test_scores_are_the_same_in_batches_of_1_and_32(method):
 @pytest.mark.parametrize(("method", "array"), [("patchcore", "bank"), ("spade", "pooled")])
 def test_without_its_padding_the_memory_gives_the_same_scores(method, array):
     detector, variables, _ = fitted_once(method)
-    less = detector.without_padding(variables)
+    less = detector.trim_memory(variables)
     count = variables["memory"]["bank_count" if array == "bank" else "count"]
     assert len(variables["memory"][array]) > len(less["memory"][array]) == count
     whole, trimmed = (scores_of(detector, v, images(5, 1)) for v in (variables, less))

@@ -48,11 +48,11 @@ def batch(count=2, seed=1, size=64):
 
 @pytest.fixture(scope="module")
 def everything(untrained):
-    """(variables, images) -> maps, (loss, figures), prediction; compiled once."""
+    """(variables, images) -> maps, (loss, metrics), prediction; compiled once."""
     detector, _ = untrained
 
     def run(variables, array):
-        maps = detector.apply(variables, array, method="frozen")
+        maps = detector.apply(variables, array, method="frozen_features")
         return (
             maps,
             detector.apply(variables, maps, method="loss"),
@@ -93,11 +93,11 @@ def test_three_maps_are_features_of_every_first_second_and_fourth_pixel(untraine
 
 def test_untrained_it_is_the_energy_of_the_features(untrained, everything):
     _, variables = untrained
-    maps, (loss, figures), prediction = everything(variables, batch())
+    maps, (loss, metrics), prediction = everything(variables, batch())
     expected = half_mean_square(maps)
-    assert figures["log_det"] == 0 and expected.std() > 0
+    assert metrics["log_det"] == 0 and expected.std() > 0
     np.testing.assert_allclose(loss, expected.mean(), rtol=1e-5)
-    np.testing.assert_allclose(figures["energy"], expected.mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["energy"], expected.mean(), rtol=1e-5)
     np.testing.assert_allclose(prediction.score, expected, rtol=1e-5)
     squares = (maps[0].astype(np.float64) ** 2).mean(-1)
     np.testing.assert_allclose(
@@ -108,7 +108,7 @@ def test_untrained_it_is_the_energy_of_the_features(untrained, everything):
 def test_loss_score_and_map_are_those_of_the_latents(moved, everything):
     detector, variables = moved
     config = detector.config
-    maps, (loss, figures), prediction = everything(variables, batch())
+    maps, (loss, metrics), prediction = everything(variables, batch())
 
     def flow(variables, z):  # the blocks one after the other; test_cross_scale tests one
         total = 0.0
@@ -125,8 +125,8 @@ def test_loss_score_and_map_are_those_of_the_latents(moved, everything):
     assert abs(log_det).min() > 0.01
     assert abs(energy - half_mean_square(maps)).min() > 0.01
     np.testing.assert_allclose(loss, (energy - log_det).mean(), rtol=1e-4)
-    np.testing.assert_allclose(figures["energy"], energy.mean(), rtol=1e-4)
-    np.testing.assert_allclose(figures["log_det"], log_det.mean(), rtol=1e-4)
+    np.testing.assert_allclose(metrics["energy"], energy.mean(), rtol=1e-4)
+    np.testing.assert_allclose(metrics["log_det"], log_det.mean(), rtol=1e-4)
     np.testing.assert_allclose(prediction.score, energy, rtol=1e-4)
     squares = (z[0].astype(np.float64) ** 2).mean(-1)
     np.testing.assert_allclose(
@@ -151,7 +151,7 @@ def test_permutations_are_drawn_by_block_and_scale():
 
 
 def shapes_of(config):
-    """The shapes of `frozen` for one image and of the parameters, and the estimate's bytes."""
+    """The shapes of the features of one image and of the parameters, and the estimate's bytes."""
     detector = CSFlow(config)
     variables = {
         "backbone": backbones.get(config.backbone).variables_template(detector.outputs),
@@ -161,7 +161,9 @@ def shapes_of(config):
     }
     image = jax.ShapeDtypeStruct((1, config.input_size, config.input_size, 3), jnp.float32)
     maps = jax.eval_shape(
-        lambda variables, image: detector.apply(variables, image, method="frozen"), variables, image
+        lambda variables, image: detector.apply(variables, image, method="frozen_features"),
+        variables,
+        image,
     )
     made = jax.eval_shape(
         lambda variables, maps, key: detector.apply(
@@ -231,7 +233,7 @@ def test_training_lowers_the_loss_and_touches_parameters_only(untrained, everyth
         variables,
         images(8),
         Parallel(jax.local_devices()[:1]),
-        on_epoch=lambda epoch, figures: losses.append(figures["loss"]),
+        on_epoch=lambda epoch, metrics: losses.append(metrics["loss"]),
     )
     assert len(losses) == detector.config.epochs and losses[-1] < 0.5 * losses[0]
     for name in ("backbone", "memory"):

@@ -79,7 +79,7 @@ def test_loss_is_the_cross_entropy_over_all_images_and_ways(small):
 
     @jax.jit
     def run(key, inputs):
-        (loss, figures), changed = detector.apply(
+        (loss, metrics), changed = detector.apply(
             variables, inputs, method="loss", mutable=["batch_stats"], rngs={"noise": key}
         )
         keys = detector.apply(variables, 4, method="image_keys", rngs={"noise": key})
@@ -88,14 +88,14 @@ def test_loss_is_the_cross_entropy_over_all_images_and_ways(small):
         logits, _ = detector.apply(
             variables, together, True, method="classify", mutable=["batch_stats"]
         )
-        return loss, figures, changed, logits
+        return loss, metrics, changed, logits
 
-    loss, figures, changed, logits = run(key, inputs)
+    loss, metrics, changed, logits = run(key, inputs)
     # Here the ways follow each other, in the loss the images do: batch statistics are the same.
     logits, labels = np.asarray(logits, np.float64), np.repeat([0, 1, 2], 4)
     expected = np.log(np.exp(logits).sum(1)) - logits[np.arange(12), labels]
     np.testing.assert_allclose(loss, expected.mean(), rtol=1e-4)
-    np.testing.assert_allclose(figures["accuracy"], (logits.argmax(1) == labels).mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["accuracy"], (logits.argmax(1) == labels).mean(), rtol=1e-5)
     start = variables["batch_stats"]["encoder"]["bn1"]["mean"]
     assert not np.allclose(changed["batch_stats"]["encoder"]["bn1"]["mean"], start)
 

@@ -90,10 +90,10 @@ def test_loss_compares_the_repaired_image_with_the_clean_one_and_the_map_with_th
         "ssim": 1 - ssim_map(jnp.asarray(repaired, jnp.float32), jnp.asarray(original)).mean(),
         "focal": focal(probability, np.asarray(drawn.mask).astype(int)),
     }
-    loss, figures = loss_of(variables, batch())
-    assert figures.keys() == expected.keys() and min(expected.values()) > 1e-3
+    loss, metrics = loss_of(variables, batch())
+    assert metrics.keys() == expected.keys() and min(expected.values()) > 1e-3
     for name, value in expected.items():
-        np.testing.assert_allclose(figures[name], value, rtol=1e-3)
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-3)
     np.testing.assert_allclose(loss, sum(expected.values()), rtol=1e-3)
 
 
@@ -199,12 +199,12 @@ def test_impossible_settings(field, value, message):
 def test_bfloat16_gives_losses_and_scores_in_float32(small):
     detector, variables = small
     half = DRAEM(dataclasses.replace(detector.config, dtype="bfloat16"))
-    loss, figures = jax.eval_shape(
+    loss, metrics = jax.eval_shape(
         lambda v: half.apply(v, batch(), method="loss", mutable=["batch_stats"], rngs=NOISE)[0],
         variables,
     )
     prediction = jax.eval_shape(half.apply, variables, batch())
-    for found in (loss, *figures.values(), *prediction):
+    for found in (loss, *metrics.values(), *prediction):
         assert found.dtype == jnp.float32
     repaired = jax.eval_shape(lambda v: half.apply(v, batch(), False, method="networks"), variables)
     assert all(x.dtype == jnp.float32 for x in repaired)

@@ -58,14 +58,14 @@ def latents(detector, variables, array):
 
 def test_loss_is_the_mean_negative_log_likelihood_summed_over_scales(small):
     detector, variables = small
-    loss, figures = detector.apply(variables, batch(3), method="image_loss")
+    loss, metrics = detector.apply(variables, batch(3), method="image_loss")
     energy = log_det = 0.0
     for z, found in latents(detector, variables, batch(3)).values():
         energy += np.mean([0.5 * (np.asarray(one, np.float64) ** 2).sum() for one in z])
         log_det += np.asarray(found, np.float64).mean()
     assert loss.shape == () and abs(log_det) > 1
-    np.testing.assert_allclose(figures["energy"], energy, rtol=1e-5)
-    np.testing.assert_allclose(figures["log_det"], log_det, rtol=1e-4)
+    np.testing.assert_allclose(metrics["energy"], energy, rtol=1e-5)
+    np.testing.assert_allclose(metrics["log_det"], log_det, rtol=1e-4)
     np.testing.assert_allclose(loss, energy - log_det, rtol=1e-5)
 
 
@@ -168,7 +168,7 @@ def test_training_lowers_the_loss_and_touches_parameters_only(small):
         variables,
         images(8),
         Parallel(jax.local_devices()[:1]),
-        on_epoch=lambda epoch, figures: losses.append(figures["loss"]),
+        on_epoch=lambda epoch, metrics: losses.append(metrics["loss"]),
     )
     assert len(losses) == 4 and losses == sorted(losses)[::-1]
     for name in ("backbone", "memory"):

@@ -122,9 +122,9 @@ def test_loss_is_the_sum_of_squares_and_divergence_averaged_over_images(small):
     targets, found, mean = restored(detector, variables, batch(), True)
     expected = {name: ((targets[name] - found[name]) ** 2).sum() / 3 for name in targets}
     expected["kl"] = 0.5 * (mean**2 + np.exp(-60) - 1 + 60).sum() / 3
-    loss, figures = call(detector, variables, narrow(targets), method="loss")
+    loss, metrics = call(detector, variables, narrow(targets), method="loss")
     for name, value in expected.items():
-        np.testing.assert_allclose(figures[name], value, rtol=1e-4)
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-4)
     assert detector.config.kld_weight == 3.5
     np.testing.assert_allclose(loss, sum(expected.values()) + 2.5 * expected["kl"], rtol=1e-4)
 
@@ -241,7 +241,7 @@ def test_augmented_images_are_compared_with_their_own_features(small):
     detector, variables = small
     augmenting = FAVAE(dataclasses.replace(detector.config, augment=True, cache_features=False))
     x = batch()
-    np.testing.assert_array_equal(augmenting.apply(variables, x, method="frozen"), x)
+    np.testing.assert_array_equal(augmenting.apply(variables, x, method="frozen_features"), x)
 
     def draw(module, x):
         return jax.vmap(favae.augmented)(x, jax.vmap(jax.random.split)(module.image_keys(3))[:, 0])

@@ -128,9 +128,9 @@ def test_what_is_no_method_says_what_is_missing(written, case):
 
 
 def test_a_method_of_the_contract_under_an_old_name(written, monkeypatch):
-    monkeypatch.setitem(outside.OLD_NAMES, "teacher_features", "frozen")
+    monkeypatch.setitem(outside.OLD_NAMES, "teacher_features", "frozen_features")
     name = written("class Old(Whole):\n    def teacher_features(self, images): ...", "Old")
-    assert refusal(name) == "Old defines 'teacher_features', which is called 'frozen' now"
+    assert refusal(name) == "Old defines 'teacher_features', which is called 'frozen_features' now"
 
 
 def test_new_names_are_of_the_contract_and_old_ones_are_not():

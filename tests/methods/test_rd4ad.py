@@ -37,8 +37,8 @@ def created(detector, images):
             rngs={"params": key},
         )
 
-    (loss, figures), found = jax.jit(create)(jax.random.key(0), images)
-    return frozen | found, loss, figures
+    (loss, metrics), found = jax.jit(create)(jax.random.key(0), images)
+    return frozen | found, loss, metrics
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +85,12 @@ def enlarged(image, side):
 
 
 def test_loss_is_one_cosine_an_image_and_layer(small):
-    detector, variables, loss, figures = small
+    detector, variables, loss, metrics = small
     expected = [
         (1 - cosine(a.reshape(4, -1), b.reshape(4, -1))).mean()
         for a, b in pairs(detector, variables, drawn(), train=True)
     ]
-    np.testing.assert_allclose([figures[name] for name in LAYERS], expected, rtol=1e-4)
+    np.testing.assert_allclose([metrics[name] for name in LAYERS], expected, rtol=1e-4)
     np.testing.assert_allclose(loss, sum(expected), rtol=1e-4)
 
 

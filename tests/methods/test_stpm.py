@@ -42,8 +42,8 @@ def created(detector, images, seed=0):
             rngs={"params": key},
         )
 
-    (loss, figures), found = jax.jit(create)(jax.random.key(seed), images)
-    return frozen | found, loss, figures
+    (loss, metrics), found = jax.jit(create)(jax.random.key(seed), images)
+    return frozen | found, loss, metrics
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +86,12 @@ def enlarged(image, side):
 
 
 def test_loss_is_the_mean_squared_distance_of_unit_vectors_summed_over_layers(small):
-    _, variables, loss, figures = small
+    _, variables, loss, metrics = small
     teacher = features(variables["backbone"], drawn())
     # The loss saw the batch statistics; running ones do not matter in train mode.
     student = features(student_of(variables), drawn(), train=True)
     expected = [squared_distance(t, s).mean() for t, s in zip(teacher, student)]
-    np.testing.assert_allclose([figures[name] for name in LAYERS], expected, rtol=1e-4)
+    np.testing.assert_allclose([metrics[name] for name in LAYERS], expected, rtol=1e-4)
     np.testing.assert_allclose(loss, sum(expected), rtol=1e-4)
 
 
@@ -145,7 +145,7 @@ def test_a_student_that_starts_as_its_teacher(table_detector, small):
 
 def test_loss_of_the_table_is_half_the_sum_over_the_batch(table_detector):
     detector, _, variables = table_detector
-    (loss, figures), _ = jax.jit(
+    (loss, metrics), _ = jax.jit(
         lambda v, x: detector.apply(v, x, method="image_loss", mutable=["batch_stats"])
     )(variables, drawn())
     teacher = features(variables["backbone"], drawn())
@@ -153,7 +153,7 @@ def test_loss_of_the_table_is_half_the_sum_over_the_batch(table_detector):
     expected = [
         0.5 / np.prod(t.shape[1:3]) * squared_distance(t, s).sum() for t, s in zip(teacher, student)
     ]
-    np.testing.assert_allclose([figures[name] for name in LAYERS], expected, rtol=1e-4)
+    np.testing.assert_allclose([metrics[name] for name in LAYERS], expected, rtol=1e-4)
     np.testing.assert_allclose(loss, sum(expected), rtol=1e-4)
 
 

@@ -53,28 +53,28 @@ def test_merging_parts_equals_one_stream():
 @pytest.mark.parametrize("batch, images", [(16, 50), (20, 150), (80, 90)])
 def test_gathered_samples_give_the_same_moments(batch, images):
     features = samples(images, positions=3)
-    gathered = gaussian.empty_gathered(3, 5, images)
-    add = jax.jit(gaussian.gather, donate_argnums=0)
+    pending = gaussian.empty_pending(3, 5, images)
+    add = jax.jit(gaussian.add_pending, donate_argnums=0)
     for start in range(0, images, batch):
         part = features[start : start + batch]
         padding = np.full((batch - len(part), *part.shape[1:]), np.nan, np.float32)
-        gathered = add(gathered, np.concatenate([part, padding]), np.arange(batch) < len(part))
-    found, expected = gaussian.emptied(gathered).moments, stream(features, images)
+        pending = add(pending, np.concatenate([part, padding]), np.arange(batch) < len(part))
+    found, expected = gaussian.flush(pending).moments, stream(features, images)
     assert float(found.count) == images
     np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-6)
     np.testing.assert_allclose(found.scatter, expected.scatter, rtol=1e-4, atol=1e-2)
 
 
 def test_half_precision_counts_every_sample():
-    # bfloat16 holds no 257: a batch larger than what is gathered, and many that are smaller.
+    # bfloat16 holds no 257: a batch larger than what is pending, and many that are smaller.
     features = jnp.asarray(samples(300, positions=2, offset=0.0), jnp.bfloat16)
     whole = stream(np.asarray(features, np.float32), 300)
     for batch in (300, 30):
-        gathered = gaussian.empty_gathered(2, 5, 300)
+        pending = gaussian.empty_pending(2, 5, 300)
         for start in range(0, 300, batch):
             part = features[start : start + batch]
-            gathered = gaussian.gather(gathered, part, np.ones(len(part), bool))
-        found = gaussian.emptied(gathered).moments
+            pending = gaussian.add_pending(pending, part, np.ones(len(part), bool))
+        found = gaussian.flush(pending).moments
         assert found.mean.dtype == jnp.float32 and float(found.count) == 300
         np.testing.assert_allclose(found.scatter, whole.scatter, rtol=1e-3, atol=1e-2)
 

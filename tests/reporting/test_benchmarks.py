@@ -246,11 +246,11 @@ def test_an_earlier_file_of_the_same_name_stands_beside(tmp_path):
         record = made_up(commit=commit, compare={"anomalib": {"parts": parts}})
         return json.dumps({"command": "c", "records": [record, {"method": "padim", "error": "e"}]})
 
-    (tmp_path / "earlier").mkdir()
+    (tmp_path / "before").mkdir()
     (tmp_path / "a.json").write_text(stored("new", 5.0, score=part(1.0)))
     assert "Before" not in benchmarks.render_benchmarks(tmp_path)
-    (tmp_path / "earlier/a.json").write_text(stored("old", 10.0))
-    (tmp_path / "earlier/stpm.md").write_text("It got faster.\n")
+    (tmp_path / "before/a.json").write_text(stored("old", 10.0))
+    (tmp_path / "before/stpm.md").write_text("It got faster.\n")
     text = benchmarks.render_benchmarks(tmp_path)
     assert "Commit old against new. It got faster." in text
     row = cells(text, "before / now")

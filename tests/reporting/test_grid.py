@@ -177,8 +177,8 @@ def test_json(grid):
     table = json.loads(as_json(grid))
     assert table["about_the_published_figures"] == published.NOTE
     padim = next(row for row in table["rows"] if row["method"] == "padim")
-    assert padim["figures"]["image_auroc"][AVERAGE]["categories"] == [2, 2]
-    assert padim["figures"]["image_auroc"]["bottle"]["published"] == 0.994
+    assert padim["metrics"]["image_auroc"][AVERAGE]["categories"] == [2, 2]
+    assert padim["metrics"]["image_auroc"]["bottle"]["published"] == 0.994
     states = {cell["path"]: cell["state"] for cell in table["cells"]}
     assert states["patchcore/screw/cpu-seed0"] == "failed"
 

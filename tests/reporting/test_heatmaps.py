@@ -6,7 +6,7 @@ from PIL import Image
 from scipy import ndimage
 
 from imvad_jax.reporting import heatmaps
-from imvad_jax.reporting.packing import unpack_masks
+from imvad_jax.reporting.predictions_file import unpack_masks
 from tests.reporting.made_up import made_up_predictions
 
 

@@ -98,7 +98,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside(tmp_path):
     for epoch in (2, 3):
         damage(stored(tmp_path / "training" / str(epoch)))
     told = []
-    checkpoints = TrainingCheckpoints(tmp_path, keep=3, say=told.append)
+    checkpoints = TrainingCheckpoints(tmp_path, keep=3, log=told.append)
     epoch, state = checkpoints.resume(STATE)
     assert (epoch, state["step"]) == (1, 1)
     np.testing.assert_array_equal(state["params"], STATE["params"])
@@ -110,7 +110,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside(tmp_path):
     names = {path.name for path in (tmp_path / "training").iterdir()}
     assert names == {"1", "2", "2.damaged", "3.damaged"}
     damage(stored(tmp_path / "training" / "2"))
-    with contextlib.closing(TrainingCheckpoints(tmp_path, say=told.append)) as checkpoints:
+    with contextlib.closing(TrainingCheckpoints(tmp_path, log=told.append)) as checkpoints:
         assert checkpoints.resume(STATE)[0] == 1
     assert (tmp_path / "training" / "2.damaged1").is_dir()
 

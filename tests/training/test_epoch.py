@@ -40,12 +40,12 @@ def noisy(**settings):
 
 
 def train(loop, made, devices=1, count=18, **options):
-    figures = []
+    metrics = []
     fitted = fit(
         *made, images(count), Parallel(jax.local_devices()[:devices]), training_loop=loop,
-        on_epoch=lambda number, found: figures.append(found), **options,
+        on_epoch=lambda number, found: metrics.append(found), **options,
     )  # fmt: skip
-    return {name: fitted[name] for name in ("params", "batch_stats") if name in fitted}, figures
+    return {name: fitted[name] for name in ("params", "batch_stats") if name in fitted}, metrics
 
 
 def assert_alike(one, two, tolerance=1e-6):
@@ -102,7 +102,7 @@ def test_the_loop_compiles_once_for_any_number_of_epochs_and_images():
     _, before = train("device", make(epochs=2)), COMPILES.programs
     train("device", make(epochs=6), count=100)
     assert COMPILES.programs == before
-    detector = make(epochs=2)[0].without_epochs()
+    detector = make(epochs=2)[0].compile_key()
     assert gradient.device_loop(detector, tuple(jax.local_devices()[:1]))._cache_size() == 1
 
 
@@ -157,11 +157,11 @@ def test_after_the_first_step_calls_take_about_two_seconds(device):
     order = np.arange(2 * 40, dtype=np.int32).reshape(40, 2)
     watch = Watch(job, 40, 1)
     watch.begin(0)
-    state, figures = loop.run(0, order, watch)
+    state, metrics = loop.run(0, order, watch)
     assert [len(part) for part in taken] == [1, 1, 13, 13, 12]
     assert int(SECONDS / 0.15) == 13
     np.testing.assert_array_equal(np.concatenate(taken), order)
-    assert state == 40 and figures["loss"].tolist() == list(range(40))
+    assert state == 40 and metrics["loss"].tolist() == list(range(40))
 
 
 def test_a_long_epoch_is_stopped_between_two_calls(device):

@@ -95,7 +95,7 @@ def test_a_checkpoint_of_8_devices_is_resumed_on_1(tmp_path):
     checkpoints = TrainingCheckpoints(tmp_path)
     epochs = []
     fit(longer, start, images(8), Parallel(jax.local_devices()[:1]), checkpoints=checkpoints,
-        on_epoch=lambda epoch, figures: epochs.append(epoch))  # fmt: skip
+        on_epoch=lambda epoch, metrics: epochs.append(epoch))  # fmt: skip
     checkpoints.close()
     assert epochs == [3]
 

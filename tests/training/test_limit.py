@@ -101,7 +101,7 @@ def test_a_pass_that_cannot_end_in_time_is_stopped(clock):
     assert sum(shown) == 43
 
 
-def training(method, tmp_path, limit, on_epoch=lambda epoch, figures: None, epochs=4):
+def training(method, tmp_path, limit, on_epoch=lambda epoch, metrics: None, epochs=4):
     detector, variables = make(method, epochs=epochs, batch_size=4)
     saved = TrainingCheckpoints(tmp_path / method, every=100)
     try:
@@ -119,7 +119,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bits(tmp_path, clock, m
     expected = training(method, tmp_path / "at once", Limit())
     limit = Limit(100, clock)
 
-    def pass_time(epoch, figures):
+    def pass_time(epoch, metrics):
         clock.now += 60
 
     with pytest.raises(Stopped, match="stopped after epoch 1 of 4; the same command") as caught:

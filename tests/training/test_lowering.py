@@ -108,7 +108,7 @@ def lower_training(detector, variables, devices, loop=False):
     fixed = gradient.fixed_part(variables)
     batch = images_of(config, devices)
     if config.cache_features:
-        step = features._frozen_step(detector.without_epochs(), devices)
+        step = features._frozen_step(detector.compile_key(), devices)
         lower(step, fixed, batch)
         batch = jax.eval_shape(step, fixed, batch)
     key = jax.eval_shape(lambda: gradient.training_key(0))
@@ -119,15 +119,15 @@ def lower_training(detector, variables, devices, loop=False):
         given = {"fixed": fixed, "key": key, "steps": steps,
                  "images": jax.tree.unflatten(structure, kept)}  # fmt: skip
         order = shaped(config.batch_size, epoch.CAPACITY, dtype=np.int32)
-        program = gradient.device_loop(detector.without_epochs(), devices)
+        program = gradient.device_loop(detector.compile_key(), devices)
         return lower(program, state, given, split(devices, order), steps)
-    step = gradient.training_step(detector.without_epochs(), devices)
+    step = gradient.training_step(detector.compile_key(), devices)
     return lower(step, state, fixed, batch, key, steps)
 
 
 def lower_statistics(detector, variables, devices, images):
     """The accumulators for so many images are made, filled and closed."""
-    detector, parallel = detector.without_epochs(), Parallel(devices)
+    detector, parallel = detector.compile_key(), Parallel(devices)
     start = split(devices, shaped(parallel.count))
     empty = statistics._empty_accumulator(detector, devices, images // parallel.count)
     lower(empty, start)
@@ -135,8 +135,8 @@ def lower_statistics(detector, variables, devices, images):
     batch = images_of(detector.config, devices)
     index = shaped(*batch.shape[:-3], dtype=np.int32)
     lower(statistics._statistics_step(detector, devices), accumulator, variables, batch, index)
-    if type(detector).close is not methods.Detector.close:
-        lower(statistics._closing(detector, devices), accumulator)
+    if type(detector).flush is not methods.Detector.flush:
+        lower(statistics._flush(detector, devices), accumulator)
 
 
 def lower_coreset(rows, width):
@@ -150,7 +150,7 @@ def lower_coreset(rows, width):
 
 
 def lower_scoring(detector, variables, devices):
-    step = scoring_step(detector.without_epochs(), devices)
+    step = scoring_step(detector.compile_key(), devices)
     return lower(step, variables, images_of(detector.config, devices))
 
 
@@ -216,7 +216,7 @@ def test_first_parameters(method):
     given = {"backbone": pretrained(detector), "memory": variables.get("memory")}
     given = {name: value for name, value in given.items() if value}
     key = jax.eval_shape(lambda: jax.random.key(0))
-    lower(fit._init_parameters(detector.without_epochs()), given, key)
+    lower(fit._init_parameters(detector.compile_key()), given, key)
 
 
 @pytest.mark.parametrize(("dtype", "devices"), [("float32", 4), ("bfloat16", 1)])

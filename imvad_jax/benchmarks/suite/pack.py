@@ -22,7 +22,7 @@ MOST_BYTES = 64 * 2**20  # of all that travels
 
 def pack_all(
     directory: str | Path, data_dir: str, weights: str, scale: plan.Scale, *,
-    say: Callable[[str], object], progress: Callable,
+    log: Callable[[str], object], progress: Callable,
 ) -> None:  # fmt: skip
     """Writes the parcels and the weights to a directory, and says how large they are.
 
@@ -49,8 +49,8 @@ def pack_all(
         paths.append(parcel.pack(top, versions, fingerprint(files, AS_IS)))
     sizes = [path.stat().st_size for path in paths]
     for path, size in zip(paths, sizes):
-        say(f"{path}: {size / 2**20:.1f} MiB")
-    say(f"{sum(sizes) / 2**20:.1f} MiB in all")
+        log(f"{path}: {size / 2**20:.1f} MiB")
+    log(f"{sum(sizes) / 2**20:.1f} MiB in all")
     if sum(sizes) > MOST_BYTES:
         raise UserError(
             f"--pack={top}: {sum(sizes) / 2**20:.1f} MiB in all; expected at most "

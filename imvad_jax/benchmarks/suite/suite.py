@@ -99,7 +99,7 @@ def check_fits(suite: Suite, limit: Limit, given: str | None) -> None:
 
 def make(
     suite: Suite, limit: Limit, unpack: Callable[[], object] = lambda: None,
-    say: Callable[[str], object] = print,
+    log: Callable[[str], object] = print,
 ) -> bool:  # fmt: skip
     """Makes the steps in order, each within the time of its part, then once more what is left
     while there is time. Returns whether nothing is left.
@@ -124,13 +124,13 @@ def make(
             # One of several methods that hangs leaves time for the others.
             if step.kind in ("benchmark", "loops") and others:
                 left = min(left, max(left / 2, MOST_OF_ONE))
-            attempt(suite, step, left, limit, say)
+            attempt(suite, step, left, limit, log)
         if limit.ended_by_signal:
             break
     return not suite.waiting()
 
 
-def attempt(suite: Suite, step: plan.Step, left: float, limit: Limit, say) -> None:
+def attempt(suite: Suite, step: plan.Step, left: float, limit: Limit, log) -> None:
     """Makes one step, if it fits and has what it needs."""
     if limit.ended_by_signal or left < step.needs:
         if suite.state_of(step)["tries"] == 0:
@@ -139,12 +139,12 @@ def attempt(suite: Suite, step: plan.Step, left: float, limit: Limit, say) -> No
     if step.requires and not step.requires.is_file():
         suite.note(step, why="not begun: what it needs is not finished")
         return
-    say(f"{step.part} {step.name} ...")
-    begin, log = limit.clock(), suite.out / "logs" / f"{step.name}.txt"
+    log(f"{step.part} {step.name} ...")
+    begin, log_file = limit.clock(), suite.out / "logs" / f"{step.name}.txt"
     seconds = None if left == float("inf") else left
     command = plan.full_command(step, seconds)
-    status = processes.run(command, step.environment, log, left, limit)
-    state, why = processes.outcome(status, log)
+    status = processes.run(command, step.environment, log_file, left, limit)
+    state, why = processes.outcome(status, log_file)
     try:
         collect.collect(step, suite.out, suite.command)
     except (UserError, OSError) as error:
@@ -152,7 +152,7 @@ def attempt(suite: Suite, step: plan.Step, left: float, limit: Limit, say) -> No
     took, before = limit.clock() - begin, suite.state_of(step)
     suite.note(step, state=state, why=why, tries=before["tries"] + 1,
                seconds=before["seconds"] + took)  # fmt: skip
-    say(f"{step.part} {step.name}: {state} after {took:.0f} s{': ' + why if why else ''}")
+    log(f"{step.part} {step.name}: {state} after {took:.0f} s{': ' + why if why else ''}")
 
 
 def close(suite: Suite, seconds: float, given: float | None) -> list[str]:

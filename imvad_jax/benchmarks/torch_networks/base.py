@@ -16,7 +16,7 @@ from imvad_jax.methods.base import Detector, TrainedConfig
 class Network:
     """A method's loss, with our parameters.
 
-    A method gives `loss_of`, and `frozen` where that is not its teacher's features by name.
+    A method gives `loss_of`, and `frozen_features` where these are not its teacher's by name.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Network:
         self.stats = convert(variables.get("batch_stats", {}))
         self.memory = convert.memory(variables.get("memory", {}))
         self.leaves = [leaf.requires_grad_() for leaf in leaves(self.params)]
-        self._frozen, self._loss_of = wrap(self.frozen), wrap(self.loss_of)
+        self._frozen, self._loss_of = wrap(self.frozen_features), wrap(self.loss_of)
 
     @classmethod
     def keeps(cls, config: TrainedConfig) -> bool:
@@ -67,7 +67,8 @@ class Network:
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """The loss `[]` of a tree of tensors.
 
-        Of `images` `[B, 3, H, W]`, or of `kept`, what our `frozen` gave; and of what was `drawn`.
+        Of `images` `[B, 3, H, W]`, or of what our `frozen_features` gave (`kept`); and of what was
+        `drawn`.
         """
         if "kept" in batch:
             inputs = batch["kept"]
@@ -78,12 +79,12 @@ class Network:
                 inputs = self._frozen(batch["images"])
         return self._loss_of(inputs, batch["drawn"])
 
-    def frozen(self, images: Tensor) -> Any:
-        """As our `Detector.frozen`, in PyTorch's layout."""
+    def frozen_features(self, images: Tensor) -> Any:
+        """As our `Detector.frozen_features`, in PyTorch's layout."""
         return self.teacher.features(images)
 
     def loss_of(self, inputs: Any, drawn: dict[str, Tensor]) -> Tensor:
-        """The loss `[]` of what `frozen` gives, or of images where nothing is frozen."""
+        """The loss `[]` of what `frozen_features` gives, or of images where nothing is frozen."""
         raise NotImplementedError
 
 

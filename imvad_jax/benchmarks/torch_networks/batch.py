@@ -65,7 +65,7 @@ class Batch:
         frozen_part = gradient.fixed_part(subject.variables)
 
         def features(variables, images):
-            return subject.detector.apply(variables, as_float(images), method="frozen")
+            return subject.detector.apply(variables, as_float(images), method="frozen_features")
 
         return {"kept": on_host(jax.jit(features)(frozen_part, self.images)), "drawn": drawn}
 

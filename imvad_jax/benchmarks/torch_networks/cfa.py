@@ -14,7 +14,7 @@ class CFA(Network):
     distances of a patch to all centres, which takes longer.
     """
 
-    def frozen(self, images):
+    def frozen_features(self, images):
         maps, parts = list(self.teacher.features(images).values()), []
         for x in maps:
             x = F.avg_pool2d(F.leaky_relu(x, 0.01), 3, 1, 1)

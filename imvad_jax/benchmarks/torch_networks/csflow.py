@@ -13,7 +13,7 @@ from imvad_jax.methods.csflow import SCALES
 class CSFlow(Network):
     """The negative log-likelihood a dimension of the features at three scales."""
 
-    def frozen(self, images):
+    def frozen_features(self, images):
         maps = []
         for step in (2**i for i in range(SCALES)):
             taken = images[:, :, ::step, ::step].contiguous(memory_format=torch.channels_last)

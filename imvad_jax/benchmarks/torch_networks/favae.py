@@ -35,7 +35,7 @@ class FAVAE(Network):
     def convert(self, convert, params):
         return convert(params) | {"decoder": convert(params["decoder"], transposed=True)}
 
-    def frozen(self, images):
+    def frozen_features(self, images):
         images = in_unit_range(images)
         seen = self.teacher.normalised(images) if self.config.normalize_teacher else images
         return {"images": images, **self.teacher.maps(seen)}

@@ -9,7 +9,7 @@ from imvad_jax.benchmarks.torch_networks.base import Network
 class RD4AD(Network):
     """One minus the cosine of the teacher's maps and the restored ones."""
 
-    def frozen(self, images):
+    def frozen_features(self, images):
         found = self.teacher.features(images)
         return [found[name] for name in self.config.layers]
 

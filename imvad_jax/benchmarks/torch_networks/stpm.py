@@ -13,7 +13,7 @@ class STPM(Network):
     def missing(detector):
         return trained_resnet_missing(detector)
 
-    def frozen(self, images):
+    def frozen_features(self, images):
         return in_unit_range(images), self.teacher.features(images)
 
     def loss_of(self, inputs, drawn):

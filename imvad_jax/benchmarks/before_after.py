@@ -6,18 +6,18 @@ from pathlib import Path
 from imvad_jax.benchmarks.columns import number
 from imvad_jax.reporting.text_table import Form, format_rows
 
-DIRECTORY = "earlier"  # below that of the stored files
+DIRECTORY = "before"  # below that of the stored files
 HEAD = ("method", "work", "before s", "now s", "before / now")
 
 
-def render_earlier(directory: Path, before: Mapping, now: Mapping) -> str:
-    """What was faster, as Markdown; the text beside the earlier file says what changed.
+def render_before_after(directory: Path, before: Mapping, now: Mapping) -> str:
+    """What was faster, as Markdown; the text beside the file of before says what changed.
 
     Both were measured by the same command. Only work that both hold stands in the table.
 
     Args:
       directory: Holds `<method>.md` for each method that is told of.
-      before: The earlier file.
+      before: The file of before.
       now: The present one.
     """
     texts, rows = [], []
