@@ -63,7 +63,7 @@ def run(folder):
         f"--cache_dir={folder / 'cache'}", "--holdout=0.3",
     )  # fmt: skip
     assert status == 0, err
-    assert "== colours of theirs, mvtec_ad/bottle" in out
+    assert "== colours of theirs, mvtec_ad/bottle" in err
     return folder / "run"
 
 

@@ -132,7 +132,7 @@ def scored_run(scale: Scale, inputs: Inputs) -> Path:
 
 
 def _program(name: str, *arguments: str) -> tuple[str, ...]:
-    return ("-m", f"experiments.{name}", *arguments)
+    return ("-m", "imvad_jax.programs.entry", name, *arguments)
 
 
 def _device(inputs: Inputs) -> Step:
