@@ -39,8 +39,13 @@ def command(name: str, arguments: Sequence[str] | None = None) -> str:
     return f"{spelled(name)} {shlex.join(given)}".rstrip()
 
 
-def process(name: str, *arguments: str) -> list[str]:
-    """The command line of a process that runs a program of this project, whoever starts it."""
-    # `imvad` has no module of the working directory shadow an installed one; nor do its processes.
+def python() -> list[str]:
+    """How the command line of a Python process begins that a program starts."""
+    # Beneath `imvad`, no file of the working directory hides an installed module; nor does one here.
     safe = ["-P"] if os.environ.get(_VARIABLE) == IMVAD else []
-    return [sys.executable, *safe, "-m", "imvad_jax.programs.entry", name, *arguments]
+    return [sys.executable, *safe]
+
+
+def process(name: str, *arguments: str) -> list[str]:
+    """The command line of a process that runs a program of this project."""
+    return [*python(), "-m", "imvad_jax.programs.entry", name, *arguments]

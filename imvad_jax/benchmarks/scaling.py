@@ -6,7 +6,6 @@ Every point is measured in a process of its own (`scaling_point.py`); this one c
 import dataclasses
 import json
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from imvad_jax.benchmarks import scaling_report as tables
 from imvad_jax.benchmarks.measure import OtherLoad
 from imvad_jax.benchmarks.report import BUSY
 from imvad_jax.benchmarks.scaling_point import AXES, Request
+from imvad_jax.commands import process
 from imvad_jax.errors import UserError, say
 from imvad_jax.owned import BENCHMARK, check_directory, write_own
 from imvad_jax.progress import silent_progress
@@ -68,8 +68,7 @@ class Scaling:
 
 def run_point(request: Request, num_devices: int) -> dict:
     """The figures of a point, or `{value, error}`."""
-    program = [sys.executable, "-m", "imvad_jax.programs.entry", "scaling_point"]
-    command = [*program, f"--num_devices={num_devices}"]
+    command = process("scaling_point", f"--num_devices={num_devices}")
     asked = json.dumps(dataclasses.asdict(request))
     done = leaving.run(
         command, asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
