@@ -1,9 +1,9 @@
-"""The flags of experiments.benchmark."""
+"""The flags of imvad benchmark."""
 
 from absl import flags
 
 from imvad_jax.benchmarks import anomalib_processes
-from imvad_jax.programs import config_flags, devices, program, time_limit
+from imvad_jax.programs import config_flags, devices, output, program, time_limit
 
 METHOD = flags.DEFINE_list(
     "method", None, "Methods, separated by commas, or all; package.module:Class for those of a "
@@ -12,7 +12,7 @@ METHOD = flags.DEFINE_list(
 PRESET = flags.DEFINE_string("preset", "official", "Named configuration: official, benchmark, ...")
 WORKDIR = program.define_path("workdir", None, "Directory that is written to.")
 WEIGHTS = program.define_sources(
-    "weights", "random", "Weights of the backbone, as experiments.run has them; no time depends on "
+    "weights", "random", "Weights of the backbone, as imvad run has them; no time depends on "
     "them.",
 )  # fmt: skip
 NUM_IMAGES = flags.DEFINE_integer(
@@ -91,5 +91,5 @@ SIZES = {
     ),
 }  # fmt: skip
 config_flags.define_config_flags()
-for module in (config_flags, devices, time_limit):
+for module in (config_flags, devices, time_limit, output):
     flags.adopt_module_key_flags(module)  # --help shows them, too

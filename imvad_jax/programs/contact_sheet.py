@@ -1,6 +1,6 @@
 """Shows what an augmentation does: originals, results and masks on one picture.
 
-    python -m experiments.contact_sheet --augmentation=cutpaste --dataset=mvtec_ad \\
+    imvad contact_sheet --augmentation=cutpaste --dataset=mvtec_ad \\
         --data_dir=DIR --category=screw --out=sheet.png
 
 A column an image; a row a picture that the augmentation gives, below the originals.

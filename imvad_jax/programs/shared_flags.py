@@ -25,7 +25,7 @@ WEIGHTS = program.define_sources(
 )  # fmt: skip
 WORKDIR = program.define_path("workdir", None, "Directory that is written to.")
 RESULTS_DIR = program.define_path(
-    "results_dir", "", "Also write each cell's small result file here (see experiments.results)."
+    "results_dir", "", "Also write each cell's small result file here (see imvad results)."
 )
 SAVE_PREDICTIONS = flags.DEFINE_bool(
     "save_predictions", True, "Write predictions.npz and the report made from it."
