@@ -36,18 +36,24 @@ class Prediction(NamedTuple):
 class DetectorConfig:
     """Fields that every method has. Sizes in pixels."""
 
-    backbone: str = "wide_resnet50_2"  # a name that --list shows
-    image_size: int = 256  # images are resized to this square ...
-    crop_size: int = 224  # ... and cropped at the centre to this; 0: no crop
-    batch_size: int = 32  # over all devices
-    # How images are resized: bilinear or lanczos; both are Pillow's, antialiased where they shrink.
+    # The pretrained network whose features the method uses; --list prints the names.
+    backbone: str = "wide_resnet50_2"
+    # Images are resized to a square of this many pixels per side. Raise it to find smaller defects,
+    # at the cost of time and memory.
+    image_size: int = 256
+    # The resized image is cropped at its centre to this many pixels per side; 0 means no crop.
+    # Nothing outside the crop is inspected.
+    crop_size: int = 224
+    # Images per batch, summed over all devices. Lower it if memory runs out.
+    batch_size: int = 32
+    # Filter that resizes images: bilinear or lanczos, both from Pillow and both antialiased.
     resize: str = "bilinear"
-    # How masks are resized, and which of their pixels are a defect then: half (bilinear, at least
-    # one half), nearest (the nearest pixel), or full (bilinear, but only what is wholly covered).
+    # How masks are resized: half (bilinear, defective where at least one half), nearest (nearest
+    # pixel) or full (bilinear, defective only where fully covered).
     mask_rule: str = "half"
-    # How networks convolve: auto, by the rule of `ops.convolution` (on processors in faster forms
-    # than XLA's own; PatchCore's products, too), or xla, for comparison. Results differ by
-    # rounding.
+    # Implementation of convolutions: auto uses faster forms than XLA's on CPUs (also for the
+    # nearest-neighbour search of PatchCore); xla always uses XLA's, for comparison. Results differ
+    # only by rounding.
     convolution: str = "auto"
 
     def __post_init__(self):
@@ -81,24 +87,40 @@ class DetectorConfig:
 class TrainedConfig(DetectorConfig):
     """Fields of methods with a gradient phase; the optimisers are PyTorch's."""
 
+    # Number of training epochs.
     epochs: int = 100
-    optimizer: str = "adam"  # sgd, adam, adamw
+    # Optimiser: sgd, adam or adamw, each with PyTorch's update rule.
+    optimizer: str = "adam"
+    # Initial learning rate.
     learning_rate: float = 1e-3
-    weight_decay: float = 0.0  # coupled (added to the gradient) but for adamw
-    momentum: float = 0.9  # of sgd
-    beta1: float = 0.9  # of adam and adamw
-    beta2: float = 0.999  # of adam and adamw
-    epsilon: float = 1e-8  # of adam and adamw
-    amsgrad: bool = False  # the variant of adam and adamw
-    schedule: str = "constant"  # constant; cosine: to zero over all steps; or step:
-    decay_at: tuple[float, ...] = (0.8, 0.9)  # after these shares of all steps ...
-    decay_factor: float = 0.2  # ... the learning rate is multiplied by this
-    gradient_clip: float = 0.0  # largest global norm of the gradient; 0: not clipped
-    dtype: str = "float32"  # of the computation; parameters are float32 always
-    # computes the frozen network's features of each training image once, before the first epoch,
-    # and keeps them in memory for all epochs
+    # Weight decay: added to the gradient for sgd and adam, decoupled for adamw.
+    weight_decay: float = 0.0
+    # Momentum of sgd.
+    momentum: float = 0.9
+    # Decay rate of the first moment, for adam and adamw.
+    beta1: float = 0.9
+    # Decay rate of the second moment, for adam and adamw.
+    beta2: float = 0.999
+    # Added to the denominator of the update, for adam and adamw.
+    epsilon: float = 1e-8
+    # Use the AMSGrad variant of adam or adamw.
+    amsgrad: bool = False
+    # Learning-rate schedule: constant, cosine (down to zero over all steps) or step (see decay_at).
+    schedule: str = "constant"
+    # With schedule=step: fractions of all steps after which the learning rate is decayed.
+    decay_at: tuple[float, ...] = (0.8, 0.9)
+    # With schedule=step: factor by which each decay multiplies the learning rate.
+    decay_factor: float = 0.2
+    # Gradients are clipped to this global norm; 0 disables clipping.
+    gradient_clip: float = 0.0
+    # Precision of the computation: float32, or bfloat16 on accelerators. Parameters are always
+    # stored in float32.
+    dtype: str = "float32"
+    # Compute the features of the frozen network once per training image, before the first epoch,
+    # and keep them in host memory for all epochs. Faster per step, but needs memory for all images.
     cache_features: bool = False
-    steps_per_epoch: int = 0  # batches of an epoch; 0: as many as one pass over the images takes
+    # Batches per epoch; 0 means one pass over the training images.
+    steps_per_epoch: int = 0
 
 
 class Detector(nn.Module):

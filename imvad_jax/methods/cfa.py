@@ -37,15 +37,24 @@ class CFAConfig(base.TrainedConfig):
     optimizer: str = "adamw"
     weight_decay: float = 5e-4
     amsgrad: bool = True
+    # Backbone layers whose feature maps are concatenated.
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
-    num_neighbors: int = 3  # K, centres that attract a patch
-    num_negatives: int = 3  # J, the next ones, which repel it
-    nu: float = 1e-3  # softness of the boundary; the loss is divided by it
-    alpha: float = 0.1  # margin of the repulsion
-    radius: float = 1e-5  # r at the start; it is trained
-    gamma_c: int = 1  # the centres are compressed to 1 / gamma_c of the positions by k-means
-    gamma_d: int = 1  # the descriptor has 1 / gamma_d of the channels of the features
-    sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
+    # K: number of nearest centres that attract a patch.
+    num_neighbors: int = 3
+    # J: number of next-nearest centres, which repel the patch.
+    num_negatives: int = 3
+    # Softness of the boundary; the loss is divided by it.
+    nu: float = 1e-3
+    # Margin of the repulsion term.
+    alpha: float = 0.1
+    # Initial radius r of the hyperspheres; it is trained.
+    radius: float = 1e-5
+    # k-means compresses the memory bank to 1 / gamma_c of its centres; 1 keeps one per position.
+    gamma_c: int = 1
+    # The descriptor has 1 / gamma_d of the channels of the concatenated features.
+    gamma_d: int = 1
+    # Standard deviation of the Gaussian that smooths the anomaly map, in pixels.
+    sigma: float = 4.0
 
     def __post_init__(self):
         super().__post_init__()

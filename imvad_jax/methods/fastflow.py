@@ -23,11 +23,16 @@ class FastFlowConfig(base.TrainedConfig):
     """Settings of FastFlow, names as in the common code."""
 
     crop_size: int = 0
+    # Backbone layers; each one gets a flow of its own.
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
+    # Number of coupling steps per flow.
     flow_steps: int = 8
-    conv3x3_only: bool = False  # else steps have 3x3 and 1x1 subnets in turn
-    hidden_ratio: float = 1.0  # hidden by input width of a subnet
-    clamp: float = 2.0  # bound of the log scale of a coupling
+    # Use 3x3 kernels in all subnets; otherwise 3x3 and 1x1 kernels alternate from step to step.
+    conv3x3_only: bool = False
+    # Hidden channels of a subnet, as a ratio of its input channels.
+    hidden_ratio: float = 1.0
+    # Bound on the log scale of each coupling.
+    clamp: float = 2.0
     epochs: int = 500
     weight_decay: float = 1e-5
 

@@ -39,7 +39,8 @@ class FAVAEConfig(base.TrainedConfig):
     negligible beside sums over 900,000 terms either way.
     """
 
-    backbone: str = "vgg16"  # the teacher
+    # The frozen teacher network; --list prints the names.
+    backbone: str = "vgg16"
     image_size: int = 128
     crop_size: int = 0
     batch_size: int = 64
@@ -48,13 +49,20 @@ class FAVAEConfig(base.TrainedConfig):
     learning_rate: float = 5e-3
     weight_decay: float = 1e-5
     cache_features: bool = False
-    layers: tuple[str, ...] = ("relu8", "relu15", "relu22")  # of the teacher, shallow to deep
-    normalize_teacher: bool = False  # else it sees [0, 1], without its mean and deviation
-    augment: bool = True  # flips and rotations
-    width: int = 128  # channels of the autoencoder's outermost layers; inner ones have 4 times that
+    # Three layers of the teacher, from shallow to deep, which the decoder reproduces.
+    layers: tuple[str, ...] = ("relu8", "relu15", "relu22")
+    # Normalise the teacher's input by its mean and standard deviation; otherwise it sees [0, 1].
+    normalize_teacher: bool = False
+    # Augment training images by random flips and rotations.
+    augment: bool = True
+    # Channels of the autoencoder's outermost layers; the innermost layers have 4 times as many.
+    width: int = 128
+    # Dimension of the latent vector.
     latent_size: int = 100
+    # Weight of the Kullback-Leibler term of the loss.
     kld_weight: float = 1.0
-    sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
+    # Standard deviation of the Gaussian that smooths the anomaly map, in pixels.
+    sigma: float = 4.0
 
     def __post_init__(self):
         super().__post_init__()

@@ -21,13 +21,18 @@ CHANNELS = ("seed", "padim_1024")
 class PaDiMConfig(base.DetectorConfig):
     """Settings of PaDiM, names as in the paper where it has them."""
 
+    # Backbone layers whose feature maps are concatenated.
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
-    num_channels: int = 0  # d, drawn from all channels; 0: 100, or 550 for bottleneck ResNets
-    # How they are drawn: seed (by that of the run), or padim_1024 (those of the common code,
-    # whatever the seed: Python's `random.seed(1024)`, then `random.sample`).
+    # d: number of channels drawn at random from all layers; 0 means 100, or 550 for ResNet-50 and
+    # WRN50-2.
+    num_channels: int = 0
+    # How the channels are drawn: seed (by the seed of the run) or padim_1024 (the fixed draw of the
+    # common implementation: `random.seed(1024)`, then `random.sample`).
     channels: str = "seed"
-    regularization: float = 0.01  # epsilon on the diagonal of the covariance (eq. 1)
-    sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
+    # epsilon, added to the diagonal of each covariance matrix (eq. 1).
+    regularization: float = 0.01
+    # Standard deviation of the Gaussian that smooths the anomaly map, in pixels.
+    sigma: float = 4.0
 
     def __post_init__(self):
         super().__post_init__()

@@ -33,13 +33,18 @@ class RD4ADConfig(base.TrainedConfig):
     epochs: int = 200
     learning_rate: float = 5e-3
     beta1: float = 0.5
-    layers: tuple[str, ...] = ("layer1", "layer2", "layer3")  # shallow to deep
-    embedding_channels: int = 0  # of the one-class embedding; 0: twice those of the deepest layer
-    # Its blocks are as wide inside as the teacher's (1024 channels for WRN50-2), or as a plain
-    # ResNet's (512).
+    # Teacher layers that the decoder reconstructs, from shallow to deep.
+    layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
+    # Channels of the one-class embedding; 0 means twice those of the deepest layer.
+    embedding_channels: int = 0
+    # Give the blocks of the embedding the inner width of the teacher's blocks (1024 channels for
+    # WRN50-2); otherwise that of a plain ResNet (512).
     wide_embedding: bool = True
-    per_position_loss: bool = False  # the paper's mean of cosines (eq. 2), not one cosine an image
-    sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
+    # Use the paper's loss, one cosine distance per position (eq. 2); otherwise one per image and
+    # layer over the flattened feature map, as the official code does.
+    per_position_loss: bool = False
+    # Standard deviation of the Gaussian that smooths the anomaly map, in pixels.
+    sigma: float = 4.0
 
 
 def products(a: Array, b: Array) -> Array:

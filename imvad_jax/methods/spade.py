@@ -18,10 +18,15 @@ from imvad_jax.ops import loops, neighbors, resample, rows
 class SPADEConfig(base.DetectorConfig):
     """Settings of SPADE."""
 
+    # Backbone layers whose features are compared pixel by pixel.
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
-    pooled_layer: str = "layer4"  # its global average finds the nearest images
-    num_neighbors: int = 5  # K images; 50 in the paper, 5 in the code behind the table
-    sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
+    # Layer whose global average finds the nearest training images.
+    pooled_layer: str = "layer4"
+    # K: number of nearest training images; 50 in the paper, 5 in the code behind the published
+    # table.
+    num_neighbors: int = 5
+    # Standard deviation of the Gaussian that smooths the anomaly map, in pixels.
+    sigma: float = 4.0
 
     def __post_init__(self):
         super().__post_init__()
