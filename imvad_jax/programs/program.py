@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
+from typing import NoReturn, cast
 
 from absl import app, flags, logging
 
@@ -52,7 +53,7 @@ def define_sources(name: str, default: str | None, help: str) -> flags.FlagHolde
     )
 
 
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
     """Prints one line and ends the program with status 2."""
     print("error: " + escaped(" ".join(str(message).split())), file=sys.stderr)
     sys.exit(2)
@@ -134,7 +135,7 @@ def run(
         try:
             status = guard(main)
         except SystemExit as end:
-            status = end.code
+            status = cast("int | None", end.code)  # ours are numbers
         except BaseException:
             stopping.wait_to_leave()
             raise
