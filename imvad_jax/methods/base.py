@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -123,20 +123,21 @@ class TrainedConfig(DetectorConfig):
     steps_per_epoch: int = 0
 
 
-class Detector(nn.Module):
-    """Base of all methods.
+# A detector's configuration. `Detector` alone is a detector of any method.
+Config = TypeVar("Config", bound=DetectorConfig)
+
+
+class Detector(nn.Module, Generic[Config]):
+    """Base of all methods; a class of one names its configuration twice, `Detector[MyConfig]`.
 
     A method defines `__call__(images) -> Prediction` and what its `phases` need. A statistics
     phase needs `init_accumulator`, `accumulate` and `finalize`; a gradient phase needs `loss`. All
     are called through `apply`. Images are RGB float32 in [0, 1], `[B, H, W, 3]`.
     """
 
-    config: DetectorConfig
+    config: Config
 
     phases: ClassVar[tuple[str, ...]] = ("statistics",)
-    outputs: ClassVar[tuple[str, ...]] = ()  # backbone intermediates in use; () without a backbone
-    # Arrays of `memory` of which each device holds its own part of the rows while scoring.
-    sharded: ClassVar[tuple[str, ...]] = ()
     # Arrays of `memory` with a row for each position `[h * w, ...]`, of which a device that scores
     # some rows of the images holds those of its own.
     of_positions: ClassVar[tuple[str, ...]] = ()
@@ -147,6 +148,20 @@ class Detector(nn.Module):
     # are the defaults of its configuration.
     title: ClassVar[str] = ""
     presets: ClassVar[Mapping[str, DetectorConfig]] = {}
+
+    if TYPE_CHECKING:  # linen makes it, which checkers cannot know
+
+        def __hash__(self) -> int: ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Backbone intermediates in use; none without a backbone."""
+        return ()
+
+    @property
+    def sharded(self) -> tuple[str, ...]:
+        """Arrays of `memory` of which each device holds its part of the rows while scoring."""
+        return ()
 
     def apply(self, *arguments: Any, **options: Any) -> Any:
         """As of every linen module; networks convolve as the configuration says."""
@@ -266,7 +281,9 @@ class Detector(nn.Module):
         """Whether several devices can share the rows of an image while it is scored."""
         return bool(self.outputs) and backbones.get(self.config.backbone).by_rows(self.outputs)
 
-    def feature_shapes(self, outputs: Sequence[str] | None = None) -> dict[str, tuple[int, ...]]:
+    def feature_shapes(
+        self, outputs: Sequence[str] | None = None
+    ) -> dict[str, tuple[int, int, int]]:
         """Shapes `(h, w, C)` of the intermediates for one image of the configured size."""
         size = self.config.input_size
         return _feature_shapes(self.config.backbone, size, tuple(outputs or self.outputs))
@@ -285,7 +302,6 @@ class Method(NamedTuple):
     title: str  # as printed in tables
     detector: type[Detector]
     config: type[DetectorConfig]
-    in_benchmark: bool = True  # one of the eleven; the baseline is not
 
 
 # progress(total, label) gives a function to call with the number of newly finished units.
@@ -301,10 +317,10 @@ def _feature_shapes(backbone: str, size: int, outputs: tuple[str, ...]):
             spec.variables_template(outputs),
             jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32),
         )
-    return {name: shapes[name].shape[1:] for name in outputs}
+    return {name: cast("tuple[int, int, int]", shapes[name].shape[1:]) for name in outputs}
 
 
-def config_from_strings(config: DetectorConfig, values: dict[str, str]) -> DetectorConfig:
+def config_from_strings(config: DetectorConfig, values: Mapping[str, str]) -> DetectorConfig:
     """`config` with fields replaced by values given as text (flags). A path may begin with `~`.
 
     Raises:

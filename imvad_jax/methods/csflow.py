@@ -16,6 +16,7 @@ from imvad_jax.layers import coupling, cross_scale
 from imvad_jax.methods import base
 from imvad_jax.ops import resample
 from imvad_jax.ops.precision import full_precision
+from imvad_jax.ops.sums import total
 
 SCALES = 3
 
@@ -64,7 +65,7 @@ class CSFlowConfig(base.TrainedConfig):
         return (3,) * (self.flow_blocks - 1) + (5,)
 
 
-class CSFlow(base.Detector):
+class CSFlow(base.Detector[CSFlowConfig]):
     """CS-Flow (Rudolph et al., 2022).
 
     The score is half the mean square of all latents. The log-determinant is part of the loss
@@ -118,16 +119,16 @@ class CSFlow(base.Detector):
 
     def latents(self, maps: list[Array]) -> tuple[list[Array], Array]:
         """Latents `[B, h, w, C]` by scale and the log-determinant `[B]`, at least float32."""
-        total = 0.0
+        log_dets = []
         for k, block in enumerate(self.blocks):
             permutations = [self.memory(f"permutations_{i}")[k] for i in range(SCALES)]
             maps, log_det = block(maps, permutations)
-            total += log_det
-        return maps, total
+            log_dets.append(log_det)
+        return maps, total(log_dets)
 
     def energy(self, latents: list[Array]) -> Array:
         """Half the mean square over all scales, positions and channels: `[B]`."""
-        squares = sum(jnp.sum(z**2, (1, 2, 3)) for z in latents)
+        squares = total(jnp.sum(z**2, (1, 2, 3)) for z in latents)
         return 0.5 * squares / _dimensions(latents)
 
     def loss(self, inputs):

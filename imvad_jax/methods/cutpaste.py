@@ -6,6 +6,7 @@ as in Runinho/pytorch-cutpaste.
 """
 
 import dataclasses
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -121,7 +122,7 @@ class CutPasteConfig(base.TrainedConfig):
         return max(self.patch_stride, self.patch_size // 4)
 
 
-class CutPaste(base.Detector):
+class CutPaste(base.Detector[CutPasteConfig]):
     """CutPaste (Li et al., 2021): the classifier first, then the Gaussian of its embeddings.
 
     The encoder is trained; `outputs`, what is asked of pretrained weights, is empty where it
@@ -212,7 +213,7 @@ class CutPaste(base.Detector):
                 ways = [image, scarred()]
             case "union":
                 ways = [image, jnp.where(jax.random.bernoulli(keys[3]), cut(), scarred())]
-            case "3way":
+            case _:  # 3way
                 ways = [image, cut(), scarred()]
         ways = jnp.stack(ways)
         if config.image_rotation:
@@ -243,7 +244,8 @@ class CutPaste(base.Detector):
         encoder = backbones.get(self.config.backbone).build(jnp.dtype(self.config.dtype))
 
         def embed(patches):
-            found = full_precision(encoder.apply(variables, patches, outputs=(layer,))[layer])
+            maps = encoder.apply(variables, patches, outputs=(layer,))
+            found = full_precision(cast("dict[str, Array]", maps)[layer])
             return found.reshape(patches.shape[0], -1, self.embedding_dim).mean(1)
 
         return self.unit_length(windows.map_windows(embed, images, size, stride))

@@ -17,6 +17,7 @@ from imvad_jax.methods import base
 from imvad_jax.ops import anomaly
 from imvad_jax.ops.precision import full_precision
 from imvad_jax.ops.ssim import filter_with_zeros, ssim_map
+from imvad_jax.ops.sums import total
 
 SMOOTHING = 1e-5  # of the focal loss: targets are 1e-5 and 1 - 1e-5, and added to the probability
 ACTIVATIONS = 4  # floats kept for the gradient per float that a convolution gives: measured, 128 px
@@ -88,7 +89,7 @@ def focal_loss(logits: Array, anomalous: Array) -> Array:
     return jnp.mean(-((1 - right) ** FOCUS) * jnp.log(right))
 
 
-class DRAEM(base.Detector):
+class DRAEM(base.Detector[DRAEMConfig]):
     """DRAEM (Zavrtanik et al., 2021). Maps and scores are probabilities."""
 
     config: DRAEMConfig
@@ -122,7 +123,7 @@ class DRAEM(base.Detector):
             "ssim": 1 - ssim_map(repaired, drawn.original).mean(),
             "focal": focal_loss(logits, drawn.mask),
         }
-        return sum(metrics.values()), metrics
+        return total(metrics.values()), metrics
 
     def init_parameters(self, images):
         self.networks(images, train=True)

@@ -13,6 +13,7 @@ from jax import Array, lax
 from imvad_jax.errors import choose
 from imvad_jax.methods import base
 from imvad_jax.ops import gaussian, resample, rows
+from imvad_jax.ops.sums import total
 
 CHANNELS = ("seed", "padim_1024")
 
@@ -39,7 +40,7 @@ class PaDiMConfig(base.DetectorConfig):
         choose("--channels", self.channels, CHANNELS)
 
 
-class PaDiM(base.Detector):
+class PaDiM(base.Detector[PaDiMConfig]):
     """PaDiM (Defard et al., 2020). Nothing is trained; the fit streams in constant memory."""
 
     config: PaDiMConfig
@@ -78,16 +79,16 @@ class PaDiM(base.Detector):
         grid = (rows.divided(self.grid[0]), self.grid[1])
         chosen = self.memory("channels")
         maps = self.features(images)
-        start, embedding = 0, 0.0
+        start, parts = 0, []
         # Chosen before they are enlarged, by a product with ones and zeros, which is exact: taking
         # them by their numbers costs more than a convolution.
         for features in (maps[name] for name in self.config.layers):
             count = features.shape[-1]
             choice = (jnp.arange(start, start + count)[:, None] == chosen).astype(features.dtype)
             own = jnp.einsum("bhwc,cd->bhwd", features, choice, precision=lax.Precision.HIGHEST)
-            embedding += resample.resize_nearest(own, grid)
+            parts.append(resample.resize_nearest(own, grid))
             start += count
-        return embedding.reshape(images.shape[0], grid[0] * grid[1], self.dim)
+        return total(parts).reshape(images.shape[0], grid[0] * grid[1], self.dim)
 
     def init_accumulator(self, capacity):
         return gaussian.empty_pending(self.grid[0] * self.grid[1], self.dim, capacity)

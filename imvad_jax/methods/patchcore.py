@@ -78,7 +78,7 @@ class PatchCoreConfig(base.DetectorConfig):
         return (f"APPROXIMATE CORESET: picked from {kept}, not from all.",)
 
 
-class PatchCore(base.Detector):
+class PatchCore(base.Detector[PatchCoreConfig]):
     """PatchCore (Roth et al., 2022), exact to the official code by default."""
 
     config: PatchCoreConfig
@@ -201,7 +201,7 @@ class PatchCore(base.Detector):
             maps = self._centered(self.patch_maps(images))
             if self.config.shard_bank:
                 distances = self._distances_to_parts(maps, bank, count)
-            elif plain:
+            elif norms is not None:
                 distances = self._nearest(maps, bank, count, norms)
             else:
                 distances = self._mean_of_nearest(self._assemble(maps), bank, count)

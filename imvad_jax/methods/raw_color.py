@@ -25,7 +25,7 @@ class RawColorConfig(base.DetectorConfig):
     regularization: float = 1e-4
 
 
-class RawColor(base.Detector):
+class RawColor(base.Detector[RawColorConfig]):
     """Mahalanobis distance of each pixel's colour from that pixel's colours in good images."""
 
     config: RawColorConfig

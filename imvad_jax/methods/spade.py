@@ -12,6 +12,7 @@ from jax import Array
 from imvad_jax.errors import UserError
 from imvad_jax.methods import base, buffers
 from imvad_jax.ops import loops, neighbors, resample, rows
+from imvad_jax.ops.sums import total
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ class SPADEConfig(base.DetectorConfig):
         return dataclasses.replace(self, pooled_layer="layer3")
 
 
-class SPADE(base.Detector):
+class SPADE(base.Detector[SPADEConfig]):
     """SPADE (Cohen, Hoshen, 2020). The image score does not depend on the map."""
 
     config: SPADEConfig
@@ -54,7 +55,7 @@ class SPADE(base.Detector):
 
     def init_accumulator(self, capacity):
         shapes = self.feature_shapes()
-        rows = {
+        rows: dict[str, tuple[int, ...]] = {
             name: (shapes[name][0] * shapes[name][1], shapes[name][2])
             for name in self.config.layers
         }
@@ -120,7 +121,7 @@ class SPADE(base.Detector):
 
         # Smoothing is linear, so it may stand inside the mean over the layers.
         layers = [layer_map(name) for name in self.config.layers]
-        return base.Prediction(scores, sum(layers) / len(layers))
+        return base.Prediction(scores, total(layers) / len(layers))
 
     def memory_estimate(self, images, devices):
         shapes = self.feature_shapes()

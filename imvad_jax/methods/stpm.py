@@ -14,6 +14,7 @@ from imvad_jax.errors import choose
 from imvad_jax.methods import base
 from imvad_jax.ops import resample, rows
 from imvad_jax.ops.precision import full_precision
+from imvad_jax.ops.sums import total
 
 EPSILON = 1e-12  # smallest norm that a feature vector is divided by
 ACTIVATIONS = 28  # floats kept for the gradient per float of the features: measured, ResNet-18, 256
@@ -62,7 +63,7 @@ def distance(teacher: Array, student: Array) -> Array:
     return jnp.sum((unit_vectors(teacher) - unit_vectors(student)) ** 2, -1)
 
 
-class STPM(base.Detector):
+class STPM(base.Detector[STPMConfig]):
     """STPM (Wang et al., 2021).
 
     The student is the teacher's network as far as the last layer in use, started at random or as
@@ -100,7 +101,7 @@ class STPM(base.Detector):
         scale = self.config.batch_size / 2 if self.config.summed_loss else 1
         distances = self.distances(*inputs, train=True)
         losses = {name: scale * d.mean() for name, d in distances.items()}
-        return sum(losses.values()), losses
+        return total(losses.values()), losses
 
     def __call__(self, images):
         distances = rows.by_rows(
