@@ -41,7 +41,7 @@ def command(name: str, arguments: Sequence[str] | None = None) -> str:
 
 def python() -> list[str]:
     """How the command line of a Python process begins that a program starts."""
-    # Beneath `imvad`, no file of the working directory hides an installed module; nor does one here.
+    # Beneath `imvad`, no file of the working directory hides an installed module; nor does it here.
     safe = ["-P"] if os.environ.get(_VARIABLE) == IMVAD else []
     return [sys.executable, *safe]
 

@@ -59,7 +59,7 @@ def unknown_flag(name: str, module: ModuleType | None) -> str:
     if near := difflib.get_close_matches(plain, own, n=1, cutoff=0.7):
         parts.append(f"did you mean --{near[0]}?")
     if owners := _programs_with(name, besides=program):
-        parts.append(f"{listed([spelled(owner) for owner in owners])} has it")
+        parts.append(f"it is one of {listed([spelled(owner) for owner in owners], most=3)}")
     parts.append(f"{spelled(program)} --helpfull lists all flags")
     return f"--{name}: no flag of {spelled(program)}; {'; '.join(parts)}"
 

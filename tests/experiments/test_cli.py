@@ -80,9 +80,9 @@ def test_every_program_has_help_with_its_main_flags_first():
     ("program", "flag", "expected"),
     [
         ("predict", "--outptu=x", "did you mean --output?; "),
-        ("predict", "--data_dir=x", "python -m imvad_jax fit, python -m imvad_jax run, "),
+        ("predict", "--data_dir=x", "it is one of python -m imvad_jax fit, python"),
         ("predict", "--coreset_ratio=1", "python -m imvad_jax run"),
-        ("run", "--methods=padim", "did you mean --method?; python -m imvad_jax table has it; "),
+        ("run", "--methods=padim", "did you mean --method?; it is one of python"),
         ("results", "--xyzzy", "--xyzzy: no flag of python -m imvad_jax results; python -m "),
     ],
 )
