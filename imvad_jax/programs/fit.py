@@ -53,7 +53,7 @@ def choose() -> list[str]:
     """
     method, found = flags.FLAGS.method, _has_demo_weights()
     named, chosen = presets.of(method), []
-    if PRESET.value is None:
+    if flags.FLAGS.preset is None:
         with_demo = WEIGHTS.value == _DEMO if WEIGHTS.value else found
         wanted = "demo" if with_demo else "cpu"
         flags.FLAGS.preset = wanted if wanted in named else "official"
