@@ -41,11 +41,15 @@ def parse(
     except UserError as error:
         fail(error.text)
     if len(rest) > 1:
-        fail(
-            f"unexpected argument '{rest[1]}'; flags are written --name=value, and patterns in "
-            "quotes: --input='parts/*.png'"
-        )
+        fail(f"unexpected argument '{rest[1]}'; flags are written --name=value{_example(module)}")
     return rest
+
+
+def _example(module: ModuleType | None) -> str:
+    names = [flag.name for flag in help_text.flags_of(module)] if module else ["input"]
+    if "input" in names:  # a shell has written out a pattern
+        return ", and patterns in quotes: --input='parts/*.png'"
+    return f", as in {spelled(help_text.name_of(module))} --{names[0]}=..."
 
 
 def unknown_flag(name: str, module: ModuleType | None) -> str:
