@@ -175,7 +175,9 @@ def test_fit_and_predict_in_their_shortest_form(tmp_path, good):
                        re.M)[1]  # fmt: skip
     assert f"python -m imvad_jax predict --workdir={run} --input" in done.stderr
     command = sealed.read(run / "config.json")["command"]
-    assert command.startswith("python -m imvad_jax fit ") and command.endswith(f" --preset={chosen}")
+    assert command.startswith("python -m imvad_jax fit ") and command.endswith(
+        f" --preset={chosen}"
+    )
     given = (f"--workdir={run}", f"--input={good}", f"--output={out}", *common)
     done = imvad("predict", *given)
     assert done.returncode == 0, done.stderr
