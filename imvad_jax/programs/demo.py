@@ -2,7 +2,7 @@
 
     imvad demo --out=demo
 
-Writes --out/parts (four categories as MVTec AD has them) and --out/run, whose index.html is to be
+Writes --out/parts (three categories, as MVTec AD has them) and --out/run, whose index.html is to be
 opened. A few minutes on two cores. The backbone's ImageNet weights come with a pip package, so that
 nothing is downloaded.
 """
