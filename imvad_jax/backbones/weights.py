@@ -112,7 +112,9 @@ def check_source(spec: BackboneSpec, weights: str | None) -> None:
     """Raises UserError, before anything is read, where no weights or no such file are named."""
     if not weights:
         raise UserError(f"--weights: no weights given for backbone {spec.name}; {_options(spec)}")
-    if weights != "random" and not weights.startswith(("hub:", "package:")):
+    if weights.startswith("package:"):
+        _from_package(spec, weights)
+    elif weights != "random" and not weights.startswith("hub:"):
         _local(spec, weights)
 
 

@@ -1,9 +1,9 @@
-"""The flags of experiments.benchmark."""
+"""The flags of imvad benchmark."""
 
 from absl import flags
 
 from imvad_jax.benchmarks import anomalib_processes
-from imvad_jax.programs import config_flags, devices, program, time_limit
+from imvad_jax.programs import config_flags, devices, output, program, time_limit
 
 METHOD = flags.DEFINE_list(
     "method", None, "Comma-separated methods, or all; package.module:Class for methods of your own "
@@ -93,5 +93,5 @@ SIZES = {
     ),
 }  # fmt: skip
 config_flags.define_config_flags()
-for module in (config_flags, devices, time_limit):
+for module in (config_flags, devices, time_limit, output):
     flags.adopt_module_key_flags(module)  # --help shows them, too

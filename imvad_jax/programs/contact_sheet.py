@@ -1,6 +1,6 @@
 """Shows what an augmentation does: originals, results and masks on one picture.
 
-    python -m experiments.contact_sheet --augmentation=cutpaste --dataset=mvtec_ad \\
+    imvad contact_sheet --augmentation=cutpaste --dataset=mvtec_ad \\
         --data_dir=DIR --category=screw --out=sheet.png
 
 One column per image. The first row holds the originals, each further row one output of the

@@ -1,4 +1,4 @@
-"""Draws the demo dataset: python -m experiments.make_demo_data --out=DIR
+"""Draws the demo dataset: imvad make_demo_data --out=DIR
 
 About 20 s on one core for all categories at 256 x 256.
 """

@@ -1,6 +1,6 @@
 """Scores new images with the fitted detector of a run: verdicts, outlines, and a page to look at.
 
-    python -m experiments.predict --workdir=RUN --input=PARTS --output=DIR
+    imvad predict --workdir=RUN --input=PARTS --output=DIR
 
 --input is a file, a folder or a pattern, and may be given several times. DIR then holds index.html,
 results.csv, results.json and heatmaps/. Exit status: 0, all pictures were scored; 3, some could not
@@ -9,20 +9,20 @@ met such a file (what was scored before is written, as it is after Ctrl-C, 130, 
 """
 
 import dataclasses
-import sys
 from pathlib import Path
 
 from absl import flags
 
+from imvad_jax import sealed
 from imvad_jax.commands import command
 from imvad_jax.data.decode import Reader
 from imvad_jax.data.inputs import find_images
 from imvad_jax.data.listing import UNREADABLE, NotUsed, summarize
 from imvad_jax.data.reading import Reading, parse_full_scale
-from imvad_jax.errors import UserError, choose
+from imvad_jax.errors import UserError, choose, say
 from imvad_jax.evaluation.calibration import check_quantile
 from imvad_jax.model import load, store
-from imvad_jax.programs import devices, program, stopping
+from imvad_jax.programs import devices, output, program, stopping
 from imvad_jax.runs import predictor
 from imvad_jax.training.limit import Limit
 
@@ -69,7 +69,9 @@ _MAX_MEGAPIXELS = flags.DEFINE_float(
     "max_megapixels", Reading.max_megapixels, "Largest size of an image in megapixels; larger ones "
     "are not scored.",
 )  # fmt: skip
-flags.adopt_module_key_flags(devices)
+FIRST = ("workdir", "input", "output", "threshold", "good", "on_bad_image", "json")
+for module in (devices, output):
+    flags.adopt_module_key_flags(module)
 
 
 def find_reader(record: dict) -> Reader:
@@ -100,23 +102,23 @@ def main() -> int:
         raise UserError(f"--threshold={_THRESHOLD.value}: expected a number between 0 and 1")
     limit = Limit()
     stopping.watch(limit)
-    run_dir, output = Path(_WORKDIR.value), Path(_OUTPUT.value)
+    run_dir, folder = Path(_WORKDIR.value), Path(_OUTPUT.value)
     record = store.read(run_dir)
     if store.read_thresholds(run_dir, record) is None and not _GOOD.value:
         raise UserError(
             f"--workdir={run_dir}: this run has no threshold; name good images that it was not "
             "fitted on by --good, or fit anew with --holdout=0.2"
         )
-    written = [str(output / name) for name in ("index.html", "results.csv", "results.json")]
-    listing = find_images(_INPUT.value, output / "heatmaps", written=written)
+    written = [str(folder / name) for name in ("index.html", "results.csv", "results.json")]
+    listing = find_images(_INPUT.value, folder / "heatmaps", written=written)
     # Before anything is decoded.
-    predictor.check_output(output, predictor.names_of(listing.images, listing.not_used)[0])
+    predictor.check_output(folder, predictor.names_of(listing.images, listing.not_used)[0])
     good = find_images(_GOOD.value, flag="--good").images if _GOOD.value else []
     reader = find_reader(record)
     model = dataclasses.replace(load(run_dir, devices.start_jax()), reader=reader)
     if good:
         model = predictor.calibrate_from(model, good, _QUANTILE.value, _BATCH_SIZE.value, limit)
-    print(model.calibration.describe(), flush=True)
+    say(model.calibration.describe())
     limit.check("the images")  # before an earlier result goes
     options = predictor.Options(
         threshold=_THRESHOLD.value, on_bad_image=_ON_BAD_IMAGE.value,
@@ -124,22 +126,24 @@ def main() -> int:
         page_images=_PAGE_IMAGES.value,
     )  # fmt: skip
     found = predictor.predict(
-        model, listing.images, output, options, workdir=str(run_dir), command=command("predict"),
+        model, listing.images, folder, options, workdir=str(run_dir), command=command("predict"),
         not_used=listing.not_used, limit=limit,
     )  # fmt: skip
     for name, reason in found.unreadable[:NAMED]:
-        print(f"not scored: {name}: {reason}", file=sys.stderr)
+        say(f"not scored: {name}: {reason}")
     if len(found.unreadable) > NAMED:
-        print(f"... and {len(found.unreadable) - NAMED} more, see results.csv", file=sys.stderr)
+        say(f"... and {len(found.unreadable) - NAMED} more, see results.csv")
     for note in found.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     known = sum(item.picture for item in found.not_used)
     unreadable = [NotUsed(name, UNREADABLE) for name, _ in found.unreadable[known:]]
-    print(
+    lines = [
         f"{len(found.images)} images scored: {found.defective} defective, "
         f"{len(found.images) - found.defective} good; {len(found.unreadable)} files not scored"
-    )
+    ]
     if found.not_used or unreadable:
-        print(summarize(len(found.images), [*found.not_used, *unreadable]))
-    print(f"written to {output}; open index.html there")
+        lines.append(summarize(len(found.images), [*found.not_used, *unreadable]))
+    lines.append(f"written to {folder}; open index.html there")
+    document = {"output": str(folder), "page": str(folder / "index.html")}
+    output.result("\n".join(lines), document | sealed.read(folder / "results.json"))
     return SKIPPED if found.unreadable else 0

@@ -1,25 +1,24 @@
 """Fits one method on good parts and evaluates it: from images to the table's row.
 
-    python -m experiments.run --method=padim --dataset=mvtec_ad --data_dir=DIR \\
+    imvad run --method=padim --dataset=mvtec_ad --data_dir=DIR \\
         --category=screw --backbone=resnet18 --weights=FILE --workdir=RUN
-    python -m experiments.run --method=patchcore --preset=cpu --dataset=folder \\
+    imvad run --method=patchcore --preset=cpu --dataset=folder \\
         --data_dir=GOOD_PARTS --weights=hub:timm/resnet18.tv_in1k@main --workdir=RUN
 
-The second one is all that a detector of your own parts needs; experiments.predict then judges new
+The second one is all that a detector of your own parts needs; imvad predict then judges new
 images. Every field of the method's configuration is a flag, too: docs/flags.md lists what each
 means and what each preset sets. --list shows what there is.
 """
 
-from functools import partial
 from pathlib import Path
 
 from absl import flags
 
 from imvad_jax import methods
 from imvad_jax.commands import command
-from imvad_jax.errors import UserError
+from imvad_jax.errors import UserError, say
 from imvad_jax.model.model import HOLDOUT
-from imvad_jax.programs import config_flags, devices, program, shared_flags, time_limit
+from imvad_jax.programs import config_flags, devices, output, program, shared_flags, time_limit
 from imvad_jax.programs.shared_flags import (
     CHECKPOINT_EVERY,
     DATA_DIR,
@@ -32,7 +31,6 @@ from imvad_jax.programs.shared_flags import (
     WEIGHTS,
     WORKDIR,
 )
-from imvad_jax.reporting.table import format_table
 from imvad_jax.runs import cells
 from imvad_jax.runs.cells import RunRequest
 from imvad_jax.runs.specs import Options
@@ -78,12 +76,20 @@ _KEEP_CHECKPOINTS = flags.DEFINE_integer(
     "keep_checkpoints", 2, "Number of training checkpoints to keep.", lower_bound=1
 )
 _TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Also write scalars for TensorBoard.")
-for module in (config_flags, shared_flags, devices, time_limit):
+FIRST = (
+    "method", "preset", "dataset", "data_dir", "category", "weights", "workdir", "seed", "holdout",
+    "list", "dry_run", "json",
+)  # fmt: skip
+for module in (config_flags, shared_flags, devices, time_limit, output):
     flags.adopt_module_key_flags(module)  # --help shows them, too
 
 
-def find_request() -> RunRequest:
-    """What the flags ask for. Raises UserError for flags that are missing or wrong."""
+def find_request(recorded: str = "") -> RunRequest:
+    """What the flags ask for; `recorded` is the command for the record, if it is not this one.
+
+    Raises:
+      UserError: flags are missing or wrong.
+    """
     if not _METHOD.value:
         raise UserError(f"--method is missing; one of {', '.join(sorted(methods.METHODS))}")
     methods.get(_METHOD.value)
@@ -104,7 +110,7 @@ def find_request() -> RunRequest:
         workdir=Path(WORKDIR.value or "."), holdout=_HOLDOUT.value,
         checkpoint=Path(_CHECKPOINT.value) if _CHECKPOINT.value else None,
         tiling=shared_flags.find_tiling(), reading=shared_flags.find_reading(), options=options,
-        command=command("run"),
+        command=recorded or command("run"),
     )  # fmt: skip
 
 
@@ -116,22 +122,25 @@ def main() -> int:
     if _LIST.value:
         print(cells.registries())
         return 0
-    request = find_request()
+    return make(find_request())
+
+
+def make(request: RunRequest) -> int:
+    """Makes what is asked for, or says what it needs, and prints the result."""
     asked, limit = request.cells, time_limit.start_limit()
     if not _DRY_RUN.value:
         cells.check_before(request.workdir, asked)
     parallel = devices.start_jax()
-    log = partial(print, flush=True) if hosts.is_first() else lambda text: None
-    how = cells.Making(parallel=parallel, limit=limit, log=log)
+    how = cells.Making(
+        parallel=parallel, limit=limit, log=say if hosts.is_first() else lambda text: None
+    )
     if _DRY_RUN.value:
-        for one in asked:
-            cells.say_what_is_needed(one, how)
+        needed = [cells.what_is_needed(one, how) for one in asked]
+        output.result("\n".join(map(cells.needed_text, needed)), needed)
         return 0
     rows, stopped = cells.run_cells(request.workdir, asked, how)
-    if rows:
-        print(format_table(rows))
-        page = "index.html" if len(asked) > 1 else "report.html"
-        print(f"written to {WORKDIR.value}; open {page} there")
+    if hosts.is_first():
+        output.result(*cells.result(request.workdir, asked, rows))
     if stopped:
         raise stopped
     return 0

@@ -1,6 +1,6 @@
 """Makes the whole table: every method on every category, beside the published figures.
 
-    python -m experiments.table --methods=all --dataset=mvtec_ad --categories=all \\
+    imvad table --methods=all --dataset=mvtec_ad --categories=all \\
         --data_dir=DIR --weights=hub --preset=cpu --workdir=DIR --compare
 
 Cells that are finished are not run again: the same command goes on after a kill. Every field of a
@@ -9,13 +9,14 @@ the work directory as table.html, table.md, table.csv and table.json. The status
 failed.
 """
 
-import sys
-from functools import partial
+import json
+from pathlib import Path
 
 from absl import flags
 
-from imvad_jax.errors import UserError
-from imvad_jax.programs import config_flags, devices, shared_flags, time_limit
+from imvad_jax.commands import process
+from imvad_jax.errors import UserError, say
+from imvad_jax.programs import config_flags, devices, output, shared_flags, time_limit
 from imvad_jax.programs.shared_flags import (
     DATA_DIR,
     DATASET,
@@ -24,7 +25,7 @@ from imvad_jax.programs.shared_flags import (
     WEIGHTS,
     WORKDIR,
 )
-from imvad_jax.reporting.grid_text import averages
+from imvad_jax.reporting.grid_text import as_json, averages
 from imvad_jax.runs.plan import BUDGETS, TableRequest, plan
 from imvad_jax.runs.specs import Options
 from imvad_jax.runs.table import Making, make_table
@@ -56,7 +57,11 @@ _ISOLATE = flags.DEFINE_bool(
     "isolate", True, "Run cells in worker processes, so that a crash does not end the table; their "
     "output goes to logs/ in the work directory. If false, cells run in this process.",
 )  # fmt: skip
-for module in (config_flags, shared_flags, devices, time_limit):
+FIRST = (
+    "methods", "preset", "dataset", "data_dir", "categories", "seeds", "weights", "workdir",
+    "compare", "time_limit", "json",
+)  # fmt: skip
+for module in (config_flags, shared_flags, devices, time_limit, output):
     flags.adopt_module_key_flags(module)  # --help shows them, too
 
 
@@ -67,7 +72,7 @@ def find_preset() -> str:
     preset = BUDGETS[_BUDGET.value]
     if flags.FLAGS["preset"].present:
         raise UserError(f"--budget={_BUDGET.value}: is --preset={preset} now; leave it out")
-    print(f"note: --budget={_BUDGET.value} is --preset={preset} now", flush=True)
+    say(f"note: --budget={_BUDGET.value} is --preset={preset} now")
     return preset
 
 
@@ -96,7 +101,7 @@ def worker_command() -> list[str]:
     """The command line of a worker process."""
     given = {"cache_dir": flags.FLAGS.cache_dir, "num_devices": flags.FLAGS.num_devices}
     chosen = [f"--{name}={value}" for name, value in given.items() if value is not None]
-    return [sys.executable, "-m", "imvad_jax.programs.entry", "worker", *chosen]
+    return process("worker", *chosen)
 
 
 prepare = config_flags.define_outside_flags
@@ -108,13 +113,17 @@ def main() -> int:
     how = Making(
         start=devices.start_jax, worker=worker_command() if _ISOLATE.value else (),
         processes=_PROCESSES.value, num_devices=flags.FLAGS.num_devices, shard=_SHARD.value or "",
-        compare=_COMPARE.value, limit=limit, log=partial(print, flush=True),
+        compare=_COMPARE.value, limit=limit, log=say,
     )  # fmt: skip
     made = make_table(plan(find_request()), how)
-    print(averages(made.grid))
     for cell in made.failed:
-        print(f"failed: {cell.name}: {cell.error}", file=sys.stderr)
-    print(f"written to {WORKDIR.value}: table.html, table.md, table.csv, table.json")
+        say(f"failed: {cell.name}: {cell.error}")
+    output.result(
+        f"{averages(made.grid)}\n"
+        f"written to {WORKDIR.value}: table.html, table.md, table.csv, table.json",
+        {"workdir": WORKDIR.value, "page": str(Path(WORKDIR.value, "table.html"))}
+        | json.loads(as_json(made.grid)),
+    )
     if made.stopped:
         raise limit.stop(f"{len(made.stopped)} cells are not finished; the same command goes on")
     return 1 if made.failed else 0

@@ -1,5 +1,5 @@
 """Measures the forms of convolution that `ops.convolution` chooses between on a processor:
-python -m experiments.tune_convolution
+imvad tune_convolution
 
 A row for each shape and direction: the rate with XLA's own form and with the project's, counted as
 a direct convolution, and which one the rule takes. With --check the status is 1 if the rule takes a

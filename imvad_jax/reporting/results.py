@@ -20,7 +20,7 @@ from imvad_jax.training.record import FORMAT
 from imvad_jax.training.record_check import check_record
 
 BASELINE = "raw_color"
-COMMAND = "python -m experiments.results"
+COMMAND = "imvad results"
 # What a row of the table is told apart by; the seeds of one row share all of it.
 _IDENTITY = (
     "dataset", "category", "method", "preset", "overrides", "config", "weights", "tile", "overlap",

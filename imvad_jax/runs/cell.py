@@ -101,7 +101,7 @@ def resolve(cell: Cell, work: Work) -> Case:
     if fitter is not None and checkpoint.has_checkpoint(source):
         origin = Origin.OTHER if cell.checkpoint else Origin.SAME
     elif cell.checkpoint:
-        raise UserError(f"--checkpoint={source}: no finished run of experiments.run there")
+        raise UserError(f"--checkpoint={source}: no finished run of imvad there")
     cell = begun.with_its_convolution(cell, stored, fitted=origin is Origin.SAME)
     model = _unfitted(cell, data, origin, fitter, work)
     record = make_record(model, cell, data, work.parallel)
