@@ -2,9 +2,9 @@
 
     imvad benchmark --method=padim,patchcore --preset=cpu --workdir=BENCH
 
-Writes benchmark.json and benchmark.png below --workdir. Images are random unless --data_dir names
-some, weights are random unless --weights does. Every field of a method's configuration is a flag.
-With --scaling it writes scaling.json and scaling.png instead: cost against size.
+Writes benchmark.json and benchmark.png to --workdir. Images are random unless --data_dir is given,
+and weights are random unless --weights is. Every field of a method's configuration is also a flag.
+With --scaling it measures cost against size instead, and writes scaling.json and scaling.png.
 """
 
 from pathlib import Path

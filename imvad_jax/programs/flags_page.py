@@ -69,8 +69,8 @@ def flags_page(notice: str) -> str:
         "Write a flag as `--name=value`, and a Boolean flag as `--name` or `--noname`. Every field",
         "of a method's configuration is also a flag of `imvad run`, `imvad table` and",
         "`imvad benchmark`; these are listed by method [below](#settings-of-the-methods).",
-        "`imvad COMMAND --help` prints the main flags of a command, and `--helpfull` all of them. In",
-        "a checkout, `python -m experiments.COMMAND` runs the same command.",
+        "`imvad COMMAND --help` prints the main flags of a command, and `--helpfull` all of them.",
+        "In a checkout, `python -m experiments.COMMAND` runs the same command.",
         "",
     ]
     for name in PROGRAMS:

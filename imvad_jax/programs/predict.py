@@ -1,11 +1,12 @@
-"""Scores new images with the fitted detector of a run: verdicts, outlines, and a page to look at.
+"""Scores new images with a fitted detector and writes verdicts, outlines and a report page.
 
     imvad predict --workdir=RUN --input=PARTS --output=DIR
 
---input is a file, a folder or a pattern, and may be given several times. DIR then holds index.html,
-results.csv, results.json and heatmaps/. Exit status: 0, all pictures were scored; 3, some could not
-be read and were left out (all reports name them); 2, nothing could be done, or --on_bad_image=error
-met such a file (what was scored before is written, as it is after Ctrl-C, 130, or SIGTERM, 143).
+--input is a file, a folder or a pattern, and may be repeated. DIR then holds index.html,
+results.csv, results.json and heatmaps/. Exit status: 0 if all images were scored; 3 if some could
+not be read and were left out (all reports list them); 2 if nothing could be done, or if
+--on_bad_image=error met such a file. What was scored until then is written in that case, and also
+after Ctrl-C (status 130) or SIGTERM (143).
 """
 
 import dataclasses

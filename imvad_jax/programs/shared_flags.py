@@ -61,7 +61,7 @@ _MAX_MEGAPIXELS = flags.DEFINE_float(
 )  # fmt: skip
 _MASK_VALUES = flags.DEFINE_string(
     "mask_values", "auto", "Mask values that mark a defect: nonzero; half (at least half of the "
-    "largest value in the category); or auto, which decides by the type of file (docs/datasets.md).",
+    "largest value in the category); or auto, which decides by file type (docs/datasets.md).",
 )  # fmt: skip
 _MASK_ORIENTATION = flags.DEFINE_string(
     "mask_orientation", "auto", "Orientation of masks whose image is rotated by an EXIF tag, if "

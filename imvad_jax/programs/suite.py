@@ -1,11 +1,11 @@
-"""What a few minutes on an unknown device should bring, in one command.
+"""Measures the most important figures of a new device within a few minutes.
 
     imvad suite --pack=DIR --data_dir=MVTEC --weights=FILE
     imvad suite --data_cache=DIR --weights=DIR/weights.safetensors \\
         --time_limit=9m --out=OUT
 
-The first command makes the parcel that travels, the second one measures. The same command goes on
-with what is not finished. docs/devices.md says what is measured, in which order.
+The first command writes the data directory to copy to the device, the second one measures there.
+The same command resumes unfinished work. docs/devices.md says what is measured, and in which order.
 """
 
 from functools import partial

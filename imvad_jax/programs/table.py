@@ -1,12 +1,12 @@
-"""Makes the whole table: every method on every category, beside the published figures.
+"""Evaluates many methods on many categories and tabulates them beside the published figures.
 
     imvad table --methods=all --dataset=mvtec_ad --categories=all \\
         --data_dir=DIR --weights=hub --preset=cpu --workdir=DIR --compare
 
-Cells that are finished are not run again: the same command goes on after a kill. Every field of a
-method's configuration is a flag, too, and holds for the methods that have it. The table lies in
-the work directory as table.html, table.md, table.csv and table.json. The status is 1 if a cell
-failed.
+Finished cells are not run again, so the same command resumes an interrupted table. Every field of a
+method's configuration is also a flag, which applies to the methods that have the field. The table
+is written to the work directory as table.html, table.md, table.csv and table.json. The exit status
+is 1 if a cell failed.
 """
 
 import json
