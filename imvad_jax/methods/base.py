@@ -69,7 +69,7 @@ class DetectorConfig:
         """Folders of additional training images, by the name of their collection of variables.
 
         An empty name of a folder means that the method draws these images itself. During a fit, the
-        collection holds `images` (uint8 `[T, S, S, 3]`, S the input size); it is dropped afterwards.
+        collection holds `images` (uint8 `[T, S, S, 3]`, S the input size); it is dropped after it.
         """
         return {}
 
