@@ -49,7 +49,7 @@ def assemble(
     expected_sha256: str | None = None,
     **about,
 ) -> Model:
-    """Like `make`, for a configuration; `about` sets further fields of `Model`. Raises UserError."""
+    """Like `make`, for a configuration; `about` sets other fields of `Model`. Raises UserError."""
     Geometry.of(config)  # refuses impossible sizes
     found = load_pretrained(method, config, weights, seed, expected_sha256)
     return Model(

@@ -78,7 +78,7 @@ class Model:
 
     @property
     def title(self) -> str:
-        """How tables call the method."""
+        """Title of the method, as in tables."""
         return methods.get(self.method).title
 
     @property
@@ -88,30 +88,30 @@ class Model:
 
     @property
     def geometry(self) -> Geometry:
-        """How a picture becomes what the method sees."""
+        """How an image of any size is resized and cropped to the input size."""
         return Geometry.of(self.config)
 
     @property
     def input_size(self) -> int:
-        """Height and width in pixels of what the method sees."""
+        """Height and width of the input images, in pixels."""
         return self.config.input_size
 
     def with_fields(self, **changes) -> "Model":
-        """The model with other values of fields of its configuration."""
+        """Returns the model with fields of its configuration replaced."""
         config = dataclasses.replace(self.config, **changes)
         return dataclasses.replace(self, detector=self.detector.clone(config=config))
 
     @functools.cached_property
     def devices(self) -> Parallel:
-        """The devices that it works on."""
+        """The devices that the model uses."""
         return self.parallel or choose_devices(0)
 
     @functools.cached_property
     def scorer(self) -> Scorer:
-        """The fitted detector on its devices, where it stays.
+        """The fitted detector, copied to its devices on first use.
 
         Raises:
-          UserError: the model is not fitted.
+          UserError: The model is not fitted.
         """
         self._require_fitted()
         return Scorer(self.detector, self.variables, self.devices)
@@ -270,7 +270,7 @@ class Model:
         return dataclasses.replace(self, calibration=calibration)
 
     def score(self, images, batch_size: int = 0, progress: bool = False) -> Scores:
-        """Returns raw scores and anomaly maps of images of the input size; larger is more anomalous.
+        """Returns raw scores and anomaly maps of images of the input size; larger is worse.
 
         The result unpacks as `scores, maps`: scores float32 `[N]`, and maps float32 `[N, S, S]`, or
         None for a method without maps. Tiled images have one score each, the highest of their
@@ -344,8 +344,8 @@ class Model:
             `checkpoint-2` and so on if an earlier one was replaced.
 
         Raises:
-          UserError: the model is not fitted, the directory holds something else (a run of
-            `imvad run` too), or it cannot be written.
+          UserError: The model is not fitted, the directory holds other files (including a run of
+            `imvad run`), or it cannot be written.
         """
         self._require_fitted()
         store.save(directory, self)
