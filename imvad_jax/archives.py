@@ -34,7 +34,7 @@ def read_arrays(path: str | Path, only: Sequence[str] | None = None) -> dict[str
             with archive.open(name) as member:
                 array = np.lib.format.read_array(member, allow_pickle=False)
                 if member.read(1):
-                    raise ValueError(f"{name}: holds more than its header tells of")
+                    raise ValueError(f"{name}: holds more data than its header declares")
             found[name.removesuffix(".npy")] = array
     return found
 

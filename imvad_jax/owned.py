@@ -80,7 +80,7 @@ def refuse_foreign(
     if os.path.lexists(path) and not test(path):
         raise UserError(
             f"{flag}{path}: is there already and was not written by this program; it is left as "
-            "it is: move it, or choose another place"
+            "it is: move it, or choose another path"
         )
 
 

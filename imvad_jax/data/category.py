@@ -121,7 +121,8 @@ def open_category(
     layout = layouts.get(dataset)
     if reading.on_bad_image == "skip" and layout.published:
         raise UserError(
-            "--on_bad_image=skip: it is for --dataset=folder; a row of a table covers all images"
+            "--on_bad_image=skip: only with --dataset=folder; results on a published dataset must "
+            "cover all images"
         )
     files = layouts.read_category(layout, data_dir, name, seed, reading.recursive)
     mark = fingerprint(files, reading)
@@ -144,7 +145,7 @@ def open_category(
         try:
             return _load_cache(path, geometry, files)
         except UserError as error:
-            logging.warning("%s: the pictures are there, so it is made anew", error.text)
+            logging.warning("%s: the images are available, so it is rebuilt", error.text)
     size = (len(files.train) + len(files.test)) * geometry.crop**2 * 3
     if size > max_decoded_bytes:
         return _open_streamed(files, layout, reading, geometry)
@@ -160,8 +161,8 @@ def check_tiled(data_dir: str | None, geometry: Geometry) -> None:
         raise UserError("--tile: whole images are not in the decoded cache; give --data_dir")
     if geometry.crop != geometry.size:
         raise UserError(
-            f"--crop_size={geometry.crop}: of tiles nothing may be cropped, or what lies between "
-            "them is never looked at; add --crop_size=0"
+            f"--crop_size={geometry.crop}: tiles cannot be cropped, because the gaps between them "
+            "would never be inspected; add --crop_size=0"
         )
 
 

@@ -233,7 +233,7 @@ def _is_whole(path: Path, size: int) -> bool:
             check = zlib.crc32(file.read(min(_PART, size - start)), check)
         if file.read() == _ending(check):
             return True
-    logging.warning("%s: the kept tiles are damaged; they are made anew", path)
+    logging.warning("%s: the stored tiles are damaged; they are rebuilt", path)
     return False
 
 

@@ -90,7 +90,7 @@ class Calibration:
 
     @property
     def rate_interval(self) -> tuple[float, float]:
-        """Between which shares of new good images the true one lies, nine times in ten.
+        """The 90 % interval of the fraction of new good images above the threshold.
 
         The share above the r-th smallest of n scores is distributed as Beta(n + 1 - r, r).
         """
@@ -112,8 +112,8 @@ class Calibration:
         return (
             f"threshold {self.image.threshold:.6g}: quantile {self.quantile:g} of the scores of "
             f"{count} good images {apart}; it flags {self.flagged} of them, and "
-            f"at most {100 * self.expected_rate:.2g} % of new good images are to be expected "
-            f"({100 * low:.1g} to {100 * high:.2g} %, nine times in ten)"
+            f"at most {100 * self.expected_rate:.2g} % of new good images are expected above it "
+            f"(90 % interval: {100 * low:.1g} to {100 * high:.2g} %)"
         )
 
     def at(self, quantile: float) -> "Calibration":

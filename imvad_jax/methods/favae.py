@@ -93,8 +93,8 @@ class FAVAEConfig(base.TrainedConfig):
             raise UserError(f"--kld_weight={self.kld_weight}: must not be negative")
         if self.augment and self.cache_features:
             raise UserError(
-                "--augment=True --cache_features=True: every batch is augmented afresh, so that "
-                "the teacher's features cannot be kept; set one of them to False"
+                "--augment=True --cache_features=True: every batch is augmented anew, so the "
+                "teacher's features cannot be cached; set one of them to False"
             )
 
 

@@ -124,7 +124,7 @@ def checked(images: Any, geometry: Geometry, tiling: Tiling | None) -> Images | 
             raise UserError(f"images: loaded for another model ({images.geometry}, not {geometry})")
         found = images.tiling if isinstance(images, TiledImages) else None
         if found != tiling:
-            raise UserError(f"images: in other tiles ({found}) than the model ({tiling})")
+            raise UserError(f"images: their tiles ({found}) are not the model's ({tiling})")
         return images
     reader = getattr(images, "reader", EVERY_DEPTH)
     array = images.images if isinstance(images, ArrayImages) else np.asarray(images)
@@ -171,7 +171,7 @@ def good_images(
         if tiling:
             return GoodImages(TiledImages.of_files(found, tiling, geometry, reader), names)
     elif tiling:
-        raise UserError("tile: pictures in memory are looked at whole; give their paths")
+        raise UserError("tile: only image files can be tiled; give their paths")
     if all(files) and len(found) * geometry.crop**2 * 3 > MAX_DECODED_BYTES:
         return GoodImages(FileImages(found, geometry, reader), names)
     shown = tqdm_progress if progress else silent_progress

@@ -91,7 +91,7 @@ def find_scaling(request: Request) -> scaling.Scaling:
     """What is to be measured with --scaling. Raises UserError for flags that do not go with it."""
     for name in ("data_dir", "compare", "kept_features", "profile"):
         if flags.FLAGS[name].value:
-            raise UserError(f"--{name}: has no meaning with --scaling; leave one of them out")
+            raise UserError(f"--{name}: cannot be combined with --scaling; omit one of them")
     options = request.options
     return scaling.Scaling(
         scales=[

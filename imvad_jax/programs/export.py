@@ -63,7 +63,7 @@ def main() -> int:
     except OSError as error:
         raise UserError(f"--output={path}: cannot be written ({error.strerror})") from None
     if not function.model.calibration:
-        say("this run has no threshold: scores and maps are the method's own alone")
+        say("this run has no threshold: only raw scores and maps are exported")
     size = _size(path)
     lines = [
         f"compared with the detector on {source}; largest difference, relative to the largest "

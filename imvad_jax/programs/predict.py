@@ -96,8 +96,8 @@ def main() -> int:
     check_quantile(_QUANTILE.value)
     if flags.FLAGS["threshold_quantile"].present and not _GOOD.value:
         raise UserError(
-            "--threshold_quantile: it belongs to --good; for the images held out give it to the "
-            "command of the run again (nothing is fitted again), or move the verdict by --threshold"
+            "--threshold_quantile: only with --good; to change the quantile of the run, repeat the "
+            "command of the run with it (nothing is fitted again), or use --threshold"
         )
     if not 0 < _THRESHOLD.value < 1:
         raise UserError(f"--threshold={_THRESHOLD.value}: expected a number between 0 and 1")
@@ -107,8 +107,8 @@ def main() -> int:
     record = store.read(run_dir)
     if store.read_thresholds(run_dir, record) is None and not _GOOD.value:
         raise UserError(
-            f"--workdir={run_dir}: this run has no threshold; name good images that it was not "
-            "fitted on by --good, or fit anew with --holdout=0.2"
+            f"--workdir={run_dir}: this run has no threshold; pass good images that it was not "
+            "fitted on with --good, or fit again with --holdout=0.2"
         )
     written = [str(folder / name) for name in ("index.html", "results.csv", "results.json")]
     listing = find_images(_INPUT.value, folder / "heatmaps", written=written)

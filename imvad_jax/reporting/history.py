@@ -72,8 +72,8 @@ def _read_rows(path: Path) -> list[dict]:
         return rows
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path}: not the course of a training ({error}); delete it to go on without the "
-            "epochs of before"
+            f"{path}: not a training history ({error}); delete it to continue without the earlier "
+            "epochs"
         ) from None
 
 

@@ -55,8 +55,8 @@ class RunRequest:
         config = presets.resolve(self.method, self.preset, self.overrides)
         if self.options.results_dir and self.options.full_resolution_metrics:
             raise UserError(
-                "--results_dir: its tables hold figures at the size that the method sees; leave "
-                "it out with --full_resolution_metrics"
+                "--results_dir: cannot be combined with --full_resolution_metrics; result files "
+                "hold metrics at the input size of the method"
             )
         self._check_loop()
         several = len(self.categories) > 1
@@ -80,9 +80,9 @@ class RunRequest:
         if wanted == AUTO:
             return
         if self.checkpoint:
-            raise UserError("--training_loop: with --checkpoint nothing is fitted; leave it out")
+            raise UserError("--training_loop: with --checkpoint nothing is fitted; omit the flag")
         if "gradient" not in methods.get(self.method).detector.phases:
-            raise UserError(f"--training_loop={wanted}: {self.method} is not trained; leave it out")
+            raise UserError(f"--training_loop={wanted}: {self.method} is not trained; omit it")
 
     @property
     def _share(self) -> float:
@@ -90,7 +90,7 @@ class RunRequest:
         share = self.holdout
         if self.checkpoint:
             if share:
-                raise UserError("--holdout: with --checkpoint nothing is fitted; leave it out")
+                raise UserError("--holdout: with --checkpoint nothing is fitted; omit the flag")
             return 0.0
         if share is None:
             share = HOLDOUT if self.dataset == "folder" else 0.0
@@ -99,7 +99,7 @@ class RunRequest:
         check_quantile(self.options.threshold_quantile)
         if share and self.options.results_dir:
             raise UserError(
-                "--results_dir: its tables hold detectors fitted on all good images; add "
+                "--results_dir: result files are for detectors fitted on all good images; add "
                 "--holdout=0"
             )
         return share
