@@ -1,4 +1,4 @@
-"""Arrays of `.npz` files, read so that no damage to one stays unnoticed."""
+"""Reads arrays of `.npz` files such that any damage is detected."""
 
 import struct
 import tokenize

@@ -1,8 +1,8 @@
-"""Files and folders that are there whole or not at all.
+"""Atomic writes: files and folders exist completely or not at all.
 
-What is written goes to a temporary name beside its place, `.NAME.imvad_jax-HOST-PID-TOKEN.tmp`, and
-is renamed when it is complete. What a killed process leaves under such a name is swept by the next
-one that writes into the folder.
+Data is written to a temporary name in the same folder, `.NAME.imvad_jax-HOST-PID-TOKEN.tmp`, which
+is renamed when it is complete. The next process that writes to the folder removes the temporary
+files of a killed one.
 """
 
 import contextlib

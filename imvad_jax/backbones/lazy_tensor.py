@@ -1,4 +1,4 @@
-"""A tensor of a file: its shape and type are known before its numbers are read."""
+"""A tensor of a file whose shape and dtype are known before its values are read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

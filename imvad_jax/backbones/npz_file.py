@@ -1,7 +1,7 @@
-"""Reads the arrays of a .npz archive, each header before its numbers; nothing is unpickled.
+"""Reads the arrays of a .npz archive, each header before its values; nothing is unpickled.
 
-`numpy.load` unfolds a record as large as its header claims. Here the shape is known first, so
-that a record of another shape than the one expected is never unfolded.
+`numpy.load` decompresses as much as a header claims. Here the shape is known first, so an array of
+an unexpected shape is never decompressed.
 """
 
 import math

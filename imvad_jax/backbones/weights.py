@@ -1,6 +1,6 @@
-"""Pretrained weights for a backbone: from a file, the hub, an installed package, or at random.
+"""Loads pretrained weights of a backbone: from a file, the hub, an installed package, or at random.
 
-Where weights come from is always said by the user; nothing is fetched or drawn in their stead.
+The user always names the source; nothing is downloaded or randomised as a fallback.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Which categories there are to be read: in the files of a dataset, or in the decoded cache."""
+"""Finds the categories of a dataset, in its files or in the decoded cache."""
 
 from imvad_jax.data import layouts
 from imvad_jax.data.decoded_cache import cached_categories

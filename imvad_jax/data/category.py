@@ -1,4 +1,4 @@
-"""One category ready for use: decoded once, cached compressed, or streamed where it is too big."""
+"""One category, ready for use: decoded once and cached, or streamed if it is too large."""
 
 import dataclasses
 import os

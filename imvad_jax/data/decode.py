@@ -1,4 +1,4 @@
-"""The one decoder, Pillow: a file becomes a resized, cropped uint8 array."""
+"""The decoder, based on Pillow: turns a file into a resized, cropped uint8 array."""
 
 import dataclasses
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Pictures deeper than 8 bits: their values as stored, and the value that counts as white."""
+"""Images deeper than 8 bits: their stored values, and the value that counts as white."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Which good images are held out: the threshold is found from images that were not fitted on."""
+"""Chooses the held-out good images, or folds, from which the threshold is set."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Which images a user means: files, folders with all that lies below them, patterns."""
+"""Finds the images that a user names: files, folders (recursively), patterns."""
 
 import glob
 import os

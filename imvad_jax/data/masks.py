@@ -1,7 +1,7 @@
-"""Masks of defects: files of many kinds become bool arrays by one set of rules.
+"""Reads masks of defects: files of many kinds become bool arrays by one set of rules.
 
-The rules stand as a table in docs/datasets.md. What a file cannot say alone is decided once per
-category (`survey`) and kept with the run: a `MaskRule`.
+docs/datasets.md has the rules as a table. What a single file leaves open is decided once per
+category (`survey`) and stored with the run, as a `MaskRule`.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""A folder of pictures that a training uses besides the good images: textures, for example."""
+"""Reads a folder of additional training images, such as textures."""
 
 import os
 

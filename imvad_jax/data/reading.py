@@ -1,4 +1,4 @@
-"""What a user may say of how files are read, and what was found in a category."""
+"""Options for reading image files, and what was found in a category."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""Pictures decoded by threads ahead of the computation; the unreadable are handed on as such.
+"""Decodes images in threads ahead of the computation; unreadable ones are passed on as such.
 
-For prediction: no TensorFlow, memory independent of the number of pictures, and a bad one stops
-nothing.
+This is used for prediction: no TensorFlow, memory independent of the number of images, and no
+interruption by an unreadable file.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""Image files looked at in tiles: for a fit and an evaluation, and for files to be judged.
+"""Image files split into tiles, for a fit, an evaluation or a prediction.
 
-A file is decoded whole, as Pillow does it, and once for all its tiles where these are asked for in
-order; a few decoded files are the only things that are as large as a picture.
+A file is decoded as a whole, and only once for all of its tiles if these are read in order. Only a
+few decoded files are held in memory.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""Where to cut a score: an image or a pixel is called anomalous if its score > the threshold.
+"""Thresholds: an image or pixel is called anomalous if its score is above the threshold.
 
-One rule holds everywhere: what lies at the threshold is good. So of good images that are all alike
-none is flagged where the threshold is one of their scores.
+A score equal to the threshold is good, everywhere. So if all good images are identical and the
+threshold is their score, none of them is flagged.
 """
 
 import math

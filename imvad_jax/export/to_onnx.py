@@ -1,4 +1,4 @@
-"""ONNX, by jax2onnx. It wants an older orbax than this project: an environment of its own."""
+"""ONNX export by jax2onnx, which needs its own environment with an older orbax."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""The whole function of a run, from uint8 images to scores and maps, and what is said of it."""
+"""The complete function of a run, from uint8 images to scores and maps, with its metadata."""
 
 import dataclasses
 from pathlib import Path

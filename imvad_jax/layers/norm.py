@@ -1,4 +1,4 @@
-"""Batch normalisation as PyTorch's, its statistics shared by all devices; layer norm of maps."""
+"""Batch norm like PyTorch's, with statistics over all devices; layer norm of feature maps."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The projection head and the linear layer of a classifier, started as PyTorch starts them."""
+"""The projection head and linear layer of a classifier, initialised as in PyTorch."""
 
 from collections.abc import Sequence
 from typing import Any

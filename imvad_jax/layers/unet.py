@@ -1,7 +1,7 @@
-"""DRAEM's two networks: one repairs an image, the other finds what had to be repaired.
+"""DRAEM's two networks: one reconstructs the normal image, the other segments what changed.
 
-Zavrtanik, Kristan, Skocaj, "DRAEM", ICCV 2021, section 3; widths, start and order of the layers as
-in the authors' code.
+Zavrtanik, Kristan, Skocaj, "DRAEM", ICCV 2021, section 3; widths, initialisation and order of the
+layers follow the authors' code.
 """
 
 from collections.abc import Sequence

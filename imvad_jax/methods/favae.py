@@ -1,4 +1,4 @@
-"""FAVAE: a variational autoencoder that restores the image and a teacher's features of it.
+"""FAVAE: a variational autoencoder that reconstructs the image and a teacher's features of it.
 
 Dehaene, Eline, "Anomaly localization by modeling perceptual features", arXiv 2008.05369, 2020.
 There is no official code; this follows xiahaifeng1995/FAVAE-anomaly-detection-localization-master,

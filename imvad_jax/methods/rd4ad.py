@@ -1,4 +1,4 @@
-"""RD4AD: a decoder restores the teacher's features from a narrow embedding of them.
+"""RD4AD: a decoder reconstructs the teacher's features from a compact embedding of them.
 
 Deng, Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022,
 arXiv 2201.10703.

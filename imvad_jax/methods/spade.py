@@ -1,4 +1,4 @@
-"""SPADE: the nearest good images, then the nearest feature to each pixel among theirs.
+"""SPADE: finds the nearest good images, then for each pixel the nearest of their features.
 
 Cohen, Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences", arXiv 2005.02357.
 """

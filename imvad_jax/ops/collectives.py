@@ -1,4 +1,4 @@
-"""Whether the code runs on several devices at once, and what they then share."""
+"""Collective operations that also work on a single device."""
 
 from jax import Array, lax
 

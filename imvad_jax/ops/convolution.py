@@ -1,14 +1,14 @@
-"""Convolutions whose form suits the processor, forward and backward.
+"""Convolutions in the form that is fastest on the platform, forward and backward.
 
-XLA's own serve accelerators, and any platform under `forms("xla")`. On processors, where XLA has no
-fast program for most gradients:
+Accelerators, and any platform under `forms("xla")`, use XLA's convolutions. On CPUs, where XLA has
+no fast implementation of most gradients:
 
-- a 3x3 convolution of stride 1 goes by Winograd (`ops.winograd`), where `by_winograd` says so;
-- a 1x1 convolution is a matrix product, of every `stride`-th position;
-- gradients of other kernels, but for 3x3 of stride 1, are matrix products of rows, a few images at
-  a time, and those of the inputs of strided convolutions are one small convolution a phase.
+- 3x3 convolutions of stride 1 use Winograd (`ops.winograd`), where `by_winograd` allows it;
+- 1x1 convolutions are matrix products over every `stride`-th position;
+- gradients of other kernels (except 3x3 of stride 1) are matrix products of rows, a few images at
+  a time, and input gradients of strided convolutions are one small convolution per phase.
 
-The form depends on the shapes of one image and on dtypes alone, never on the batch size.
+The form depends only on the shapes of one image and on dtypes, never on the batch size.
 """
 
 import contextlib

@@ -1,9 +1,10 @@
-"""Greedy k-centre coreset: pick the row that is farthest from all rows picked so far.
+"""Greedy k-centre coreset: repeatedly select the row that is farthest from all selected rows.
 
-The plain loop reads all rows for every pick and waits for memory. Here picks are made in rounds.
-Distances only ever shrink, so while the farthest of a few candidates is farther than every other
-row was at the start of the round, it is the farthest of all: only candidates have to be kept up to
-date. All other rows meet the picks of a round at its end, in one matrix product.
+The plain loop reads all rows for every selection and is limited by memory bandwidth. Here rows are
+selected in rounds. Distances only shrink, so as long as the farthest of a few candidates is farther
+than every other row was at the start of the round, it is the farthest of all, and only candidates
+have to be kept up to date. All other rows meet the selected rows at the end of the round, in one
+matrix product.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Loops that keep memory small, and that a program for another runtime can do without."""
+"""Loops that save memory, and that can be left out for runtimes without loops."""
 
 import contextlib
 import contextvars

@@ -1,8 +1,8 @@
-"""Images whose rows are split over the devices, so that several compute one image.
+"""Splits images by rows, so that several devices share the computation of one image.
 
-A program that all devices run on the same images (`shared`) hands `by_rows` what can be computed
-from a part of the rows. Within it convolutions and poolings fetch the few rows around a device's
-own from its neighbours (`bordered`); everything that looks at single positions needs no change.
+A program that all devices run on the same images (`shared`) passes `by_rows` a function that can be
+computed for a part of the rows. Inside it, convolutions and poolings fetch the few rows around a
+device's own from its neighbours (`bordered`); operations on single positions need no change.
 """
 
 import contextlib

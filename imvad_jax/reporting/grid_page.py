@@ -1,4 +1,4 @@
-"""The table as one HTML page that stands alone but for its links to the runs' reports."""
+"""The table as one self-contained HTML page, with links to the reports of the runs."""
 
 import statistics
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The course of a training: one row an epoch on disk, as a picture, and for TensorBoard."""
+"""The history of a training: one row per epoch on disk, as a plot, and for TensorBoard."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Scores and verdicts on disk: results.csv, results.json, and one page to look at."""
+"""Writes scores and verdicts: results.csv, results.json, and one page."""
 
 import base64
 import dataclasses

@@ -1,4 +1,4 @@
-"""Pages of a finished run: one report a category, one index over several."""
+"""Pages of a finished run: one report per category, one index over several."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The table of a run: categories down, the five figures across, averages at the bottom."""
+"""The table of a run: categories as rows, the five metrics as columns, averages last."""
 
 from imvad_jax.evaluation import mean_over_categories
 from imvad_jax.reporting.metric_names import METRICS, format_value

@@ -1,4 +1,4 @@
-"""What a run that was begun before keeps, though its results depend on it by rounding alone."""
+"""Settings that a resumed run keeps although they affect its results only by rounding."""
 
 import dataclasses
 from collections.abc import Mapping

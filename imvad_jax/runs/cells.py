@@ -1,4 +1,4 @@
-"""A run of one method on some categories: what is asked for as cells, and these one by one."""
+"""Runs one method on several categories: a request is split into cells, run one by one."""
 
 import dataclasses
 import json

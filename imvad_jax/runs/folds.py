@@ -1,4 +1,4 @@
-"""Whether the threshold of a run comes from folds of its good images or from some held out."""
+"""Decides whether the threshold of a run comes from folds or from held-out images."""
 
 from imvad_jax.data.holdout import number_of_folds
 from imvad_jax.runs.specs import Cell

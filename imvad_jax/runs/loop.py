@@ -1,4 +1,4 @@
-"""Which loop a run trains by: as it began, as it is asked for, or as its images fit."""
+"""Chooses the training loop of a run: as it started, as requested, or by what fits."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Which cells a table consists of: every method on every category, with every seed."""
+"""Plans the cells of a table: every method on every category, with every seed."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What is carried between the steps of a run: what is asked for, and what it is made with."""
+"""Values passed between the steps of a run: the request, and the means to carry it out."""
 
 import dataclasses
 import functools

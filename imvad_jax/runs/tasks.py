@@ -1,4 +1,4 @@
-"""The cells that a table consists of, as tasks that travel to a worker process as JSON."""
+"""The cells of a table as tasks, which are sent to worker processes as JSON."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Worker processes and what they are given: a method at a time, and none is missed if one dies."""
+"""Worker processes, each given one method at a time; a worker that dies is replaced."""
 
 import contextlib
 import dataclasses

@@ -1,8 +1,8 @@
-"""An epoch of a training: its steps taken by a loop on the host, or by one on the devices.
+"""One epoch of training, run by a loop on the host or by a loop on the devices.
 
-The loop on the host calls the compiled step once a batch, with two of them in flight. Of the other
-one all images lie on the devices, and one call takes many steps: an epoch is a call, or a few of
-about `SECONDS` each. Between them the host looks at the limit of time and at signals, as it does
+The host loop calls the compiled step once per batch, with two batches in flight. For the device
+loop all images are on the devices, and one call runs many steps: an epoch is one call, or several
+of about `SECONDS` each. Between calls the host checks the time limit and signals, as it does
 between the steps of its own loop.
 """
 

@@ -1,4 +1,4 @@
-"""What a training computes from the images and does not change, once for all epochs."""
+"""Caches the frozen features of all training images, which every epoch reuses."""
 
 import functools
 from typing import Any

@@ -1,7 +1,7 @@
-"""The gradient phase: one training step for every trained method, taken by one of two loops.
+"""The gradient phase: one training step for every trained method, run by one of two loops.
 
-The loop on the host calls the compiled step once a batch; that on the devices is compiled around
-the same step (`training/epoch.py`). `training/loops.py` says which is taken.
+The host loop calls the compiled step once per batch; the device loop is compiled around the same
+step (`training/epoch.py`). `training/loops.py` chooses between them.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""What the phases of a fit share."""
+"""State shared by the phases of a fit: images, devices, progress, time limit."""
 
 import dataclasses
 from collections import deque

@@ -1,7 +1,7 @@
-"""A limit of time: nothing is begun that is not expected to end in time, and a signal ends sooner.
+"""Time limits: no work is started that is not expected to end in time; signals shorten the limit.
 
-Whoever does the work asks its `Limit` between two steps. Of several hosts only the ends of epochs
-are asked for, where all of them stop together.
+The code that does the work checks its `Limit` between steps. With several hosts only the ends of
+epochs are checked, where all hosts stop together.
 """
 
 import re

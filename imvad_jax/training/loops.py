@@ -1,4 +1,4 @@
-"""Which loop takes the steps of a training: the host's, or one on the devices."""
+"""Chooses the training loop: on the host or on the devices."""
 
 from imvad_jax.data.batches import ArrayImages, Images
 from imvad_jax.errors import UserError, choose

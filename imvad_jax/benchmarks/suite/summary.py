@@ -1,4 +1,4 @@
-"""What the suite says at its end: the figures that matter, in at most 40 lines."""
+"""The summary at the end of the suite: the most important figures, in at most 40 lines."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What every method's training in plain PyTorch is."""
+"""The base class of all methods' training in plain PyTorch."""
 
 from collections.abc import Callable
 from typing import Any

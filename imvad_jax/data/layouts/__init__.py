@@ -1,4 +1,4 @@
-"""Where the files of each dataset lie. A new dataset is one new file and one line in LAYOUTS."""
+"""Layouts of datasets: where their files are. A new one is a new file and a line in LAYOUTS."""
 
 from imvad_jax.data.layouts import (
     base,
