@@ -75,7 +75,7 @@ def _take(path: Path, what: str, log: Callable[[str], object]) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
         try:
             held = _flock(descriptor)
-            if not _is_at(descriptor, path):  # whoever held it has just removed it
+            if not _is_at(descriptor, path):  # its holder has just removed it
                 os.close(descriptor)
                 continue
             holder = _read(descriptor)

@@ -28,7 +28,7 @@ class LazyTensor:
 
 @dataclass(frozen=True)
 class Contents:
-    """The tensors of a file, each described when it is asked for, and what the user is told.
+    """The tensors of a file, each described on access, and notes for the user.
 
     `describe` raises Malformed, or what the format's library raises for a damaged file.
     """

@@ -57,7 +57,7 @@ def open_npz(path: Path, closing: ExitStack) -> Contents:
 
 def _describe(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> LazyTensor:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        # The other kinds of compression unfold a whole block, however little is asked for.
+        # Other kinds of compression decompress a whole block, however little is requested.
         raise Malformed("it is compressed in a way that numpy does not use")
     with archive.open(info) as record:
         header = _header(record)

@@ -74,7 +74,7 @@ class CategoryData:
 
     @property
     def late_notes(self) -> list[str]:
-        """Notes on test images that are decoded as they are scored; to be asked for afterwards."""
+        """Notes on test images that are decoded while they are scored; read them afterwards."""
         remarks = {} if isinstance(self.test, ArrayImages) else self.test.remarks
         return remarks_in_words([(self.test_names[n], remarks[n]) for n in sorted(remarks)])
 

@@ -32,7 +32,7 @@ def fingerprint(files: layouts.Category, reading: Reading) -> str:
             try:
                 stat = os.stat(path)
                 digest.update(f"|{stat.st_size}|{stat.st_mtime_ns}".encode())
-            except OSError:  # whoever reads it names it
+            except OSError:  # reported when it is read
                 digest.update(b"|not there")
     return digest.hexdigest()[:12]
 
@@ -98,7 +98,7 @@ def write(path: Path, meta: dict, arrays: dict[str, np.ndarray], compressed: boo
     """Writes a cache atomically; `meta` is anything that JSON holds.
 
     Raises:
-      NotWritten: the disk is full or read-only, say.
+      NotWritten: for example, the disk is full or read-only.
     """
     save = np.savez_compressed if compressed else np.savez
     meta = np.array(json.dumps({"version": VERSION, **meta}))

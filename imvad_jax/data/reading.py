@@ -10,7 +10,7 @@ from imvad_jax.data.listing import NotUsed, summarize
 from imvad_jax.data.masks import NON_ZERO, ORIENTATIONS, VALUES, MaskRule
 from imvad_jax.errors import UserError, choose, listed
 
-# Changes where the same files give other pixels or masks: decoded caches of before are not taken.
+# Increased when the same files give other pixels or masks: older decoded caches are not used.
 VERSION = 2
 
 

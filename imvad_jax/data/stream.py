@@ -81,13 +81,13 @@ def decode_files(
     tiling: Tiling | None = None,
     reader: Reader = EVERY_DEPTH,
 ) -> Iterator[Decoded]:
-    """Decodes pictures in order by one thread a core, at most `ahead` before they are asked for.
+    """Decodes images in order with one thread per core, at most `ahead` of them in advance.
 
     Args:
       paths: Image files, or pictures in memory as `as_picture` takes them.
       geometry: How they are shaped for the detector.
       side: Longest side of the picture kept for a person, pixels; 0: none is kept.
-      ahead: Pictures; 0: each is decoded when it is asked for, without a thread.
+      ahead: Number of images; 0 decodes each image on demand, without a thread.
       tiling: The results hold `whole` instead of `pixels`; smaller files cannot be read.
       reader: How files become pictures.
     """

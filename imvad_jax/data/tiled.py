@@ -101,7 +101,7 @@ class TiledImages:
     def decoded_bytes(self) -> int:
         """The most that the pictures hold that are decoded at a time."""
         most = max((width * height for width, height in self.sizes), default=0)
-        # Pillow takes 4 bytes a pixel, and a copy while it turns a picture upright.
+        # Pillow uses 4 bytes per pixel, and a copy while it rotates an image upright.
         return 2 * 4 * most * (AHEAD + 2)
 
     def take(self, numbers):

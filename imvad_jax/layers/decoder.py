@@ -49,7 +49,7 @@ class UpConv(nn.Module):
 
 
 def mirrored_convolution(dtype: Any) -> Callable[..., nn.Module]:
-    """As `convolution`, but a stride of 2 enlarges: an `UpConv`, whatever the window asked for."""
+    """Like `convolution`, but a stride of 2 upsamples, with an `UpConv` for any window."""
     plain = convolution(dtype)
 
     def make(features: int, window, strides=(1, 1), *, padding: int, name: str) -> nn.Module:

@@ -227,7 +227,7 @@ class CFA(base.Detector):
 def _pool_and_resize(features: Array, size: tuple[int, int]) -> Array:
     """3x3 average (zeros beyond the border count), then bilinear resizing: `[B, *size, C]`.
 
-    Both are linear and separable, so one matrix an axis does both, exactly.
+    Both are linear and separable, so one matrix per axis does both exactly.
     """
 
     def axis(n_in: int, n_out: int) -> Array:

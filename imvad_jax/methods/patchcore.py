@@ -183,7 +183,7 @@ class PatchCore(base.Detector):
         }
 
     def bank_rows(self, images: int) -> int:
-        """Rows of the memory bank for so many training images."""
+        """Number of rows of the memory bank for `images` training images."""
         wanted = int(images * self.positions * self.config.coreset_ratio)
         return max(min(wanted, images * self.kept), 1)
 

@@ -54,7 +54,7 @@ def products(a: Array, b: Array) -> Array:
 
 
 def cosine_distance(products_: Array) -> Array:
-    """`1 - cos` from what `products` gives, `[3, ...] -> [...]`; 1 where a vector is zero."""
+    """`1 - cos` from the result of `products`, `[3, ...] -> [...]`; 1 where a vector is zero."""
     dot, *squares = products_
     # The norms themselves have no gradient at zero, where ReLUs often put them; this has.
     for squared in squares:

@@ -131,7 +131,7 @@ class SPADE(base.Detector):
         return {
             "backbone": self.backbone_bytes() * devices,
             "features of all images while fitting": gallery,
-            "gallery, one a device and one on the host": (devices + 1) * gallery,
+            "gallery, one per device and one on the host": (devices + 1) * gallery,
             "features of a batch": 3 * batch,
             "neighbours' features": devices * self.config.num_neighbors * per_image * base.FLOAT,
         }

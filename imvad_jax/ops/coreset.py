@@ -35,7 +35,7 @@ def draw_starts(key: Array, count: Array) -> Array:
 
 @jax.jit
 def _start(features: Array, count: Array, starts: Array) -> tuple[Array, Array]:
-    """The features less their mean, and the mean distance `[N]` to the rows `starts`.
+    """Returns the centred features, and the mean distance `[N]` to the rows `starts`.
 
     Rows beyond the first `count` get the distance -inf.
     """
@@ -52,7 +52,7 @@ def _start(features: Array, count: Array, starts: Array) -> tuple[Array, Array]:
 
 
 def _meet(features: Array, distances: Array, picked: Array, count: Array) -> Array:
-    """`distances` `[N]` after the first `count` rows of `picked` `[ROUND, D]` became centres."""
+    """Updates `distances` `[N]` with the first `count` rows of `picked` `[ROUND, D]` as centres."""
     size = min(ROWS, features.shape[0])
     offsets = jnp.where(jnp.arange(ROUND) < count, jnp.sum(picked * picked, -1), jnp.inf)
 
@@ -79,7 +79,7 @@ def _meet(features: Array, distances: Array, picked: Array, count: Array) -> Arr
 
 @partial(jax.jit, donate_argnums=(1, 2))
 def _pick(features: Array, distances: Array, chosen: Array, start: Array, stop: Array):
-    """Picks number `start` to `stop`: the new distances and `chosen`."""
+    """Selects rows number `start` to `stop`; returns the new distances and `chosen`."""
     size = min(CANDIDATES, features.shape[0])
 
     def one_round(carry):

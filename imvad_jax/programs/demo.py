@@ -26,7 +26,7 @@ _WEIGHTS = f"package:{DEMO_PACKAGE}"
 
 
 def find_request(out: Path) -> cells.RunRequest:
-    """PaDiM on all drawn categories, as `imvad run` would be asked for it."""
+    """The request of `imvad run` for PaDiM on all drawn categories."""
     about = {"method": "padim", "preset": "demo", "dataset": "mvtec_ad", "weights": _WEIGHTS}
     paths = {"data_dir": str(out / "parts"), "workdir": str(out / "run")}
     given = [f"--{name}={value}" for name, value in {**about, **paths, "category": "all"}.items()]

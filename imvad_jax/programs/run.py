@@ -126,7 +126,7 @@ def main() -> int:
 
 
 def make(request: RunRequest) -> int:
-    """Makes what is asked for, or says what it needs, and prints the result."""
+    """Runs the request, or prints its needs with --dry_run, and prints the result."""
     asked, limit = request.cells, time_limit.start_limit()
     if not _DRY_RUN.value:
         cells.check_before(request.workdir, asked)

@@ -19,7 +19,7 @@ class History:
     go to `run_dir/tensorboard`.
 
     Raises:
-      UserError: the file of before is damaged, or TensorBoard files are wanted and tensorboardX
+      UserError: The existing file is damaged, or TensorBoard files are wanted and tensorboardX
         is not installed.
     """
 

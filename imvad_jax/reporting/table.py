@@ -23,7 +23,7 @@ def average_row(rows: Rows) -> tuple[str, dict[str, float | None]]:
 
 
 def format_table(rows: Rows, markdown: bool = False) -> str:
-    """Fixed-width text, or Markdown, of one row a category and their average.
+    """Fixed-width text, or Markdown, with one row per category and their average.
 
     Args:
       rows: `{category: {metric: figure or None}}`; printed in the order given.

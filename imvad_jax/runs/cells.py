@@ -26,7 +26,7 @@ from imvad_jax.training.record import read_record
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """One method on some categories of a dataset, as it is asked for."""
+    """A request to run one method on several categories of a dataset."""
 
     method: str
     dataset: str
@@ -75,7 +75,7 @@ class RunRequest:
         ]  # fmt: skip
 
     def _check_loop(self) -> None:
-        """Raises UserError where a loop is asked for and nothing is trained."""
+        """Raises UserError if a training loop is requested but nothing is trained."""
         wanted = self.options.training_loop
         if wanted == AUTO:
             return

@@ -5,7 +5,7 @@ from imvad_jax.runs.specs import Cell
 from imvad_jax.training import checkpoint
 from imvad_jax.training.record import read_record
 
-KEY = "folds"  # of a record; none in records of before there were any
+KEY = "folds"  # in records; missing in those from before folds existed
 
 
 def find_folds(cell: Cell, total: int) -> int:

@@ -35,7 +35,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One method on one category, as it is asked for, and where it is written."""
+    """One method on one category with all settings, and where it is written."""
 
     method: str
     preset: str

@@ -69,7 +69,7 @@ class Task:
 
     @property
     def result_file(self) -> Path | None:
-        """Its small result file; None where none is asked for."""
+        """Its small result file; None if none is requested."""
         return Path(self.results_dir, result_path(self.record())) if self.results_dir else None
 
     @property
