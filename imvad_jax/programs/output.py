@@ -11,8 +11,8 @@ from absl import flags
 from imvad_jax import sealed
 
 _JSON = flags.DEFINE_bool(
-    "json", False, "Print the result as one JSON document. What is said meanwhile goes to stderr, "
-    "with and without.",
+    "json", False, "Print the result to stdout as one JSON document. Messages go to stderr, with "
+    "this flag or without.",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What a run keeps on record: configuration, versions, commit, hardware; and how it is written."""
+"""The record of a run: configuration, versions, commit, hardware; and how it is written."""
 
 import contextlib
 import os
