@@ -13,6 +13,7 @@ from imvad_jax.data.decode import Geometry
 from imvad_jax.data.pipeline import FileImages
 from imvad_jax.data.tiled import TiledImages
 from imvad_jax.data.tiles import Tiling
+from imvad_jax.evaluation.calibration import Scale
 from imvad_jax.training.score import Scores
 from tests.data.trees import mvtec_tree
 from tests.methods.small import images
@@ -44,7 +45,9 @@ def test_thresholds_and_predictions(model):
     )
     held_out = dataclasses.replace(model.calibration, folds=0, pixel=None)
     assert_line(held_out, r"Calibration\(threshold [\d.]+, quantile 0.95, from 30 good images\)")
-    found = model.predict(np.full((64, 64, 3), (255, 0, 0), np.uint8))
+    low = Scale(threshold=1.0, typical=0.5)
+    strict = dataclasses.replace(model.calibration, image=low, pixel=low)
+    found = dataclasses.replace(model, calibration=strict).predict(images(1).images[0])
     assert_line(
         found,
         r"ImagePrediction\(picture 0, defective, score [\d.]+, normalized [\d.]+, 64 x 64 px\)",
