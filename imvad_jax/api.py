@@ -77,7 +77,7 @@ def load_data(
       full_scale: The value that is white in files deeper than 8 bits; "auto": as `model` was
         fitted, else found from the good images.
       max_megapixels, mask_values, mask_orientation, recursive, on_bad_image: As the flags of
-        experiments.run of these names (docs/flags.md).
+        imvad run of these names (docs/flags.md).
 
     Raises:
       UserError: nothing to be found there, or a file that cannot be read; it is named. Images

@@ -67,6 +67,11 @@ def escaped(text: str, kept: str = "") -> str:
     return _CONTROL.sub(written, text)
 
 
+def say(text: object = "") -> None:
+    """Says on stderr what the work does: standard output is for results alone."""
+    print(escaped(str(text), kept="\n\t"), file=sys.stderr, flush=True)
+
+
 def warn_once(kind: str, text: str) -> None:
     """Says on stderr what the work goes on without: of each kind, a process says the first only."""
     if kind not in _warned:

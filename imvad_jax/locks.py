@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from imvad_jax.errors import UserError, readable
+from imvad_jax.errors import UserError, readable, say
 from imvad_jax.files import LOCK, host, not_written
 from imvad_jax.leaving import undone_by
 
@@ -32,7 +32,7 @@ class Held(UserError):
 
 @contextlib.contextmanager
 def hold(
-    directory: str | Path, flag: str = "--workdir", log: Callable[[str], object] = print
+    directory: str | Path, flag: str = "--workdir", log: Callable[[str], object] = say
 ) -> Iterator[None]:
     """Holds the lock of a directory, which is made if need be and goes again if it stays empty.
 

@@ -10,6 +10,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from imvad_jax.files import is_temporary
 from imvad_jax.sealed import FIELD
@@ -17,7 +18,9 @@ from imvad_jax.sealed import FIELD
 MARK = "generated-by: imvad_jax"  # near the beginning of a file: a comment, or a field
 _HEAD = 1 << 13  # bytes
 _STYLE = b"--ground: #fbfaf8; --card: #ffffff; --ink: #1d2126;"  # of pages without the mark
-_PAGES = re.compile(rb"(Generated from the files in|Written by) .{0,80}`python -m experiments\.")
+_PAGES = re.compile(
+    rb"(Generated from the files in|Written by) .{0,80}`(python -m experiments\.|imvad )"
+)
 # What orbax writes into a checkpoint, and tensorstore while it writes.
 _ORBAX = re.compile(
     r"(\d+/)?((default|descriptor|metrics|metadata|array_metadatas|ocdbt\.process_\d+|d)/)*"
@@ -85,7 +88,7 @@ def _json(test: Callable[[object], bool]) -> Callable[[Path, bytes], bool]:
     return lambda path, head: test(json.loads(path.read_bytes()))
 
 
-def _is_record(value: object) -> bool:
+def _is_record(value: Any) -> bool:
     return _has(value, "method", "title", "config") and isinstance(value["config"], dict)
 
 

@@ -31,7 +31,7 @@ class Kind:
 
 
 RUN = Kind(
-    "a run of experiments.run", ("config.json", "error.json"),
+    "a run of imvad", ("config.json", "error.json"),
     ("config.json", "error.json", "metrics.json", "timings.json", "calibration.json",
      "history.json", "learning_curve.png", "predictions.npz", "report.html", "heatmaps",
      "checkpoint", "training"), nested=True,

@@ -1,7 +1,7 @@
 """Our program and anomalib's, each run as a process of its own that is measured whole.
 
 anomalib lives in an environment of its own; its interpreter runs `anomalib_driver.py`. Ours runs
-`experiments.run`, with its decoded images deleted before (cold) and kept (warm). What both leave
+`imvad run`, with its decoded images deleted before (cold) and kept (warm). What both leave
 out is the writing of pictures and predictions.
 """
 
@@ -14,11 +14,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from imvad_jax import leaving, sealed
+from imvad_jax.commands import process
 from imvad_jax.errors import UserError
+from imvad_jax.methods.base import TrainedConfig
 from imvad_jax.training.gradient import epoch_steps
 from imvad_jax.training.record import config_of
 
@@ -36,12 +38,12 @@ class Request:
     python: str  # of an environment with anomalib
     method: str
     preset: str
-    overrides: dict[str, str]
+    overrides: Mapping[str, str]
     data_dir: str
     category: str
     weights: str
     seed: int
-    device_flags: tuple[str, ...]  # for experiments.run: devices, but for the cache
+    device_flags: tuple[str, ...]  # for imvad run: devices, but for the cache
     workdir: Path
     repeats: int
 
@@ -96,16 +98,16 @@ class Programs:
         self.others: dict = {}  # what the driver says besides seconds and metrics
 
     def ours(self, cold: bool = False) -> dict:
-        """`{decode_s, fit_s, ..., process_s, peak_bytes, metrics}` of experiments.run."""
+        """`{decode_s, fit_s, ..., process_s, peak_bytes, metrics}` of imvad run."""
         request, run = self.request, self.directory / "run"
         shutil.rmtree(run, ignore_errors=True)  # or it would be evaluated without fitting
         if cold:
             shutil.rmtree(self.cache / "decoded", ignore_errors=True)
         command = [
-            sys.executable, "-m", "experiments.run", f"--method={request.method}",
-            f"--preset={request.preset}", f"--data_dir={request.data_dir}",
-            f"--category={request.category}", f"--weights={request.weights}",
-            f"--seed={request.seed}", f"--cache_dir={self.cache}", f"--workdir={run}",
+            *process("run"), f"--method={request.method}", f"--preset={request.preset}",
+            f"--data_dir={request.data_dir}", f"--category={request.category}",
+            f"--weights={request.weights}", f"--seed={request.seed}",
+            f"--cache_dir={self.cache}", f"--workdir={run}",
             "--holdout=0", "--save_heatmaps=false", "--save_predictions=false",
             *(f"--{key}={value}" for key, value in request.overrides.items()),
             *request.device_flags,
@@ -160,6 +162,7 @@ def read_epochs(run: Path) -> tuple[list[float], int]:
     """Seconds of each epoch of a training in a run directory of ours, and the steps of an epoch."""
     record = sealed.read(run / "config.json")
     config = config_of(record)
+    assert isinstance(config, TrainedConfig)  # else there is no history
     steps = epoch_steps(len(record["train_files"]), config)
     images = steps * config.batch_size  # which its rates are of
     rows = sealed.read(run / "history.json")

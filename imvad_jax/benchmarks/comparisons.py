@@ -10,7 +10,7 @@ from imvad_jax.benchmarks import anomalib_plan, anomalib_processes, compare_anom
 from imvad_jax.benchmarks.images import Source, load_category
 from imvad_jax.benchmarks.workloads import Subject
 from imvad_jax.data.decode import Geometry
-from imvad_jax.errors import UserError, choose
+from imvad_jax.errors import UserError, choose, say
 from imvad_jax.methods import DetectorConfig
 from imvad_jax.methods.base import Progress
 from imvad_jax.model import Model
@@ -29,7 +29,7 @@ class Comparisons:
     workdir: Path = Path()
     anomalib_python: str | None = None  # of an environment that has anomalib
     process_repeats: int = 3
-    device_flags: tuple[str, ...] = ()  # for the processes of experiments.run
+    device_flags: tuple[str, ...] = ()  # for the processes of imvad run
 
     def check(self, methods: Methods) -> None:
         """Raises UserError for an unknown name, or where one is not installed or lacks its data.
@@ -44,7 +44,7 @@ class Comparisons:
             checks[choose("--compare", name, checks)]()
 
     def of(
-        self, model: Model, log: Callable[[str], object] = print,
+        self, model: Model, log: Callable[[str], object] = say,
         progress: Progress = silent_progress,
     ) -> dict[str, Callable[[Subject], dict]]:  # fmt: skip
         """What measures the work of a model, by name."""
@@ -75,10 +75,12 @@ class Comparisons:
     def _with_anomalib(
         self, model: Model, log: Callable[[str], object], progress: Progress, subject: Subject
     ) -> dict:
+        source, python = self.source, self.anomalib_python
+        assert python and source.data_dir and source.category  # `check` was called
         request = anomalib_processes.Request(
-            python=self.anomalib_python, method=model.method, preset=model.preset,
-            overrides=model.overrides, data_dir=self.source.data_dir,
-            category=self.source.category, weights=self.weights, seed=model.seed,
+            python=python, method=model.method, preset=model.preset,
+            overrides=model.overrides, data_dir=source.data_dir,
+            category=source.category, weights=self.weights, seed=model.seed,
             device_flags=self.device_flags, workdir=self.workdir, repeats=self.process_repeats,
         )  # fmt: skip
         return compare_anomalib.compare(subject, request, log, progress)

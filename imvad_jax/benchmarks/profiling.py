@@ -16,6 +16,7 @@ import jax
 from imvad_jax.benchmarks import workloads
 from imvad_jax.benchmarks.columns import number
 from imvad_jax.benchmarks.workloads import Subject
+from imvad_jax.errors import say
 from imvad_jax.reporting.text_table import format_rows
 from imvad_jax.training.fit import fit
 from imvad_jax.training.score import score
@@ -44,7 +45,7 @@ class Operation(NamedTuple):
 
     name: str
     program: str
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]
     seconds: float  # of all devices together
     source: str  # the layers and the function it was compiled from, where that is known
 
@@ -113,7 +114,7 @@ def sources() -> list[tuple[str, dict[str, str]]]:
     Empty where this JAX does not give them.
     """
     client = getattr(jax.local_devices()[0], "client", None)
-    executables = client.live_executables() if hasattr(client, "live_executables") else []
+    executables = getattr(client, "live_executables", list)()
     found = []
     for executable in executables:
         for module in executable.hlo_modules():
@@ -177,7 +178,7 @@ def calls(unfitted: Subject, fitted: Subject) -> Iterator[tuple[str, Callable[[]
 
 
 def profile(
-    unfitted: Subject, fitted: Subject, directory: Path, log: Callable[[str], object] = print
+    unfitted: Subject, fitted: Subject, directory: Path, log: Callable[[str], object] = say
 ) -> dict[str, dict]:
     """Traces below `directory` what `calls` names and says which operations took longest."""
     found = {}

@@ -20,7 +20,7 @@ def find_categories(
       dataset: The name of its layout.
       data_dir: The directory of the dataset; None: those in the decoded cache are found.
       decoded_dir: The directory of the decoded cache.
-      recursive: As the flag of experiments.run of this name.
+      recursive: As the flag of imvad run of this name.
 
     Raises:
       UserError: one is not there, or there is nothing to read.

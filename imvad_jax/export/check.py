@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from imvad_jax import leaving
-from imvad_jax.data.batches import ArrayImages
+from imvad_jax.data.batches import ArrayImages, in_memory
 from imvad_jax.data.category import open_category
 from imvad_jax.data.decode import load_image
 from imvad_jax.data.inputs import find_images
@@ -27,7 +27,7 @@ from imvad_jax.training.score import score
 
 IMAGES = 4  # compared at most, of test images evenly spread
 TOLERANCE = 1e-4  # relative to the largest value
-EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
+EXAMPLES = Path(__file__).resolve().with_name("examples")
 
 
 def choose_images(
@@ -52,7 +52,8 @@ def choose_images(
         except UserError:
             data = None
         if data is not None and len(data.test):
-            found = [data.test.images[i] for i in _spread(range(len(data.test)))]
+            images = in_memory(data.test).images
+            found = [images[i] for i in _spread(range(len(images)))]
             return _rgb(found), f"{len(found)} test images of {dataset}/{category}"
     noise = np.random.default_rng(0).integers(0, 256, whole.image_shape(IMAGES).shape)
     return noise.astype(np.uint8), f"{IMAGES} images of noise (name real ones by --check_images)"

@@ -2,12 +2,13 @@
 
     python -P loaded.py EXAMPLE EXPORT IMAGES.npy OUT.npz BATCH [BATCH ...]
 
-EXAMPLE is a script of docs/examples, whose `load` is taken. The images are scored in batches of the
-sizes given, one after the other.
+EXAMPLE is a script of export/examples, whose `load` is taken. The images are scored in batches of
+the sizes given, one after the other.
 """
 
 import runpy
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -18,4 +19,5 @@ if __name__ == "__main__":
     found = [{name: np.asarray(value) for name, value in detect(b).items()} for b in batches]
     if "imvad_jax" in sys.modules:
         sys.exit("the export was loaded with the help of imvad_jax")
-    np.savez(out, **{name: np.concatenate([f[name] for f in found]) for name in found[0]})
+    arrays: Any = {name: np.concatenate([f[name] for f in found]) for name in found[0]}
+    np.savez(out, **arrays)

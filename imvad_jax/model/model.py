@@ -260,7 +260,7 @@ class Model(State):
 
         The earlier model can be loaded until the new one is complete, whatever ends the process or
         fills the disk. Other files in the directory stay. `load` reads it, and
-        `experiments.predict` and `experiments.export` take it as their `--workdir`.
+        `imvad predict` and `imvad export` take it as their `--workdir`.
 
         Args:
           directory: Holds afterwards `config.json` and the folder that it names: `checkpoint`, or
@@ -268,7 +268,7 @@ class Model(State):
 
         Raises:
           UserError: the model is not fitted, the directory holds something else (a run of
-            `experiments.run` too), or it cannot be written.
+            `imvad run` too), or it cannot be written.
         """
         self._require_fitted()
         store.save(directory, self)

@@ -75,7 +75,7 @@ def read(directory: str | Path) -> dict[str, Any]:
             )
         what = "the model there is not finished" if record is not None else "no model there"
         raise UserError(
-            f"{directory}: {what}; expected the directory of a finished run of experiments.run, or "
+            f"{directory}: {what}; expected the directory of a finished run of imvad, or "
             "of a saved model"
         )
     return record

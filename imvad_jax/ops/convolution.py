@@ -30,7 +30,7 @@ FORMS = ("auto", "xla")
 RULE = 1
 # Winograd pays from so many channels on either side, and so many products at one tap of the kernel;
 # below the latter it also takes longer to compile than it saves. Measured by
-# `experiments.tune_convolution`.
+# `imvad tune_convolution`.
 LEAST_CHANNELS = 32
 LEAST_PRODUCTS = 4e6
 # At most so many positions of padded tiles for each position of the map.
@@ -156,8 +156,8 @@ def convolve_transposed(x: Array, kernel: Array, stride: int, padding: int) -> A
 
 
 def _how(strides, padding, precision=None) -> _How:
-    borders = tuple((int(before), int(after)) for before, after in padding)
-    return _How(tuple(strides), borders, precision, _FORM.get())
+    upper, lower = ((int(before), int(after)) for before, after in padding)
+    return _How(tuple(strides), (upper, lower), precision, _FORM.get())
 
 
 def _with_rows(x: Array, kernel: Array, how: _How) -> tuple[Array, _How]:

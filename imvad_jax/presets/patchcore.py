@@ -2,7 +2,7 @@
 
 ResNet-18 at 256 without crop, 1 % of the patches kept (about a minute on two cores):
 
-    python -m experiments.run --method=patchcore --preset=cpu --dataset=mvtec_ad \\
+    imvad run --method=patchcore --preset=cpu --dataset=mvtec_ad \\
         --data_dir=DIR --category=screw --weights=hub:timm/resnet18.tv_in1k@main --workdir=RUN
 
 `official` counts, as the official code does, only those pixels of a mask as a defect that are 1

@@ -9,12 +9,13 @@ from imvad_jax import backbones, methods, names, presets
 from imvad_jax.data import layouts
 from imvad_jax.data.reading import AS_IS, Reading
 from imvad_jax.data.tiles import Tiling
-from imvad_jax.errors import UserError
+from imvad_jax.errors import UserError, say
 from imvad_jax.evaluation.calibration import check_quantile
 from imvad_jax.model.model import HOLDOUT
 from imvad_jax.owned import CATEGORIES, check_directory
 from imvad_jax.reporting import report
 from imvad_jax.reporting.metric_names import format_value
+from imvad_jax.reporting.table import format_table
 from imvad_jax.runs import cell, checks, loop, memory
 from imvad_jax.runs.specs import Cell, Options, Work
 from imvad_jax.training.limit import Limit, Stopped
@@ -110,7 +111,7 @@ class Making:
 
     parallel: Parallel
     limit: Limit = dataclasses.field(default_factory=Limit)
-    log: Callable[[str], object] = print
+    log: Callable[[str], object] = say
 
     def begin(self, asked: Cell) -> Work:
         """Says which cell is begun; its clocks are its own."""
@@ -152,8 +153,30 @@ def run_cells(
     return rows, stopped
 
 
-def say_what_is_needed(asked: Cell, how: Making) -> None:
-    """The configuration of a cell and the memory that it needs; nothing is written.
+def result(workdir: Path, asked: Sequence[Cell], rows: Mapping[str, Mapping]) -> tuple[str, dict]:
+    """What came of `run_cells`, in words and as a JSON document.
+
+    The document has `workdir`, `page` (to open in a browser; None where nothing was evaluated) and
+    `categories`: by name the `directory` and the `metrics` of each.
+    """
+    page = "index.html" if len(asked) > 1 else "report.html"
+    there = bool(rows) and (workdir / page).is_file()
+    document = {
+        "workdir": str(workdir),
+        "page": str(workdir / page) if there else None,
+        "categories": {
+            one.category: {"directory": str(one.run_dir), "metrics": rows.get(one.category)}
+            for one in asked
+        },
+    }
+    lines = [format_table(rows)] if rows else []
+    return "\n".join(
+        [*lines, f"written to {workdir}{f'; open {page} there' if there else ''}"]
+    ), document
+
+
+def what_is_needed(asked: Cell, how: Making) -> dict:
+    """The configuration of a cell and the memory that it needs, in words; nothing is written.
 
     Raises:
       UserError: where the run would.
@@ -167,8 +190,16 @@ def say_what_is_needed(asked: Cell, how: Making) -> None:
         asked, asked.detector, data, work.parallel, stored=read_record(asked.run_dir)
     )
     parts = memory.estimate(asked.detector, data, work.parallel, loop=taken)
-    work.log(json.dumps(dataclasses.asdict(asked.config), indent=1))
-    work.log(memory.check(parts, memory.available_bytes(work.parallel.local[0])))
+    return {
+        "category": asked.category,
+        "config": dataclasses.asdict(asked.config),
+        "memory": memory.check(parts, memory.available_bytes(work.parallel.local[0])),
+    }
+
+
+def needed_text(needed: Mapping) -> str:
+    """What `what_is_needed` found, as text."""
+    return f"{json.dumps(needed['config'], indent=1)}\n{needed['memory']}"
 
 
 def registries() -> str:

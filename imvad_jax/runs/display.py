@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from imvad_jax import methods
-from imvad_jax.errors import escaped
+from imvad_jax.errors import escaped, say
 from imvad_jax.reporting.grid import read_cell
 from imvad_jax.reporting.metric_names import format_value
 from imvad_jax.runs.tasks import Task
@@ -85,11 +85,12 @@ class Display:
         return self.left.of([task.method for task in self._waiting])
 
     def _figures(self, task: Task) -> str:
-        metrics = read_cell(task.workdir, task.path).metrics
+        cell = read_cell(task.workdir, task.path)
+        metrics = (cell and cell.metrics) or {}
         return f"image AUC {format_value(metrics.get('image_auroc'))}"
 
-    def _say(self, text: str) -> None:
+    def _log(self, text: str) -> None:
         if self._bar is not None:
             self._bar.write(escaped(text), file=sys.stderr)
         else:
-            print(text, flush=True)
+            say(text)

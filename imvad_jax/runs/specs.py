@@ -8,6 +8,7 @@ from pathlib import Path
 from imvad_jax import methods
 from imvad_jax.data.reading import AS_IS, Reading
 from imvad_jax.data.tiles import Tiling
+from imvad_jax.errors import say
 from imvad_jax.methods.base import Progress
 from imvad_jax.progress import silent_progress, tqdm_progress, track, untracked
 from imvad_jax.training import hosts
@@ -90,7 +91,7 @@ class Work:
 
     parallel: Parallel
     timings: Timings = dataclasses.field(default_factory=Timings)
-    log: Callable[[str], object] = print
+    log: Callable[[str], object] = say
     limit: Limit = NO_LIMIT
 
     @property

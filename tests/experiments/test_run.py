@@ -31,7 +31,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def call(tmp_path, data, capsys):
-    """Runs the program with flags; returns exit status, output, error line."""
+    """Runs the program with flags; returns exit status, all that it said, error lines."""
 
     def run_program(*arguments, method="padim", workdir="run", weights="random", data_dir=data):
         given = [
@@ -52,7 +52,7 @@ def call(tmp_path, data, capsys):
             status = stop.code
         captured = capsys.readouterr()
         errors = [line for line in captured.err.splitlines() if line.startswith("error:")]
-        return status, captured.out, errors
+        return status, captured.out + captured.err, errors
 
     return run_program
 
@@ -179,7 +179,7 @@ def test_folder_without_test_images_is_fitted_and_stored(call, tmp_path):
     images = tmp_path / "mine/train/good"
     status, out, _ = call(*given, method="raw_color", workdir="other", data_dir=images)
     assert status == 0 and "2 good images to fit on, 2 to find the threshold" in out
-    assert "it flags 0 of them" in out and "experiments.predict --workdir=" in out
+    assert "it flags 0 of them" in out and "imvad predict --workdir=" in out
     found = read(tmp_path / "other/calibration.json")
     assert found["count"] == 2 and found["quantile"] == 1
     status, out, (error,) = call(

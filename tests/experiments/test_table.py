@@ -31,7 +31,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def call(tmp_path, cache, data, capsys):
-    """Runs the program with flags; returns exit status, output, error lines."""
+    """Runs the program with flags; returns exit status, all that it said, error lines."""
 
     def run_program(*arguments, methods="raw_color,padim", workdir="table"):
         given = ["table", f"--methods={methods}", "--preset=smoke", f"--data_dir={data}",
@@ -48,7 +48,7 @@ def call(tmp_path, cache, data, capsys):
             status = stop.code
         captured = capsys.readouterr()
         errors = [line for line in captured.err.splitlines() if "error:" in line]
-        return status, captured.out, errors + captured.err.splitlines()[-1:]
+        return status, captured.out + captured.err, errors + captured.err.splitlines()[-1:]
 
     return run_program
 
@@ -91,7 +91,7 @@ def test_cells_are_made_once_and_a_truncated_image_harms_its_own_only(call, tmp_
     status, out, _ = call("--weights=")  # nothing is to be made, so nothing is needed
     assert status == 0 and made(out) == 0
     record = sealed.read(top / "padim/screw/smoke-seed0/config.json")
-    assert record["command"].startswith("python -m experiments.run --method=padim")
+    assert record["command"].startswith("imvad run --method=padim")
     status, _, (error, *_) = call("--sigma=7")
     assert status == 2 and "holds another run (config.sigma 4.0 there, 7.0 now)" in error
 

@@ -39,7 +39,7 @@ def test_a_task_travels_as_json_and_names_its_command(tmp_path):
     one = task(tmp_path, overrides={"sigma": "2.0"}, category="metal nut")
     assert Task.from_json(one.to_json()) == one and "\n" not in one.to_json()
     assert one.path == "padim/metal nut/smoke-seed0"
-    assert one.command.startswith("python -m experiments.run --method=padim --preset=smoke")
+    assert one.command.startswith("imvad run --method=padim --preset=smoke")
     assert "--sigma=2.0" in one.command and "'--category=metal nut'" in one.command
     assert "--tile" not in one.command and one.tiling is None
 

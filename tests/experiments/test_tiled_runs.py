@@ -127,7 +127,7 @@ def test_other_tiles_are_another_run(tiled, tmp_path, capsys):
     assert not identity.difference(whole, whole | {"tile": 0, "overlap": 0})
     assert (run_dir / "config.json").read_bytes() == before
     assert call(*TILES, *given) == 0
-    assert "not fitting again" in capsys.readouterr().out
+    assert "not fitting again" in capsys.readouterr().err
 
 
 BAD_FLAGS = {
