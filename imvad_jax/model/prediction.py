@@ -21,7 +21,7 @@ from imvad_jax.training.score import Scorer
 Scored = tuple[Decoded, float, np.ndarray | None]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ImagePrediction:
     """The prediction of a model for one image.
 
@@ -36,11 +36,20 @@ class ImagePrediction:
 
     name: str
     score: float
-    anomaly_map: np.ndarray | None = dataclasses.field(repr=False)
+    anomaly_map: np.ndarray | None
     size: tuple[int, int]
     remark: str
-    calibration: Calibration | None = dataclasses.field(repr=False)
-    geometry: Geometry = dataclasses.field(repr=False)
+    calibration: Calibration | None
+    geometry: Geometry
+
+    def __repr__(self) -> str:
+        said = [self.name, self.verdict or "no threshold", f"score {self.score:.6g}"]
+        if self.calibration:
+            said.append(f"normalized {self.normalized_score:.3f}")
+        said.append(f"{self.size[0]} x {self.size[1]} px")
+        if self.anomaly_map is None:
+            said.append("no map")
+        return f"ImagePrediction({', '.join([*said, self.remark] if self.remark else said)})"
 
     @property
     def normalized_score(self) -> float | None:
