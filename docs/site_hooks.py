@@ -29,6 +29,7 @@ def on_page_markdown(markdown, page, config, files):
     nowhere in the repository either is left as it is, and mkdocs reports it.
     """
     name = page.file.src_uri
+    pages = {file.src_uri for file in files if not file.inclusion.is_excluded()}
     here = PurePosixPath(name) if name in ROOT_PAGES else PurePosixPath("docs", name)
 
     def turned(match):
@@ -38,7 +39,7 @@ def on_page_markdown(markdown, page, config, files):
             return match.group(0)
         inside = normpath(str(here.parent / path))
         on_site = inside.removeprefix("docs/")
-        if files.get_file_from_path(on_site):
+        if on_site in pages:
             way = relpath(on_site, str(PurePosixPath(name).parent))
             return f"{mark}[{text}]({way}{hash_}{fragment})"
         if not mark and (ROOT / inside).exists():

@@ -31,9 +31,9 @@ ANOMALIB = ("a step after the first epoch", "fit to metrics, warm")
 
 NOTE = """\
 MVTec AD, preset `cpu`, means over seeds; in small the distance to the published figure (`*`: of
-another network; its code gives a PRO .003 to .010 lower). Seconds are ours, in brackets how many
-times as long the other takes: a training step; of PaDiM and PatchCore the fit (PyTorch), or all from
-fit to metrics (anomalib). On {machines}. Seeds, networks, commands:
+another network; its code gives a PRO .003 to .010 lower). Seconds are ours, in brackets how
+many times as long the other takes: a training step; of PaDiM and PatchCore the fit (PyTorch), or
+all from fit to metrics (anomalib). On {machines}. Seeds, networks, commands:
 [RESULTS.md]({root}RESULTS.md), [BENCHMARKS.md]({root}BENCHMARKS.md)."""
 
 

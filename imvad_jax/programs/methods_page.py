@@ -5,11 +5,10 @@ import re
 import sys
 import textwrap
 
-from imvad_jax import methods, presets
+from imvad_jax import methods
 from imvad_jax.errors import UserError
+from imvad_jax.programs import method_tables
 from imvad_jax.programs.method_pictures import PICTURES
-from imvad_jax.reporting import published
-from imvad_jax.reporting.metric_names import METRICS, format_value
 from imvad_jax.reporting.text_table import Form, format_rows
 
 # What a method's docstring says below its title and its source, each with a heading on the page.
@@ -17,14 +16,6 @@ SECTIONS = {
     "What it learns": "What it learns",
     "When to use it": "When to use it",
     "When not": "When not to use it",
-}
-# What each preset is for; those that only one method has are said there.
-MEANT_FOR = {
-    "official": "the values of paper and official code",
-    "benchmark": "the variant behind the published table",
-    "cpu": "two cores in minutes",
-    "demo": "`imvad demo` and the drawn parts",
-    "smoke": "tests",
 }
 INDEX = "methods/index.md"
 
@@ -76,7 +67,9 @@ def method_page(name: str, notice: str) -> str:
         lines += ["```", *picture.command(name), "```", ""]
     for label, heading in SECTIONS.items():
         lines += [f"## {heading}", "", *_wrapped(said[label]), ""]
-    lines += ["## Presets", "", *_presets(name), "## What it reached", "", *_reached(name)]
+    lines += ["## Presets", "", method_tables.presets_table(name), ""]
+    lines += ["## What it reached", "", *_wrapped(method_tables.REACHED), ""]
+    lines += [method_tables.reached_table(name), ""]
     lines += ["## More", ""]
     section = anchor(f"{name}: {title}")
     lines.append(f"- [All its settings](../flags.md#{section}), with what each preset sets")
@@ -91,52 +84,6 @@ def method_page(name: str, notice: str) -> str:
 
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, 100, break_long_words=False, break_on_hyphens=False)
-
-
-def _presets(name: str) -> list[str]:
-    """The table of the presets; what was not measured has no figures below it."""
-    rows = []
-    for preset, config in presets.of(name).items():
-        size, crop = config.image_size, config.crop_size
-        rows.append(
-            [
-                f"`{preset}`",
-                MEANT_FOR.get(preset, "see its file"),
-                published.backbone_title(config.backbone),
-                f"{size} > {crop}" if crop and crop != size else str(size),
-                str(getattr(config, "epochs", "-")),
-            ]
-        )
-    head = ("preset", "meant for", "backbone", "pixels", "epochs")
-    return [format_rows(head, rows, Form.COMPACT, left=3, cell=str), ""]
-
-
-def _reached(name: str) -> list[str]:
-    """The figures of each preset that was measured, and the published ones beside them."""
-    rows, categories = [], {}
-    for preset in presets.of(name):
-        for row in presets.reached(name, preset):
-            settings = [f"`{preset}`", *(f"{k}={v}" for k, v in sorted(row["overrides"].items()))]
-            settings += [f"before a change of {field}" for field in row["changed_since"]]
-            where = f"{row['dataset']} {row['category']}"
-            figures = [format_value(row["metrics"][metric.key]) for metric in METRICS]
-            rows.append([", ".join(settings), where, str(len(row["seeds"])), *figures])
-            if row["dataset"] == published.DATASET:
-                categories[row["category"]] = None
-    for category in categories:
-        values = [published.benchmark(name, category, metric.key) for metric in METRICS]
-        if any(value is not None for value in values):
-            title = published.backbone_title(published.BENCHMARK_BACKBONES[name])
-            label = f"published ({title})"
-            where = f"{published.DATASET} {category}"
-            rows.append([label, where, "", *map(format_value, values)])
-    head = ("preset", "category", "seeds", *(metric.label for metric in METRICS))
-    text = (
-        "Means over seeds, after the last epoch. A preset without a row was not measured on real "
-        "data here. `published`: the benchmark's table, for the eight methods whose columns it "
-        "mixes up relabelled (RESULTS.md); its PRO is .003 to .010 lower by its code."
-    )
-    return [*_wrapped(text), "", format_rows(head, rows, Form.COMPACT, left=2, cell=str), ""]
 
 
 def index_page(notice: str) -> str:
