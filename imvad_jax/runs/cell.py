@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from imvad_jax import locks
+from imvad_jax.audit import Audit
 from imvad_jax.commands import command
 from imvad_jax.data.category import CategoryData, open_category
 from imvad_jax.data.decode import Geometry
@@ -21,7 +22,7 @@ from imvad_jax.progress import tqdm_progress
 from imvad_jax.reporting import heatmaps, report
 from imvad_jax.reporting.history import History
 from imvad_jax.reporting.predictions_file import pack_maps, pack_masks
-from imvad_jax.runs import begun, checks, evaluate, folds, identity, loop, memory
+from imvad_jax.runs import audits, begun, checks, evaluate, folds, identity, loop, memory
 from imvad_jax.runs.record import make_record, write_json, write_npz, write_result
 from imvad_jax.runs.specs import Cell, Options, Work
 from imvad_jax.training import checkpoint, gradient, hosts
@@ -48,6 +49,7 @@ class Case:
     model: Model  # not fitted; without variables where it need not be
     record: dict
     fitted_on: tuple[str, ...] = ()  # images that a fitted model was fitted on
+    audit: Audit | None = None  # on the first host
 
 
 def run_cell(cell: Cell, work: Work) -> dict | None:
@@ -93,6 +95,7 @@ def resolve(cell: Cell, work: Work) -> Case:
     """
     data = open_data(cell, work)
     checks.check_images(data, cell.needs_test)
+    audit = audits.audit_cell(cell, data, work)
     if cell.options.save_heatmaps:
         checks.check_heatmaps(cell.run_dir, data)
     stored, source = read_record(cell.run_dir), cell.checkpoint or cell.run_dir
@@ -104,6 +107,7 @@ def resolve(cell: Cell, work: Work) -> Case:
         raise UserError(f"--checkpoint={source}: no finished run of experiments.run there")
     cell = begun.with_its_convolution(cell, stored, fitted=origin is Origin.SAME)
     model = _unfitted(cell, data, origin, fitter, work)
+    model = dataclasses.replace(model, ranges=audits.find_ranges(audit, origin is Origin.NEW, fitter))
     record = make_record(model, cell, data, work.parallel)
     if data.held_out is None and (found := folds.find_folds(cell, len(data.train_names))):
         record[folds.KEY] = found
@@ -130,7 +134,7 @@ def resolve(cell: Cell, work: Work) -> Case:
     fitted_on = tuple(record["train_files"]) if origin is Origin.SAME else ()
     return Case(
         cell=cell, data=data, origin=origin, source=source, model=model, record=record,
-        fitted_on=fitted_on,
+        fitted_on=fitted_on, audit=audit,
     )  # fmt: skip
 
 
@@ -341,6 +345,7 @@ def _write_evaluation(
     record = case.record | {"notes": list(dict.fromkeys(notes))}
     with work.timings.stage("write"):
         write_json(run_dir / "config.json", record)
+        audits.write_audit(run_dir, case.audit)
         _write_pictures(scores, data, options, run_dir)
     write_json(run_dir / "timings.json", work.timings.as_dict())
     result = record | {"metrics": metrics, "timings": work.timings.as_dict()}
