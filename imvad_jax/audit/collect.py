@@ -37,6 +37,7 @@ class Facts:
       hashes: uint64 `[N]`, perceptual; None: not made.
       thumbnails: uint8 `[N, 32, 32]`, grey; None: no pixels were looked at.
       notes: What could not be looked at.
+      paths: N, of the files; None: they are not there.
     """
 
     names: list[str]
@@ -47,6 +48,7 @@ class Facts:
     hashes: np.ndarray | None
     thumbnails: np.ndarray | None
     notes: tuple[str, ...] = ()
+    paths: Sequence[str] | None = None
 
     def take(self, chosen: Sequence[int]) -> "Facts":
         """What is known of the pictures of these numbers."""
@@ -63,7 +65,7 @@ class Facts:
             numbers={name: some(values) for name, values in self.numbers.items()},
             texts={name: some(values) for name, values in self.texts.items()},
             contents=some(self.contents), digests=some(self.digests), hashes=some(self.hashes),
-            thumbnails=some(self.thumbnails),
+            thumbnails=some(self.thumbnails), paths=some(self.paths),
         )  # fmt: skip
 
 
@@ -101,7 +103,7 @@ def collect(
     return Facts(
         names=list(names), numbers=numbers, texts={} if known is None else known.texts,
         contents=[""] * len(names) if known is None else known.contents, digests=digests,
-        hashes=hashes, thumbnails=thumbnails, notes=tuple(notes),
+        hashes=hashes, thumbnails=thumbnails, notes=tuple(notes), paths=paths,
     )  # fmt: skip
 
 
@@ -112,8 +114,8 @@ def joined(one: Facts, other: Facts) -> Facts:
     there, so that equal pixels tell.
     """
 
-    def both(first, second):
-        return None if first is None or second is None else np.concatenate([first, second])
+    def both(first, second, join=lambda parts: np.concatenate(parts)):
+        return None if first is None or second is None else join([first, second])
 
     return Facts(
         names=one.names + other.names,
@@ -128,6 +130,7 @@ def joined(one: Facts, other: Facts) -> Facts:
         contents=one.contents + other.contents, digests=one.digests + other.digests,
         hashes=both(one.hashes, other.hashes), thumbnails=both(one.thumbnails, other.thumbnails),
         notes=tuple(dict.fromkeys([*one.notes, *other.notes])),
+        paths=both(one.paths, other.paths, lambda parts: [*parts[0], *parts[1]]),
     )  # fmt: skip
 
 
@@ -150,10 +153,10 @@ def of_category(
     parts = [data.train, *([data.held_out] if data.held_out is not None else []), data.test]
     if not decode or data.tiling:
         parts = [part if isinstance(part, ArrayImages) else None for part in parts]
-    path = _path(data, cache_dir, reading)
+    path, paths = _path(data, cache_dir, reading), _paths(data, names)
     if path and path.is_file() and (found := _load(path, names)):
-        return found
-    found = collect(names, parts, _paths(data, names))
+        return dataclasses.replace(found, paths=paths)
+    found = collect(names, parts, paths)
     complete = found.hashes is not None and None not in parts
     if path and complete:
         kept_if_possible(functools.partial(_write, path, found))

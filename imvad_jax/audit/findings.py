@@ -1,4 +1,4 @@
-"""What an audit found: comparisons of sets of pictures, copies, unequal files; as lines and JSON."""
+"""What an audit found: sets of pictures compared, copies, unequal files; as lines and JSON."""
 
 import dataclasses
 from collections import Counter
@@ -10,7 +10,7 @@ from imvad_jax.audit import files, statistics
 from imvad_jax.audit.collect import Facts
 from imvad_jax.audit.duplicates import Copies, find_copies
 from imvad_jax.audit.ranges import Ranges
-from imvad_jax.audit.separation import LEAST, Separation, separate
+from imvad_jax.audit.separation import LEAST, RISK, Separation, separate
 from imvad_jax.errors import listed
 
 TRAIN, GOOD, DEFECTIVE, NEW = "train", "good", "defective", "new"
@@ -84,8 +84,8 @@ class Comparison:
         if one is None:
             return f"{first} against {second}: all numbers are equal; nothing found"
         figures = (
-            f"AUROC {one.auroc:.3f} (95 % {one.low:.2f} to {one.high:.2f}), p {one.p:.1g} corrected "
-            f"for {len(self.found)} numbers; medians {_short(one.first)} and {_short(one.second)}"
+            f"AUROC {one.auroc:.3f} (95 % {one.low:.2f} to {one.high:.2f}), p {one.p:.1g} "
+            f"corrected for {len(self.found)} numbers; medians {_short(one.first)} and {_short(one.second)}"
         )
         if self.train is not None:
             figures += f", of the training {_short(self.train)}"
@@ -95,9 +95,10 @@ class Comparison:
                 other = self.second if self.nearer == self.first else self.first
                 text += f"; it is the {WORDS[other]} that differ from the training's"
         else:
+            shift = "a shift, but too small to pass for a detector"
             text = (
                 f"{first} against {second}: the strongest number is {one.name}, {figures}; "
-                "nothing found"
+                f"{shift if one.p < RISK else 'nothing found'}"
             )
         if self.beside:
             others = [f"{other.name} (AUROC {other.auroc:.3f})" for other in self.beside]

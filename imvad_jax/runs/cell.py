@@ -107,7 +107,8 @@ def resolve(cell: Cell, work: Work) -> Case:
         raise UserError(f"--checkpoint={source}: no finished run of experiments.run there")
     cell = begun.with_its_convolution(cell, stored, fitted=origin is Origin.SAME)
     model = _unfitted(cell, data, origin, fitter, work)
-    model = dataclasses.replace(model, ranges=audits.find_ranges(audit, origin is Origin.NEW, fitter))
+    ranges = audits.find_ranges(audit, origin is Origin.NEW, fitter)
+    model = dataclasses.replace(model, ranges=ranges)
     record = make_record(model, cell, data, work.parallel)
     if data.held_out is None and (found := folds.find_folds(cell, len(data.train_names))):
         record[folds.KEY] = found
@@ -237,6 +238,7 @@ def write(
     if scores is None:
         result = case.record | {"metrics": {}, "timings": work.timings.as_dict()}
         if hosts.is_first():
+            audits.write_audit(case.cell.run_dir, case.audit)
             _say_how_to_score(case, work)
     elif hosts.is_first():
         work.limit.check("the evaluation")
