@@ -172,6 +172,13 @@ class Audit:
         return bool(self.crossing) or any(one.warns for one in self.comparisons)
 
     @property
+    def strongest(self) -> str | None:
+        """The number of pixels that separates most of all comparisons; None: none was tried."""
+        found = [one.strongest for one in self.comparisons if one.strongest]
+        found = [one for one in found if one.name in statistics.NAMES]
+        return max(found, key=lambda one: one.strength).name if found else None
+
+    @property
     def ranges(self) -> Ranges | None:
         """The ranges of the numbers of pixels over the training pictures; None: not known."""
         train = [number for number, name in enumerate(self.sets) if name == TRAIN]
@@ -185,6 +192,7 @@ class Audit:
             "pictures": dict(Counter(self.sets)),
             "warns": self.warns,
             "lines": self.lines,
+            "strongest": self.strongest,
             "notes": list(self.facts.notes),
             "comparisons": [one.as_dict() for one in self.comparisons],
             "copies": [

@@ -150,3 +150,19 @@ def _holm(p_values: np.ndarray) -> np.ndarray:
     found = np.empty_like(p_values)
     found[order] = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1)
     return found
+
+
+def rank_correlation(one: np.ndarray, other: np.ndarray) -> float | None:
+    """Spearman's rank correlation of two `[N]`, ties at their mean rank; None where it has none.
+
+    That is: of fewer than `LEAST` values, or where one of the two is constant.
+    """
+    if len(one) < LEAST:
+        return None
+    ranks = []
+    for values in (one, other):
+        _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[inverse])
+    if any((rank == rank[0]).all() for rank in ranks):
+        return None
+    return float(np.corrcoef(*ranks)[0, 1])

@@ -341,6 +341,7 @@ def _write_evaluation(
     data, options, run_dir = case.data, case.cell.options, case.cell.run_dir
     with work.timings.stage("metrics"):
         metrics, notes = evaluate.evaluate(scores, data, options, calibration, work.log)
+        metrics |= audits.correlate(case.audit, data, scores.image, work.log)
     for note in notes:
         work.log(f"note: {note}")
     notes = [*case.record["notes"], *data.found.notes, *notes]

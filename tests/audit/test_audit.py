@@ -98,6 +98,17 @@ def test_intervals_hold_the_true_value_as_often_as_they_say():
     assert high == 1 and 0.8 < low < 0.99  # not a point
 
 
+def test_rank_correlations_are_those_of_scipy():
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=30).round(1), rng.normal(size=30)
+    expected = spearmanr(one, other + one).statistic
+    assert separation.rank_correlation(one, other + one) == pytest.approx(expected, abs=1e-12)
+    assert separation.rank_correlation(one, np.zeros(30)) is None
+    assert separation.rank_correlation(one[:2], other[:2]) is None
+
+
 def test_a_planted_change_of_light_is_found(tmp_path):
     found = audit.audit(write_tree(tmp_path / "parts", 12, 10, 10, -40), image_size=48)
     first, second = found.comparisons
