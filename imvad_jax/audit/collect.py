@@ -171,7 +171,7 @@ def _paths(data: CategoryData, names: Sequence[str]) -> list[str] | None:
 
 
 def _path(data: CategoryData, cache_dir: str | None, reading: Reading) -> Path | None:
-    """Where the facts of a category are kept: no decoded cache is called so (`audit-` before)."""
+    """Where the facts of a category are kept: `.audit`, as each .npz counts as a decoded cache."""
     if not cache_dir or data.tiling:
         return None
     if data.files is None:
@@ -179,7 +179,7 @@ def _path(data: CategoryData, cache_dir: str | None, reading: Reading) -> Path |
     else:
         mark = decoded_cache.fingerprint(data.files, reading)
         path = decoded_cache.path_of(cache_dir, data.dataset, data.name, data.geometry, mark)
-    return path.with_name(f"audit-{VERSION}-{path.name}")
+    return path.with_name(f"{path.stem}-{VERSION}.audit")
 
 
 _LISTS = ("contents", "digests")

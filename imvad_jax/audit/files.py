@@ -116,7 +116,7 @@ def _of_image(image: Image.Image, numbers: dict[str, float]) -> dict[str, str]:
 def _time(text) -> float | None:
     try:
         return datetime.datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S").replace(
-            tzinfo=datetime.timezone.utc
+            tzinfo=datetime.UTC
         ).timestamp()  # fmt: skip
     except ValueError:
         return None

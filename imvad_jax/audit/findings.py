@@ -238,9 +238,7 @@ def _compare(values: Mapping, where: Mapping, first: str, second: str) -> Compar
     train = train[np.isfinite(train)]
     if len(train) < LEAST:
         return found
-    apart = [
-        separate({"": train}, {"": values[name][strongest.name]}) for name in (first, second)
-    ]
+    apart = [separate({"": train}, {"": values[name][strongest.name]}) for name in (first, second)]
     strengths = [one[0].strength if one else 0.0 for one in apart]
     nearer = "" if strengths[0] == strengths[1] else (first, second)[int(np.argmin(strengths))]
     return dataclasses.replace(found, nearer=nearer, train=float(np.median(train)))
@@ -298,4 +296,3 @@ def _by_kind(copies: Sequence[Copies]) -> dict[str, list[Copies]]:
 
 def _short(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-

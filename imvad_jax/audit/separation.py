@@ -48,9 +48,7 @@ class Separation(NamedTuple):
         return {**self._asdict(), "separates": self.separates}
 
 
-def separate(
-    first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]
-) -> list[Separation]:
+def separate(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> list[Separation]:
     """The separations by each number, the strongest first.
 
     The p value is that of Mann and Whitney's U test (exact for few pictures without ties),

@@ -33,13 +33,14 @@ def write_audit(directory: Path, found: Audit, reader: Reader = EVERY_DEPTH) -> 
       UserError: somebody else's file is there.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    shown = sorted(found.copies, key=lambda group: group not in found.crossing)[:GROUPS]
     context = {
         "audit": found,
         "comparisons": [_comparison(found, one, reader) for one in found.comparisons],
         "copies": [
             {"kind": group.kind, "sets": sorted({found.sets[n] for n in group.numbers}),
              "pictures": [_picture(found, n, reader) for n in group.numbers[:SHOWN]]}
-            for group in sorted(found.copies, key=lambda group: group not in found.crossing)[:GROUPS]
+            for group in shown
         ],
         "hidden": max(len(found.copies) - GROUPS, 0),
     }  # fmt: skip

@@ -22,7 +22,17 @@ from imvad_jax.progress import tqdm_progress
 from imvad_jax.reporting import heatmaps, report
 from imvad_jax.reporting.history import History
 from imvad_jax.reporting.predictions_file import pack_maps, pack_masks
-from imvad_jax.runs import audits, begun, checks, evaluate, folds, identity, loop, memory
+from imvad_jax.runs import (
+    audits,
+    begun,
+    brightness,
+    checks,
+    evaluate,
+    folds,
+    identity,
+    loop,
+    memory,
+)
 from imvad_jax.runs.record import make_record, write_json, write_npz, write_result
 from imvad_jax.runs.specs import Cell, Options, Work
 from imvad_jax.training import checkpoint, gradient, hosts
@@ -67,8 +77,9 @@ def run_cell(cell: Cell, work: Work) -> dict | None:
         case = resolve(cell, work)
         model = calibrate(case, obtain(case, work), work)
         scores, calibration = score(case, model, work), model.calibration
+        matched = score_matched(case, model, work)
         del model  # the metrics need its memory
-        return write(case, calibration, scores, work)
+        return write(case, calibration, scores, work, matched)
 
 
 @contextlib.contextmanager
@@ -225,8 +236,26 @@ def score(case: Case, model: Model, work: Work) -> Scores | None:
         )
 
 
+def score_matched(case: Case, model: Model, work: Work) -> Scores | None:
+    """What the model says of the test images at the training's brightness; None: it is not asked.
+
+    Raises:
+      UserError: the images are not held in memory.
+    """
+    data = case.data
+    if not case.cell.options.brightness_matched or not len(data.test):
+        return None
+    shifted = brightness.matched(data)
+    with work.timings.stage("score again"):
+        return model.scorer.score(shifted, progress=work.progress(None), timings=work.timings)
+
+
 def write(
-    case: Case, calibration: Calibration | None, scores: Scores | None, work: Work
+    case: Case,
+    calibration: Calibration | None,
+    scores: Scores | None,
+    work: Work,
+    matched: Scores | None = None,
 ) -> dict | None:
     """Evaluates and writes all that a run leaves behind; of several hosts the first one does.
 
@@ -242,7 +271,7 @@ def write(
             _say_how_to_score(case, work)
     elif hosts.is_first():
         work.limit.check("the evaluation")
-        result = _write_evaluation(case, calibration, scores, work)
+        result = _write_evaluation(case, calibration, scores, work, matched)
     hosts.wait("cell written")
     return result
 
@@ -336,12 +365,18 @@ def _say_how_to_score(case: Case, work: Work) -> None:
 
 
 def _write_evaluation(
-    case: Case, calibration: Calibration | None, scores: Scores, work: Work
+    case: Case,
+    calibration: Calibration | None,
+    scores: Scores,
+    work: Work,
+    matched: Scores | None,
 ) -> dict:
     data, options, run_dir = case.data, case.cell.options, case.cell.run_dir
     with work.timings.stage("metrics"):
         metrics, notes = evaluate.evaluate(scores, data, options, calibration, work.log)
         metrics |= audits.correlate(case.audit, data, scores.image, work.log)
+        if matched is not None:
+            metrics |= brightness.metrics_of(matched, data, options, work.log)
     for note in notes:
         work.log(f"note: {note}")
     notes = [*case.record["notes"], *data.found.notes, *notes]

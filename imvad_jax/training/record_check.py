@@ -11,7 +11,6 @@ from typing import Any
 from imvad_jax import methods
 from imvad_jax.audit.ranges import Ranges
 
-
 RANGES = "picture_ranges"  # the field of `audit.Ranges`
 
 

@@ -74,7 +74,9 @@ def test_grey_pictures_give_the_same_with_one_channel_and_with_three():
     assert np.isnan(one.numbers[statistics.RED]).all()
 
 
-@pytest.mark.parametrize("n, m, ties", [(4, 5, False), (8, 30, False), (20, 25, True), (3, 3, True)])
+@pytest.mark.parametrize(
+    "n, m, ties", [(4, 5, False), (8, 30, False), (20, 25, True), (3, 3, True)]
+)
 def test_p_values_are_those_of_scipy(n, m, ties):
     from scipy.stats import mannwhitneyu
 
@@ -213,7 +215,7 @@ def test_what_was_found_is_kept_beside_the_decoded_cache(tmp_path, monkeypatch):
     assert again.as_dict() == first.as_dict()
     alone = audit.audit(None, "parts", image_size=32, cache_dir=str(cache))  # without the files
     assert alone.lines == first.lines
-    (kept,) = cache.glob("audit-*")
+    (kept,) = cache.glob("*.audit")
     kept.write_bytes(kept.read_bytes()[:100])
     monkeypatch.undo()
     assert audit.audit(root, image_size=32, cache_dir=str(cache)).lines == first.lines
