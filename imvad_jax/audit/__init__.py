@@ -3,7 +3,8 @@
 import os
 
 from imvad_jax.audit import collect
-from imvad_jax.audit.findings import DEFECTIVE, GOOD, NEW, TRAIN, Audit, Comparison, make_audit
+from imvad_jax.audit.comparison import DEFECTIVE, GOOD, NEW, TRAIN, Comparison
+from imvad_jax.audit.findings import Audit, make_audit
 from imvad_jax.audit.ranges import Outside, Ranges
 from imvad_jax.audit.separation import Separation
 from imvad_jax.data.categories import find_categories

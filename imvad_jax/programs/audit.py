@@ -26,8 +26,8 @@ _CATEGORY = flags.DEFINE_list(
     "--output.",
 )  # fmt: skip
 _INPUT = program.define_paths(
-    "input", [], "New pictures without labels, compared with the good ones of --data_dir: a file, a "
-    "folder with all below it, or a quoted pattern. May be given several times.",
+    "input", [], "New pictures without labels, compared with the good ones of --data_dir: a file, "
+    "a folder with all below it, or a quoted pattern. May be given several times.",
 )  # fmt: skip
 _OUTPUT = program.define_path(
     "output", None, "Directory to write the page and audit.json to; an earlier audit in it is "

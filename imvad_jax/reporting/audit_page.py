@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from imvad_jax.audit import Audit, Comparison
-from imvad_jax.audit.findings import DEFECTIVE, GOOD, NEW, TRAIN, WORDS
+from imvad_jax.audit.comparison import DEFECTIVE, GOOD, NEW, TRAIN, WORDS
 from imvad_jax.data.decode import EVERY_DEPTH, Reader, read_image
 from imvad_jax.errors import UserError
 from imvad_jax.marks import MARK

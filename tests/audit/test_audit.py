@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from imvad_jax import audit
-from imvad_jax.audit import collect, duplicates, files, findings, separation, statistics
+from imvad_jax.audit import collect, comparison, duplicates, files, separation, statistics
 from imvad_jax.data.batches import ArrayImages
 from imvad_jax.data.category import open_category
 from imvad_jax.data.decode import Geometry
@@ -116,7 +116,7 @@ def test_a_planted_change_of_light_is_found(tmp_path):
     first, second = found.comparisons
     assert first.warns and second.warns and found.warns
     assert first.strongest.auroc == 1 and first.strongest.p < 0.01
-    assert first.nearer == findings.DEFECTIVE  # the good pictures are those that differ
+    assert first.nearer == comparison.DEFECTIVE  # the good pictures are those that differ
     assert found.lines[0].startswith("WARNING: ") and "the good test pictures" in found.lines[0]
     assert len(found.lines) == 3
     assert json.loads(json.dumps(found.as_dict()))["warns"] is True
@@ -237,7 +237,7 @@ def test_new_pictures_are_compared_with_good_ones(tmp_path):
     shutil.copy(root / "train/good/003.png", tmp_path / "new/known.png")
     found = audit.audit(root, image_size=48, new=tmp_path / "new")
     (one,) = found.comparisons
-    assert (one.first, one.second, one.counts) == (findings.TRAIN, findings.NEW, (12, 9))
+    assert (one.first, one.second, one.counts) == (comparison.TRAIN, comparison.NEW, (12, 9))
     assert len(found.lines) == 2 and one.warns
     assert [len(group.numbers) for group in found.crossing] == [2]
 
