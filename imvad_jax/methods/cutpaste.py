@@ -57,6 +57,9 @@ class CutPasteConfig(base.TrainedConfig):
     # and the method gives a map (officially 64 at 256 pixels); 0: images as a whole, no map.
     patch_size: int = 0
     patch_stride: int = 4  # pixels between the patches that are scored
+    # What an image's score is where there is a map: map (its largest value), or patch (the largest
+    # distance of a patch, before distances are spread over the pixels).
+    image_score: str = "map"
     batch_size: int = 32
     epochs: int = 256
     steps_per_epoch: int = 256
@@ -68,6 +71,7 @@ class CutPasteConfig(base.TrainedConfig):
     def __post_init__(self):
         super().__post_init__()
         choose("--variant", self.variant, CLASSES)
+        choose("--image_score", self.image_score, base.IMAGE_SCORES)
         for name in ("head_layers", "head_dim", "piece_jitter", "image_jitter"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name}={getattr(self, name)}: must not be negative")
@@ -272,7 +276,8 @@ class CutPaste(base.Detector):
             distances, images.shape[1:3], config.patch_size, config.patch_stride,
             config.patch_size / SPREAD,
         )  # fmt: skip
-        return base.Prediction(anomaly_map.max((1, 2)), anomaly_map)
+        scores = base.image_scores(distances, anomaly_map, config.image_score)
+        return base.Prediction(scores, anomaly_map)
 
     def memory_estimate(self, images, devices):
         spec = backbones.get(self.config.backbone)

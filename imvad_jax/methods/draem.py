@@ -40,14 +40,21 @@ class DRAEMConfig(base.TrainedConfig):
     texture_dir: str = dataclasses.field(default="", metadata={"path": True})
     own_textures: float = 0.0  # share of the anomalies whose texture is the image, rearranged
     texture_sharpness: float = 3.0  # largest factor of a texture's sharpness; below 1 it is blurred
+    # Each training image is made brighter or darker as a whole by up to this share of the range of
+    # values, input and target alike, so that the light of a picture is no defect; 0: officially.
+    brightness_shift: float = 0.0
+    # Share of the anomalies whose texture is moved to the mean brightness of the place that it
+    # covers, so that brightness alone does not tell them; 0: officially.
+    matched_textures: float = 0.0
     score_window: int = 21  # the score is the largest mean of the map over so many pixels squared
 
     def __post_init__(self):
         super().__post_init__()
         if self.score_window < 1 or self.score_window % 2 == 0:
             raise UserError(f"--score_window={self.score_window}: must be odd and positive")
-        if not 0 <= self.own_textures <= 1:
-            raise UserError(f"--own_textures={self.own_textures}: must lie in [0, 1]")
+        for name in ("own_textures", "matched_textures", "brightness_shift"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"--{name}={getattr(self, name)}: must lie in [0, 1]")
         if self.texture_sharpness < 0:
             raise UserError(f"--texture_sharpness={self.texture_sharpness}: must not be negative")
         for name in ("reconstructive_widths", "discriminative_widths"):
@@ -100,16 +107,20 @@ class DRAEM(base.Detector):
         both = jnp.concatenate([repaired, images.astype(repaired.dtype)], -1)
         return full_precision(repaired), full_precision(self.discriminative(both, train))
 
-    def loss(self, inputs):
-        """Mean squared error and 1 - SSIM of the repaired images, and the focal loss of the map."""
-        pictures = None
+    def draw_anomalies(self, images: Array) -> anomaly.SyntheticAnomaly:
+        """A batch of good images with and without drawn anomalies, of the stream `noise`."""
+        config, pictures = self.config, None
         if self.has_variable("textures", "images"):
             pictures = self.get_variable("textures", "images")
-        keys = self.image_keys(inputs.shape[0])
-        drawn = anomaly.synthesize(
-            keys, inputs, pictures, own=self.config.own_textures,
-            sharpest=self.config.texture_sharpness,
+        return anomaly.synthesize(
+            self.image_keys(images.shape[0]), images, pictures, own=config.own_textures,
+            sharpest=config.texture_sharpness, shift=config.brightness_shift,
+            matched=config.matched_textures,
         )  # fmt: skip
+
+    def loss(self, inputs):
+        """Mean squared error and 1 - SSIM of the repaired images, and the focal loss of the map."""
+        drawn = self.draw_anomalies(inputs)
         repaired, logits = self.networks(drawn.augmented, train=True)
         metrics = {
             "mse": jnp.mean((repaired - drawn.original) ** 2),

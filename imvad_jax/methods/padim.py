@@ -28,9 +28,13 @@ class PaDiMConfig(base.DetectorConfig):
     channels: str = "seed"
     regularization: float = 0.01  # epsilon on the diagonal of the covariance (eq. 1)
     sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
+    # What an image's score is: map (the largest value of the smoothed map, as the common code), or
+    # patch (the largest distance at a position, unsmoothed).
+    image_score: str = "map"
 
     def __post_init__(self):
         super().__post_init__()
+        choose("--image_score", self.image_score, base.IMAGE_SCORES)
         choose("--channels", self.channels, CHANNELS)
 
 
@@ -112,7 +116,8 @@ class PaDiM(base.Detector):
 
         grid = rows.by_rows(distances, images)
         anomaly_map = resample.upsample_and_smooth(grid, images.shape[1:3], self.config.sigma)
-        return base.Prediction(anomaly_map.max((1, 2)), anomaly_map)
+        scores = base.image_scores(grid, anomaly_map, self.config.image_score)
+        return base.Prediction(scores, anomaly_map)
 
     def memory_estimate(self, images, devices):
         positions = self.grid[0] * self.grid[1]

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from imvad_jax.errors import UserError
+from imvad_jax.errors import UserError, choose
 from imvad_jax.methods import base, buffers
 from imvad_jax.ops import loops, neighbors, resample, rows
+
+IMAGE_SCORES = ("neighbors", "map")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +24,13 @@ class SPADEConfig(base.DetectorConfig):
     pooled_layer: str = "layer4"  # its global average finds the nearest images
     num_neighbors: int = 5  # K images; 50 in the paper, 5 in the code behind the table
     sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
+    # What an image's score is: neighbors (its mean distance to the K nearest images, as the paper),
+    # or map (the largest value of the smoothed map).
+    image_score: str = "neighbors"
 
     def __post_init__(self):
         super().__post_init__()
+        choose("--image_score", self.image_score, IMAGE_SCORES)
         if self.num_neighbors < 1:
             raise UserError(f"--num_neighbors={self.num_neighbors}: must be at least 1")
 
@@ -35,7 +41,7 @@ class SPADEConfig(base.DetectorConfig):
 
 
 class SPADE(base.Detector):
-    """SPADE (Cohen, Hoshen, 2020). The image score does not depend on the map."""
+    """SPADE (Cohen, Hoshen, 2020). The image score does not depend on the map by default."""
 
     config: SPADEConfig
     all_by_rows = True
@@ -115,7 +121,10 @@ class SPADE(base.Detector):
 
         # Smoothing is linear, so it may stand inside the mean over the layers.
         layers = [layer_map(name) for name in self.config.layers]
-        return base.Prediction(scores, sum(layers) / len(layers))
+        anomaly_map = sum(layers) / len(layers)
+        if self.config.image_score == "map":
+            scores = anomaly_map.max((1, 2))
+        return base.Prediction(scores, anomaly_map)
 
     def memory_estimate(self, images, devices):
         shapes = self.feature_shapes()

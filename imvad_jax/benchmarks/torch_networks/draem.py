@@ -26,13 +26,7 @@ class DRAEM(Network):
 
     @staticmethod
     def draw(module, images):
-        pictures = None
-        if module.has_variable("textures", "images"):
-            pictures = module.get_variable("textures", "images")
-        drawn = anomaly.synthesize(
-            module.image_keys(images.shape[0]), images, pictures, own=module.config.own_textures,
-            sharpest=module.config.texture_sharpness,
-        )  # fmt: skip
+        drawn = module.draw_anomalies(images)
         return {"images": drawn.augmented, "original": drawn.original, "mask": drawn.mask}
 
     def loss_of(self, inputs, drawn):
