@@ -177,7 +177,7 @@ def drawn_with():
 
 
 def test_a_shift_of_brightness_is_the_same_in_input_and_target(many, drawn_with):
-    images, plain = many
+    images, _ = many
     images = 0.3 + 0.4 * images  # far enough from 0 and 1 that nothing is clipped
     before, after = drawn_with(images), drawn_with(images, shift=0.2)
     np.testing.assert_array_equal(after.mask, before.mask)
@@ -201,7 +201,7 @@ def test_without_a_shift_nothing_is_drawn_otherwise(many, drawn_with):
 
 
 def test_matched_textures_have_the_mean_of_what_they_cover(many, drawn_with):
-    images, plain = many
+    images, _ = many
     images = 0.4 + 0.2 * images  # in the middle, so that little of a texture is clipped
     free, found = drawn_with(images), drawn_with(images, matched=1.0)
     away = []

@@ -7,7 +7,6 @@ from torch import Tensor
 from imvad_jax.benchmarks.torch_networks.base import Network
 from imvad_jax.benchmarks.torch_networks.layers import Layers
 from imvad_jax.methods.draem import FOCUS, SMOOTHING
-from imvad_jax.ops import anomaly
 from imvad_jax.ops.ssim import gaussian_weights
 
 WINDOW = gaussian_weights().tolist()
