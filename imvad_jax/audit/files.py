@@ -11,7 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from imvad_jax.data.image_files import open_image, orientation_of
-from imvad_jax.digests import digest_of_bytes
+from imvad_jax.digests import digest_of_array
 from imvad_jax.errors import UserError
 
 # What they are called. Width and height are those of the upright picture, in pixels.
@@ -63,7 +63,7 @@ def read_facts(paths: Sequence[str]) -> FileFacts:
 
 def _content(path: str) -> str:
     try:
-        return digest_of_bytes(np.fromfile(path, np.uint8))
+        return digest_of_array(np.fromfile(path, np.uint8))
     except OSError:
         return ""
 

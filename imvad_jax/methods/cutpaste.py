@@ -89,8 +89,8 @@ class CutPasteConfig(base.TrainedConfig):
     patch_size: int = 0
     # Distance between the patches that are scored, in pixels.
     patch_stride: int = 4
-    # Image score when there is a map: map (largest value of the map) or patch (largest distance of a
-    # patch, before distances are spread over the pixels).
+    # Image score when there is a map: map (largest value of the map) or patch (largest distance of
+    # a patch, before distances are spread over the pixels).
     image_score: str = "map"
     # Original images per batch, summed over all devices; each comes with its augmented copies.
     batch_size: int = 32

@@ -59,8 +59,8 @@ class DRAEMConfig(base.TrainedConfig):
     # Each training image is made brighter or darker by up to this fraction of the range of values,
     # input and target alike, so that the light of an image is no defect; 0 in the authors' code.
     brightness_shift: float = 0.0
-    # Fraction of the anomalies whose texture is shifted to the mean brightness of the region that it
-    # covers, so that brightness alone does not reveal them; 0 in the authors' code.
+    # Fraction of the anomalies whose texture is shifted to the mean brightness of the region that
+    # it covers, so that brightness alone does not reveal them; 0 in the authors' code.
     matched_textures: float = 0.0
     # Side of the averaging window in pixels (odd); the image score is the largest window mean of
     # the anomaly map.

@@ -41,8 +41,8 @@ class SPADEConfig(base.DetectorConfig):
     num_neighbors: int = 5
     # Standard deviation of the Gaussian that smooths the anomaly map, in pixels.
     sigma: float = 4.0
-    # Image score: neighbors (mean distance to the K nearest images, as in the paper) or map (largest
-    # value of the smoothed map).
+    # Image score: neighbors (mean distance to the K nearest images, as in the paper) or map
+    # (largest value of the smoothed map).
     image_score: str = "neighbors"
 
     def __post_init__(self):
