@@ -40,8 +40,8 @@ def command(name: str, arguments: Sequence[str] | None = None) -> str:
 
 
 def python() -> list[str]:
-    """How the command line of a Python process begins that a program starts."""
-    # Beneath `imvad`, no file of the working directory hides an installed module; nor does it here.
+    """The beginning of the command line of a Python process that a program starts."""
+    # Started by `imvad`, no file of the working directory may hide an installed module.
     safe = ["-P"] if os.environ.get(_VARIABLE) == IMVAD else []
     return [sys.executable, *safe]
 

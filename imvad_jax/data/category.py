@@ -10,7 +10,7 @@ from absl import logging
 
 from imvad_jax.archives import DAMAGE
 from imvad_jax.data import decoded_cache, layouts
-from imvad_jax.data.batches import ArrayImages, Images
+from imvad_jax.data.batches import ArrayImages, Images, in_memory
 from imvad_jax.data.decode import Geometry, Reader
 from imvad_jax.data.decoded_cache import fingerprint
 from imvad_jax.data.files import bad_images, drop_images, gather_masks
@@ -75,7 +75,7 @@ class CategoryData:
     @property
     def late_notes(self) -> list[str]:
         """Notes on test images that are decoded as they are scored; to be asked for afterwards."""
-        remarks = {} if isinstance(self.test, ArrayImages) else self.test.remarks
+        remarks: dict[int, str] = getattr(self.test, "remarks", {})
         return remarks_in_words([(self.test_names[n], remarks[n]) for n in sorted(remarks)])
 
     @property
@@ -123,6 +123,7 @@ def open_category(
         raise UserError(
             "--on_bad_image=skip: it is for --dataset=folder; a row of a table covers all images"
         )
+    assert data_dir  # `check_tiled` asks for it, too
     files = layouts.read_category(layout, data_dir, name, seed, reading.recursive)
     mark = fingerprint(files, reading)
     if tiling:
@@ -294,8 +295,8 @@ def write_cache(path: Path, data: CategoryData, compressed: bool = True) -> None
         "found": data.found.as_dict(),
     }
     arrays = {
-        "train_images": data.train.images,
-        "test_images": data.test.images,
+        "train_images": in_memory(data.train).images,
+        "test_images": in_memory(data.test).images,
         "train_names": np.array(data.train_names),
         "test_names": np.array(data.test_names, dtype=np.str_),
         "test_defects": np.array(data.test_defects, dtype=np.str_),

@@ -220,7 +220,7 @@ def calibrate(
     """
     check_quantile(quantile)
     pixel, (image_grain, pixel_grain) = None, grain or (0.0, 0.0)
-    if map_maxima is not None:
+    if map_maxima is not None and map_medians is not None:
         usual = float(np.median(map_maxima))
         pixel = _scale(map_maxima, quantile, usual + pixel_grain, float(np.median(map_medians)))
     usual = float(np.median(scores)) if len(scores) else 0.0
@@ -228,7 +228,7 @@ def calibrate(
     return Calibration(
         image, pixel, float(quantile), _floats(scores), tuple(files), folds,
         () if map_maxima is None else _floats(map_maxima),
-        () if map_maxima is None else _floats(map_medians),
+        () if map_medians is None else _floats(map_medians),
         copies, grain,
     )  # fmt: skip
 

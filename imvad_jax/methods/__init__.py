@@ -34,8 +34,7 @@ METHODS: dict[str, Method] = {
     "favae": Method("FAVAE", favae.FAVAE, favae.FAVAEConfig),
     "padim": Method("PaDiM", padim.PaDiM, padim.PaDiMConfig),
     "patchcore": Method("PatchCore", patchcore.PatchCore, patchcore.PatchCoreConfig),
-    "raw_color": Method("raw colour (baseline)", raw_color.RawColor, raw_color.RawColorConfig,
-                        in_benchmark=False),
+    "raw_color": Method("raw colour (baseline)", raw_color.RawColor, raw_color.RawColorConfig),
     "rd4ad": Method("RD4AD", rd4ad.RD4AD, rd4ad.RD4ADConfig),
     "spade": Method("SPADE", spade.SPADE, spade.SPADEConfig),
     "stpm": Method("STPM", stpm.STPM, stpm.STPMConfig),
@@ -67,7 +66,7 @@ def with_newer_fields(record: dict) -> dict:
     package gets them where that method is in use.
     """
     record = {"tile": 0, "overlap": 0} | record
-    name = record.get("method")
+    name = str(record.get("method"))
     method = METHODS.get(name) or outside.loaded(name)
     if method is None or not isinstance(record.get("config"), dict):
         return record

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -36,18 +36,24 @@ class Prediction(NamedTuple):
 class DetectorConfig:
     """Fields that every method has. Sizes in pixels."""
 
-    backbone: str = "wide_resnet50_2"  # a name that --list shows
-    image_size: int = 256  # images are resized to this square ...
-    crop_size: int = 224  # ... and cropped at the centre to this; 0: no crop
-    batch_size: int = 32  # over all devices
-    # How images are resized: bilinear or lanczos; both are Pillow's, antialiased where they shrink.
+    # The pretrained network whose features the method uses; --list prints the names.
+    backbone: str = "wide_resnet50_2"
+    # Images are resized to a square of this many pixels per side. Raise it to find smaller defects,
+    # at the cost of time and memory.
+    image_size: int = 256
+    # The resized image is cropped at its centre to this many pixels per side; 0 means no crop.
+    # Nothing outside the crop is inspected.
+    crop_size: int = 224
+    # Images per batch, summed over all devices. Lower it if memory runs out.
+    batch_size: int = 32
+    # Filter that resizes images: bilinear or lanczos, both from Pillow and both antialiased.
     resize: str = "bilinear"
-    # How masks are resized, and which of their pixels are a defect then: half (bilinear, at least
-    # one half), nearest (the nearest pixel), or full (bilinear, but only what is wholly covered).
+    # How masks are resized: half (bilinear, defective where at least one half), nearest (nearest
+    # pixel) or full (bilinear, defective only where fully covered).
     mask_rule: str = "half"
-    # How networks convolve: auto, by the rule of `ops.convolution` (on processors in faster forms
-    # than XLA's own; PatchCore's products, too), or xla, for comparison. Results differ by
-    # rounding.
+    # Implementation of convolutions: auto uses faster forms than XLA's on CPUs (also for the
+    # nearest-neighbour search of PatchCore); xla always uses XLA's, for comparison. Results differ
+    # only by rounding.
     convolution: str = "auto"
 
     def __post_init__(self):
@@ -81,40 +87,57 @@ class DetectorConfig:
 class TrainedConfig(DetectorConfig):
     """Fields of methods with a gradient phase; the optimisers are PyTorch's."""
 
+    # Number of training epochs.
     epochs: int = 100
-    optimizer: str = "adam"  # sgd, adam, adamw
+    # Optimiser: sgd, adam or adamw, each with PyTorch's update rule.
+    optimizer: str = "adam"
+    # Initial learning rate.
     learning_rate: float = 1e-3
-    weight_decay: float = 0.0  # coupled (added to the gradient) but for adamw
-    momentum: float = 0.9  # of sgd
-    beta1: float = 0.9  # of adam and adamw
-    beta2: float = 0.999  # of adam and adamw
-    epsilon: float = 1e-8  # of adam and adamw
-    amsgrad: bool = False  # the variant of adam and adamw
-    schedule: str = "constant"  # constant; cosine: to zero over all steps; or step:
-    decay_at: tuple[float, ...] = (0.8, 0.9)  # after these shares of all steps ...
-    decay_factor: float = 0.2  # ... the learning rate is multiplied by this
-    gradient_clip: float = 0.0  # largest global norm of the gradient; 0: not clipped
-    dtype: str = "float32"  # of the computation; parameters are float32 always
-    # computes the frozen network's features of each training image once, before the first epoch,
-    # and keeps them in memory for all epochs
+    # Weight decay: added to the gradient for sgd and adam, decoupled for adamw.
+    weight_decay: float = 0.0
+    # Momentum of sgd.
+    momentum: float = 0.9
+    # Decay rate of the first moment, for adam and adamw.
+    beta1: float = 0.9
+    # Decay rate of the second moment, for adam and adamw.
+    beta2: float = 0.999
+    # Added to the denominator of the update, for adam and adamw.
+    epsilon: float = 1e-8
+    # Use the AMSGrad variant of adam or adamw.
+    amsgrad: bool = False
+    # Learning-rate schedule: constant, cosine (down to zero over all steps) or step (see decay_at).
+    schedule: str = "constant"
+    # With schedule=step: fractions of all steps after which the learning rate is decayed.
+    decay_at: tuple[float, ...] = (0.8, 0.9)
+    # With schedule=step: factor by which each decay multiplies the learning rate.
+    decay_factor: float = 0.2
+    # Gradients are clipped to this global norm; 0 disables clipping.
+    gradient_clip: float = 0.0
+    # Precision of the computation: float32, or bfloat16 on accelerators. Parameters are always
+    # stored in float32.
+    dtype: str = "float32"
+    # Compute the features of the frozen network once per training image, before the first epoch,
+    # and keep them in host memory for all epochs. Faster per step, but needs memory for all images.
     cache_features: bool = False
-    steps_per_epoch: int = 0  # batches of an epoch; 0: as many as one pass over the images takes
+    # Batches per epoch; 0 means one pass over the training images.
+    steps_per_epoch: int = 0
 
 
-class Detector(nn.Module):
-    """Base of all methods.
+# A detector's configuration. `Detector` alone is a detector of any method.
+Config = TypeVar("Config", bound=DetectorConfig)
+
+
+class Detector(nn.Module, Generic[Config]):
+    """Base of all methods; a class of one names its configuration twice, `Detector[MyConfig]`.
 
     A method defines `__call__(images) -> Prediction` and what its `phases` need. A statistics
     phase needs `init_accumulator`, `accumulate` and `finalize`; a gradient phase needs `loss`. All
     are called through `apply`. Images are RGB float32 in [0, 1], `[B, H, W, 3]`.
     """
 
-    config: DetectorConfig
+    config: Config
 
     phases: ClassVar[tuple[str, ...]] = ("statistics",)
-    outputs: ClassVar[tuple[str, ...]] = ()  # backbone intermediates in use; () without a backbone
-    # Arrays of `memory` of which each device holds its own part of the rows while scoring.
-    sharded: ClassVar[tuple[str, ...]] = ()
     # Arrays of `memory` with a row for each position `[h * w, ...]`, of which a device that scores
     # some rows of the images holds those of its own.
     of_positions: ClassVar[tuple[str, ...]] = ()
@@ -125,6 +148,20 @@ class Detector(nn.Module):
     # are the defaults of its configuration.
     title: ClassVar[str] = ""
     presets: ClassVar[Mapping[str, DetectorConfig]] = {}
+
+    if TYPE_CHECKING:  # linen makes it, which checkers cannot know
+
+        def __hash__(self) -> int: ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Backbone intermediates in use; none without a backbone."""
+        return ()
+
+    @property
+    def sharded(self) -> tuple[str, ...]:
+        """Arrays of `memory` of which each device holds its part of the rows while scoring."""
+        return ()
 
     def apply(self, *arguments: Any, **options: Any) -> Any:
         """As of every linen module; networks convolve as the configuration says."""
@@ -244,7 +281,9 @@ class Detector(nn.Module):
         """Whether several devices can share the rows of an image while it is scored."""
         return bool(self.outputs) and backbones.get(self.config.backbone).by_rows(self.outputs)
 
-    def feature_shapes(self, outputs: Sequence[str] | None = None) -> dict[str, tuple[int, ...]]:
+    def feature_shapes(
+        self, outputs: Sequence[str] | None = None
+    ) -> dict[str, tuple[int, int, int]]:
         """Shapes `(h, w, C)` of the intermediates for one image of the configured size."""
         size = self.config.input_size
         return _feature_shapes(self.config.backbone, size, tuple(outputs or self.outputs))
@@ -263,7 +302,6 @@ class Method(NamedTuple):
     title: str  # as printed in tables
     detector: type[Detector]
     config: type[DetectorConfig]
-    in_benchmark: bool = True  # one of the eleven; the baseline is not
 
 
 # progress(total, label) gives a function to call with the number of newly finished units.
@@ -279,10 +317,10 @@ def _feature_shapes(backbone: str, size: int, outputs: tuple[str, ...]):
             spec.variables_template(outputs),
             jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32),
         )
-    return {name: shapes[name].shape[1:] for name in outputs}
+    return {name: cast("tuple[int, int, int]", shapes[name].shape[1:]) for name in outputs}
 
 
-def config_from_strings(config: DetectorConfig, values: dict[str, str]) -> DetectorConfig:
+def config_from_strings(config: DetectorConfig, values: Mapping[str, str]) -> DetectorConfig:
     """`config` with fields replaced by values given as text (flags). A path may begin with `~`.
 
     Raises:

@@ -6,7 +6,7 @@ centre a position (the paper describes k-means and moving averages).
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -37,15 +37,24 @@ class CFAConfig(base.TrainedConfig):
     optimizer: str = "adamw"
     weight_decay: float = 5e-4
     amsgrad: bool = True
+    # Backbone layers whose feature maps are concatenated.
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
-    num_neighbors: int = 3  # K, centres that attract a patch
-    num_negatives: int = 3  # J, the next ones, which repel it
-    nu: float = 1e-3  # softness of the boundary; the loss is divided by it
-    alpha: float = 0.1  # margin of the repulsion
-    radius: float = 1e-5  # r at the start; it is trained
-    gamma_c: int = 1  # the centres are compressed to 1 / gamma_c of the positions by k-means
-    gamma_d: int = 1  # the descriptor has 1 / gamma_d of the channels of the features
-    sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
+    # K: number of nearest centres that attract a patch.
+    num_neighbors: int = 3
+    # J: number of next-nearest centres, which repel the patch.
+    num_negatives: int = 3
+    # Softness of the boundary; the loss is divided by it.
+    nu: float = 1e-3
+    # Margin of the repulsion term.
+    alpha: float = 0.1
+    # Initial radius r of the hyperspheres; it is trained.
+    radius: float = 1e-5
+    # k-means compresses the memory bank to 1 / gamma_c of its centres; 1 keeps one per position.
+    gamma_c: int = 1
+    # The descriptor has 1 / gamma_d of the channels of the concatenated features.
+    gamma_d: int = 1
+    # Standard deviation of the Gaussian that smooths the anomaly map, in pixels.
+    sigma: float = 4.0
 
     def __post_init__(self):
         super().__post_init__()
@@ -62,7 +71,8 @@ class RunningMean(NamedTuple):
     The official code weighs batches equally, whatever their size; here every image counts once.
     """
 
-    count: Array  # []
+    # []
+    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
     mean: Array  # [P, D]
 
 
@@ -88,7 +98,7 @@ class CoupledHyperspheres(nn.Module):
         return (attraction + repulsion) / self.config.nu, metrics
 
 
-class CFA(base.Detector):
+class CFA(base.Detector[CFAConfig]):
     """CFA (Lee et al., 2022): centres of the untrained descriptor first, then its training."""
 
     config: CFAConfig
@@ -180,9 +190,9 @@ class CFA(base.Detector):
             )
         counts = np.array([float(part.count) for part in accumulators])
         shares = counts / counts.sum()
-        centers = sum(
-            np.asarray(part.mean, np.float64) * share for part, share in zip(accumulators, shares)
-        ).astype(np.float32)
+        means = [np.asarray(part.mean, np.float64) for part in accumulators]
+        weighted = [mean * share for mean, share in zip(means, shares)]
+        centers = np.sum(weighted, 0).astype(np.float32)
         if self.config.gamma_c > 1:
             done = progress(1, "k-means")
             centers = _compress(centers, self.num_centers, int(jax.random.bits(key)))
@@ -260,5 +270,6 @@ def _compress(centers: np.ndarray, count: int, seed: int) -> np.ndarray:
     """k-means centres `[count, D]` of `[M, D]`, on the host."""
     from sklearn.cluster import KMeans  # takes a second to import, and few need it
 
-    found = KMeans(count, max_iter=3000, n_init=1, random_state=seed % 2**32).fit(centers)
+    once = cast(Any, 1)  # the stubs know `auto` alone
+    found = KMeans(count, max_iter=3000, n_init=once, random_state=seed % 2**32).fit(centers)
     return found.cluster_centers_.astype(np.float32)

@@ -16,6 +16,7 @@ from imvad_jax.layers import coupling, cross_scale
 from imvad_jax.methods import base
 from imvad_jax.ops import resample
 from imvad_jax.ops.precision import full_precision
+from imvad_jax.ops.sums import total
 
 SCALES = 3
 
@@ -24,21 +25,28 @@ SCALES = 3
 class CSFlowConfig(base.TrainedConfig):
     """Settings of CS-Flow."""
 
-    # The official features are those of efficientnet_pytorch, whose padding is peculiar.
+    # The frozen feature extractor. The default reproduces the padding of efficientnet_pytorch,
+    # which the official code uses.
     backbone: str = "efficientnet_b5_static"
     image_size: int = 768
     crop_size: int = 0
     batch_size: int = 16
-    layer: str = "stage5"  # 304 channels at stride 32
+    # Backbone layer whose feature map the flow models (stage5: 304 channels at stride 32).
+    layer: str = "stage5"
+    # Number of coupling blocks in the flow.
     flow_blocks: int = 4
-    hidden: int = 1024  # channels inside the subnets
-    clamp: float = 3.0  # bound of the log scale of a coupling
-    with_map: bool = False  # also give a map of the finest scale; officially for looking at only
+    # Hidden channels of the subnets in each coupling block.
+    hidden: int = 1024
+    # Bound on the log scale of each coupling.
+    clamp: float = 3.0
+    # Also return an anomaly map, from the finest scale. The official code uses it for display only.
+    with_map: bool = False
     epochs: int = 240
     learning_rate: float = 2e-4
     weight_decay: float = 1e-5
-    # While the factors of the subnets are zero, so are the gradients of all weights behind them:
-    # with the usual 1e-8 their first steps would be full ones, and the training may diverge.
+    # Added to the denominator of Adam. The output scales of the subnets start at zero, and so do
+    # the gradients of the layers before them: with the usual 1e-8 Adam turns the first tiny
+    # gradients into full steps, and the training may diverge.
     epsilon: float = 1e-4
     gradient_clip: float = 1.0
     cache_features: bool = True
@@ -57,7 +65,7 @@ class CSFlowConfig(base.TrainedConfig):
         return (3,) * (self.flow_blocks - 1) + (5,)
 
 
-class CSFlow(base.Detector):
+class CSFlow(base.Detector[CSFlowConfig]):
     """CS-Flow (Rudolph et al., 2022).
 
     The score is half the mean square of all latents. The log-determinant is part of the loss
@@ -111,16 +119,16 @@ class CSFlow(base.Detector):
 
     def latents(self, maps: list[Array]) -> tuple[list[Array], Array]:
         """Latents `[B, h, w, C]` by scale and the log-determinant `[B]`, at least float32."""
-        total = 0.0
+        log_dets = []
         for k, block in enumerate(self.blocks):
             permutations = [self.memory(f"permutations_{i}")[k] for i in range(SCALES)]
             maps, log_det = block(maps, permutations)
-            total += log_det
-        return maps, total
+            log_dets.append(log_det)
+        return maps, total(log_dets)
 
     def energy(self, latents: list[Array]) -> Array:
         """Half the mean square over all scales, positions and channels: `[B]`."""
-        squares = sum(jnp.sum(z**2, (1, 2, 3)) for z in latents)
+        squares = total(jnp.sum(z**2, (1, 2, 3)) for z in latents)
         return 0.5 * squares / _dimensions(latents)
 
     def loss(self, inputs):

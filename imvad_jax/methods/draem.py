@@ -17,6 +17,7 @@ from imvad_jax.methods import base
 from imvad_jax.ops import anomaly
 from imvad_jax.ops.precision import full_precision
 from imvad_jax.ops.ssim import filter_with_zeros, ssim_map
+from imvad_jax.ops.sums import total
 
 SMOOTHING = 1e-5  # of the focal loss: targets are 1e-5 and 1 - 1e-5, and added to the probability
 ACTIVATIONS = 4  # floats kept for the gradient per float that a convolution gives: measured, 128 px
@@ -33,14 +34,20 @@ class DRAEMConfig(base.TrainedConfig):
     epochs: int = 700
     learning_rate: float = 1e-4
     schedule: str = "step"
-    # Channels of the encoders by level, each half the size of the one before.
+    # Channels of the reconstructive encoder per level; each level halves the resolution.
     reconstructive_widths: tuple[int, ...] = (128, 256, 512, 1024, 1024)
+    # Channels of the discriminative encoder per level; each level halves the resolution.
     discriminative_widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512)
-    # Folder of pictures for the anomalies; empty: drawn by the program.
+    # Folder of texture images for the synthetic anomalies, such as DTD; if empty, textures are
+    # drawn.
     texture_dir: str = dataclasses.field(default="", metadata={"path": True})
-    own_textures: float = 0.0  # share of the anomalies whose texture is the image, rearranged
-    texture_sharpness: float = 3.0  # largest factor of a texture's sharpness; below 1 it is blurred
-    score_window: int = 21  # the score is the largest mean of the map over so many pixels squared
+    # Fraction of the synthetic anomalies whose texture is the training image itself, rearranged.
+    own_textures: float = 0.0
+    # Largest sharpness factor of a texture: 1 leaves it unchanged, smaller values blur it.
+    texture_sharpness: float = 3.0
+    # Side of the averaging window in pixels (odd); the image score is the largest window mean of
+    # the anomaly map.
+    score_window: int = 21
 
     def __post_init__(self):
         super().__post_init__()
@@ -82,7 +89,7 @@ def focal_loss(logits: Array, anomalous: Array) -> Array:
     return jnp.mean(-((1 - right) ** FOCUS) * jnp.log(right))
 
 
-class DRAEM(base.Detector):
+class DRAEM(base.Detector[DRAEMConfig]):
     """DRAEM (Zavrtanik et al., 2021). Maps and scores are probabilities."""
 
     config: DRAEMConfig
@@ -116,7 +123,7 @@ class DRAEM(base.Detector):
             "ssim": 1 - ssim_map(repaired, drawn.original).mean(),
             "focal": focal_loss(logits, drawn.mask),
         }
-        return sum(metrics.values()), metrics
+        return total(metrics.values()), metrics
 
     def init_parameters(self, images):
         self.networks(images, train=True)

@@ -16,6 +16,7 @@ from imvad_jax.layers import coupling, norm
 from imvad_jax.methods import base
 from imvad_jax.ops import resample
 from imvad_jax.ops.precision import full_precision
+from imvad_jax.ops.sums import total
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +24,16 @@ class FastFlowConfig(base.TrainedConfig):
     """Settings of FastFlow, names as in the common code."""
 
     crop_size: int = 0
+    # Backbone layers; each one gets a flow of its own.
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
+    # Number of coupling steps per flow.
     flow_steps: int = 8
-    conv3x3_only: bool = False  # else steps have 3x3 and 1x1 subnets in turn
-    hidden_ratio: float = 1.0  # hidden by input width of a subnet
-    clamp: float = 2.0  # bound of the log scale of a coupling
+    # Use 3x3 kernels in all subnets; otherwise 3x3 and 1x1 kernels alternate from step to step.
+    conv3x3_only: bool = False
+    # Hidden channels of a subnet, as a ratio of its input channels.
+    hidden_ratio: float = 1.0
+    # Bound on the log scale of each coupling.
+    clamp: float = 2.0
     epochs: int = 500
     weight_decay: float = 1e-5
 
@@ -44,7 +50,7 @@ class FastFlowConfig(base.TrainedConfig):
         return tuple(3 if self.conv3x3_only or not i % 2 else 1 for i in range(self.flow_steps))
 
 
-class FastFlow(base.Detector):
+class FastFlow(base.Detector[FastFlowConfig]):
     """FastFlow (Yu et al., 2021), ResNet variant: one flow a scale, likelihood by position.
 
     The LayerNorm over whole feature maps ties the parameters to one input size. Maps and scores
@@ -93,8 +99,8 @@ class FastFlow(base.Detector):
     def loss(self, inputs):
         """Negative log-likelihood but for its constant: `[]`; summed over positions and scales."""
         latents = self.latents(inputs).values()
-        energy = sum(0.5 * jnp.sum(z**2, (1, 2, 3)) for z, _ in latents).mean()
-        log_det = sum(log_det for _, log_det in latents).mean()
+        energy = total(0.5 * jnp.sum(z**2, (1, 2, 3)) for z, _ in latents).mean()
+        log_det = total(log_det for _, log_det in latents).mean()
         return energy - log_det, {"energy": energy, "log_det": log_det}
 
     def __call__(self, images):
@@ -102,7 +108,7 @@ class FastFlow(base.Detector):
         for z, _ in self.latents(self.frozen_features(images)).values():
             likelihood = jnp.exp(-0.5 * jnp.mean(z**2, -1))
             maps.append(-resample.upsample_and_smooth(likelihood, images.shape[1:3], sigma=0))
-        anomaly_map = sum(maps) / len(maps)
+        anomaly_map = total(maps) / len(maps)
         return base.Prediction(anomaly_map.max((1, 2)), anomaly_map)
 
     def memory_estimate(self, images, devices):

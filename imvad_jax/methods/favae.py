@@ -20,6 +20,7 @@ from imvad_jax.methods import base
 from imvad_jax.ops import resample
 from imvad_jax.ops.affine import sample_bilinear
 from imvad_jax.ops.precision import full_precision
+from imvad_jax.ops.sums import total
 
 SCALES = 3  # maps of the decoder that are compared with the teacher's
 PROBABILITY = 0.3  # of each augmentation
@@ -39,7 +40,8 @@ class FAVAEConfig(base.TrainedConfig):
     negligible beside sums over 900,000 terms either way.
     """
 
-    backbone: str = "vgg16"  # the teacher
+    # The frozen teacher network; --list prints the names.
+    backbone: str = "vgg16"
     image_size: int = 128
     crop_size: int = 0
     batch_size: int = 64
@@ -48,13 +50,20 @@ class FAVAEConfig(base.TrainedConfig):
     learning_rate: float = 5e-3
     weight_decay: float = 1e-5
     cache_features: bool = False
-    layers: tuple[str, ...] = ("relu8", "relu15", "relu22")  # of the teacher, shallow to deep
-    normalize_teacher: bool = False  # else it sees [0, 1], without its mean and deviation
-    augment: bool = True  # flips and rotations
-    width: int = 128  # channels of the autoencoder's outermost layers; inner ones have 4 times that
+    # Three layers of the teacher, from shallow to deep, which the decoder reproduces.
+    layers: tuple[str, ...] = ("relu8", "relu15", "relu22")
+    # Normalise the teacher's input by its mean and standard deviation; otherwise it sees [0, 1].
+    normalize_teacher: bool = False
+    # Augment training images by random flips and rotations.
+    augment: bool = True
+    # Channels of the autoencoder's outermost layers; the innermost layers have 4 times as many.
+    width: int = 128
+    # Dimension of the latent vector.
     latent_size: int = 100
+    # Weight of the Kullback-Leibler term of the loss.
     kld_weight: float = 1.0
-    sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
+    # Standard deviation of the Gaussian that smooths the anomaly map, in pixels.
+    sigma: float = 4.0
 
     def __post_init__(self):
         super().__post_init__()
@@ -95,7 +104,7 @@ def kl_divergence(mean: Array, log_variance: Array) -> Array:
     return 0.5 * jnp.sum(mean**2 + jnp.exp(log_variance) - 1 - log_variance, -1)
 
 
-def standard_normal(keys: Array, like: Array) -> Array:
+def standard_normal(keys: Array, like: Array | jax.ShapeDtypeStruct) -> Array:
     """Draws `[B, Z]` from the standard normal distribution by keys `[B]`, of the type of `like`."""
     return jax.vmap(lambda key: jax.random.normal(key, like.shape[1:], like.dtype))(keys)
 
@@ -147,7 +156,7 @@ def modules(config: FAVAEConfig) -> tuple[vae.Encoder, vae.Decoder, list[vae.Ada
     return encoder, decoder, [vae.Adapter(width, dtype, parent=None) for width in widths]
 
 
-class FAVAE(base.Detector):
+class FAVAE(base.Detector[FAVAEConfig]):
     """FAVAE (Dehaene and Eline, 2020).
 
     Where the grids of decoder and teacher differ (VGG's are the decoder's, a ResNet's are coarser),
@@ -180,7 +189,7 @@ class FAVAE(base.Detector):
         return {"images": images, **self.features(seen)}
 
     def restored(
-        self, latent: Array, grids: Sequence[tuple[int, int]], train: bool
+        self, latent: Array, grids: Sequence[Sequence[int]], train: bool
     ) -> dict[str, Array]:
         """The same from latent vectors `[B, Z]`, the teacher's maps on `grids`."""
         images, maps = self.decoder(latent, train)
@@ -208,12 +217,12 @@ class FAVAE(base.Detector):
         # Sums over pixels and channels: they alone balance image, features and divergence.
         metrics = {name: error.sum((1, 2)).mean() for name, error in errors.items()}
         divergence = kl_divergence(mean, log_variance).mean()
-        loss = sum(metrics.values()) + config.kld_weight * divergence
+        loss = total(metrics.values()) + config.kld_weight * divergence
         return loss, metrics | {"kl": divergence}
 
     def __call__(self, images):
         mean, _ = self.encoder(images, train=False)
-        anomaly_map = sum(
+        anomaly_map = total(
             resample.upsample_and_smooth(error, images.shape[1:3], self.config.sigma)
             for error in self.errors(self.targets(images), mean, train=False).values()
         )

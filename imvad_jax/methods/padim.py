@@ -13,6 +13,7 @@ from jax import Array, lax
 from imvad_jax.errors import choose
 from imvad_jax.methods import base
 from imvad_jax.ops import gaussian, resample, rows
+from imvad_jax.ops.sums import total
 
 CHANNELS = ("seed", "padim_1024")
 
@@ -21,20 +22,25 @@ CHANNELS = ("seed", "padim_1024")
 class PaDiMConfig(base.DetectorConfig):
     """Settings of PaDiM, names as in the paper where it has them."""
 
+    # Backbone layers whose feature maps are concatenated.
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
-    num_channels: int = 0  # d, drawn from all channels; 0: 100, or 550 for bottleneck ResNets
-    # How they are drawn: seed (by that of the run), or padim_1024 (those of the common code,
-    # whatever the seed: Python's `random.seed(1024)`, then `random.sample`).
+    # d: number of channels drawn at random from all layers; 0 means 100, or 550 for ResNet-50 and
+    # WRN50-2.
+    num_channels: int = 0
+    # How the channels are drawn: seed (by the seed of the run) or padim_1024 (the fixed draw of the
+    # common implementation: `random.seed(1024)`, then `random.sample`).
     channels: str = "seed"
-    regularization: float = 0.01  # epsilon on the diagonal of the covariance (eq. 1)
-    sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
+    # epsilon, added to the diagonal of each covariance matrix (eq. 1).
+    regularization: float = 0.01
+    # Standard deviation of the Gaussian that smooths the anomaly map, in pixels.
+    sigma: float = 4.0
 
     def __post_init__(self):
         super().__post_init__()
         choose("--channels", self.channels, CHANNELS)
 
 
-class PaDiM(base.Detector):
+class PaDiM(base.Detector[PaDiMConfig]):
     """PaDiM (Defard et al., 2020). Nothing is trained; the fit streams in constant memory."""
 
     config: PaDiMConfig
@@ -73,16 +79,16 @@ class PaDiM(base.Detector):
         grid = (rows.divided(self.grid[0]), self.grid[1])
         chosen = self.memory("channels")
         maps = self.features(images)
-        start, embedding = 0, 0.0
+        start, parts = 0, []
         # Chosen before they are enlarged, by a product with ones and zeros, which is exact: taking
         # them by their numbers costs more than a convolution.
         for features in (maps[name] for name in self.config.layers):
             count = features.shape[-1]
             choice = (jnp.arange(start, start + count)[:, None] == chosen).astype(features.dtype)
             own = jnp.einsum("bhwc,cd->bhwd", features, choice, precision=lax.Precision.HIGHEST)
-            embedding += resample.resize_nearest(own, grid)
+            parts.append(resample.resize_nearest(own, grid))
             start += count
-        return embedding.reshape(images.shape[0], grid[0] * grid[1], self.dim)
+        return total(parts).reshape(images.shape[0], grid[0] * grid[1], self.dim)
 
     def init_accumulator(self, capacity):
         return gaussian.empty_pending(self.grid[0] * self.grid[1], self.dim, capacity)

@@ -33,16 +33,28 @@ BANK_BUCKET = 1024  # bank rows are rounded up to this, so that categories share
 class PatchCoreConfig(base.DetectorConfig):
     """Settings of PatchCore, names as in the official code where it has them."""
 
+    # Backbone layers whose patch features are combined.
     layers: tuple[str, ...] = ("layer2", "layer3")
+    # Side of the neighbourhood that each patch feature aggregates, in feature-map positions.
     patch_size: int = 3
-    embedding_dim: int = 1024  # values a patch after the two adaptive pools
-    coreset_ratio: float = 0.1  # share of the training patches kept
-    patches_per_image: int = 0  # kept of each training image for the coreset; 0: all
-    projection_dim: int = 128  # of the random projection in which the coreset is picked
-    num_neighbors: int = 1  # squared distances to so many neighbours are averaged
-    reweight_neighbors: int = 0  # b of the paper's re-weighting (eq. 7); 0: as the official code
-    sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
-    shard_bank: bool = False  # scoring on several devices, each holds a part of the bank
+    # Dimension of a patch feature after the two adaptive poolings.
+    embedding_dim: int = 1024
+    # Fraction of the training patches kept in the memory bank. Lower it for speed and memory.
+    coreset_ratio: float = 0.1
+    # Patches per training image that enter the coreset selection; 0 means all. Set it when there
+    # are too many images for memory: the coreset is then approximate.
+    patches_per_image: int = 0
+    # Dimension of the random projection in which the coreset is selected.
+    projection_dim: int = 128
+    # The patch score is the mean squared distance to this many nearest neighbours.
+    num_neighbors: int = 1
+    # b: number of neighbours in the paper's score re-weighting (eq. 7); 0 disables it, as the
+    # official code does.
+    reweight_neighbors: int = 0
+    # Standard deviation of the Gaussian that smooths the anomaly map, in pixels.
+    sigma: float = 4.0
+    # Shard the memory bank over the devices while scoring, for banks too large for one device.
+    shard_bank: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -66,7 +78,7 @@ class PatchCoreConfig(base.DetectorConfig):
         return (f"APPROXIMATE CORESET: picked from {kept}, not from all.",)
 
 
-class PatchCore(base.Detector):
+class PatchCore(base.Detector[PatchCoreConfig]):
     """PatchCore (Roth et al., 2022), exact to the official code by default."""
 
     config: PatchCoreConfig
@@ -189,7 +201,7 @@ class PatchCore(base.Detector):
             maps = self._centered(self.patch_maps(images))
             if self.config.shard_bank:
                 distances = self._distances_to_parts(maps, bank, count)
-            elif plain:
+            elif norms is not None:
                 distances = self._nearest(maps, bank, count, norms)
             else:
                 distances = self._mean_of_nearest(self._assemble(maps), bank, count)

@@ -19,11 +19,13 @@ class RawColorConfig(base.DetectorConfig):
 
     backbone: str = "none"
     crop_size: int = 0
-    grid_size: int = 64  # pixels; images are averaged down to this
-    regularization: float = 1e-4  # on the diagonal of the covariance of colours in [0, 1]
+    # Images are averaged down to a square of this many pixels per side.
+    grid_size: int = 64
+    # Added to the diagonal of each covariance matrix, for colours in [0, 1].
+    regularization: float = 1e-4
 
 
-class RawColor(base.Detector):
+class RawColor(base.Detector[RawColorConfig]):
     """Mahalanobis distance of each pixel's colour from that pixel's colours in good images."""
 
     config: RawColorConfig

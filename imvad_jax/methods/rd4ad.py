@@ -6,6 +6,7 @@ arXiv 2201.10703.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from imvad_jax.layers.decoder import OneClassEmbedding, ReverseDecoder
 from imvad_jax.methods import base
 from imvad_jax.ops import resample
 from imvad_jax.ops.precision import full_precision
+from imvad_jax.ops.sums import total
 
 EPSILON = 1e-8  # smallest norm that a feature vector is divided by
 ACTIVATIONS = 50  # floats kept for the gradient per float of the features: traced, WRN50-2
@@ -33,13 +35,18 @@ class RD4ADConfig(base.TrainedConfig):
     epochs: int = 200
     learning_rate: float = 5e-3
     beta1: float = 0.5
-    layers: tuple[str, ...] = ("layer1", "layer2", "layer3")  # shallow to deep
-    embedding_channels: int = 0  # of the one-class embedding; 0: twice those of the deepest layer
-    # Its blocks are as wide inside as the teacher's (1024 channels for WRN50-2), or as a plain
-    # ResNet's (512).
+    # Teacher layers that the decoder reconstructs, from shallow to deep.
+    layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
+    # Channels of the one-class embedding; 0 means twice those of the deepest layer.
+    embedding_channels: int = 0
+    # Give the blocks of the embedding the inner width of the teacher's blocks (1024 channels for
+    # WRN50-2); otherwise that of a plain ResNet (512).
     wide_embedding: bool = True
-    per_position_loss: bool = False  # the paper's mean of cosines (eq. 2), not one cosine an image
-    sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
+    # Use the paper's loss, one cosine distance per position (eq. 2); otherwise one per image and
+    # layer over the flattened feature map, as the official code does.
+    per_position_loss: bool = False
+    # Standard deviation of the Gaussian that smooths the anomaly map, in pixels.
+    sigma: float = 4.0
 
 
 def products(a: Array, b: Array) -> Array:
@@ -90,17 +97,18 @@ def student_modules(
     else:
         block, sizes = resnet.BasicBlock, (2, 2, 2, 2)
     dtype = jnp.dtype(config.dtype)
-    expansion = getattr(block, "func", block).expansion
+    plain = cast(Any, getattr(block, "func", block))  # as wide inside as a plain ResNet's
+    expansion = plain.expansion
     widths = [shape[-1] // expansion for shape in reversed(shapes)]
     filters = (config.embedding_channels // expansion) or 2 * widths[0]
     # parent=None: a module made outside of setup() must not look for one.
-    own = block if config.wide_embedding else getattr(block, "func", block)
+    own = block if config.wide_embedding else plain
     embedding = OneClassEmbedding(own, filters, sizes[-1], dtype, parent=None)
     depths = tuple(sizes[: len(widths)])
     return embedding, ReverseDecoder(block, tuple(widths), depths, dtype, parent=None)
 
 
-class RD4AD(base.Detector):
+class RD4AD(base.Detector[RD4ADConfig]):
     """RD4AD (Deng and Li, 2022)."""
 
     config: RD4ADConfig
@@ -133,11 +141,11 @@ class RD4AD(base.Detector):
             if not self.config.per_position_loss:
                 found = found.sum((2, 3))  # of the whole map, flattened
             losses[name] = cosine_distance(found).mean()
-        return sum(losses.values()), losses
+        return total(losses.values()), losses
 
     def __call__(self, images):
         size = images.shape[1:3]
-        anomaly_map = sum(
+        anomaly_map = total(
             resample.upsample_and_smooth(
                 cosine_distance(found), size, self.config.sigma, align_corners=True
             )

@@ -12,16 +12,22 @@ from jax import Array
 from imvad_jax.errors import UserError
 from imvad_jax.methods import base, buffers
 from imvad_jax.ops import loops, neighbors, resample, rows
+from imvad_jax.ops.sums import total
 
 
 @dataclasses.dataclass(frozen=True)
 class SPADEConfig(base.DetectorConfig):
     """Settings of SPADE."""
 
+    # Backbone layers whose features are compared pixel by pixel.
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
-    pooled_layer: str = "layer4"  # its global average finds the nearest images
-    num_neighbors: int = 5  # K images; 50 in the paper, 5 in the code behind the table
-    sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
+    # Layer whose global average finds the nearest training images.
+    pooled_layer: str = "layer4"
+    # K: number of nearest training images; 50 in the paper, 5 in the code behind the published
+    # table.
+    num_neighbors: int = 5
+    # Standard deviation of the Gaussian that smooths the anomaly map, in pixels.
+    sigma: float = 4.0
 
     def __post_init__(self):
         super().__post_init__()
@@ -34,7 +40,7 @@ class SPADEConfig(base.DetectorConfig):
         return dataclasses.replace(self, pooled_layer="layer3")
 
 
-class SPADE(base.Detector):
+class SPADE(base.Detector[SPADEConfig]):
     """SPADE (Cohen, Hoshen, 2020). The image score does not depend on the map."""
 
     config: SPADEConfig
@@ -49,7 +55,7 @@ class SPADE(base.Detector):
 
     def init_accumulator(self, capacity):
         shapes = self.feature_shapes()
-        rows = {
+        rows: dict[str, tuple[int, ...]] = {
             name: (shapes[name][0] * shapes[name][1], shapes[name][2])
             for name in self.config.layers
         }
@@ -115,7 +121,7 @@ class SPADE(base.Detector):
 
         # Smoothing is linear, so it may stand inside the mean over the layers.
         layers = [layer_map(name) for name in self.config.layers]
-        return base.Prediction(scores, sum(layers) / len(layers))
+        return base.Prediction(scores, total(layers) / len(layers))
 
     def memory_estimate(self, images, devices):
         shapes = self.feature_shapes()

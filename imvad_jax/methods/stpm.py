@@ -14,6 +14,7 @@ from imvad_jax.errors import choose
 from imvad_jax.methods import base
 from imvad_jax.ops import resample, rows
 from imvad_jax.ops.precision import full_precision
+from imvad_jax.ops.sums import total
 
 EPSILON = 1e-12  # smallest norm that a feature vector is divided by
 ACTIVATIONS = 28  # floats kept for the gradient per float of the features: measured, ResNet-18, 256
@@ -27,16 +28,22 @@ class STPMConfig(base.TrainedConfig):
     and takes the epoch with the lowest scores on those.
     """
 
-    backbone: str = "resnet18"  # of the teacher and of the student
+    # Network of both the teacher and the student; --list prints the names.
+    backbone: str = "resnet18"
     crop_size: int = 0
     epochs: int = 100
     optimizer: str = "sgd"
-    learning_rate: float = 0.4  # large because the loss is a mean of small numbers
+    # Initial learning rate; large because the loss averages small distances over all positions.
+    learning_rate: float = 0.4
     weight_decay: float = 1e-4
+    # Layers at which the student's features are matched to the teacher's.
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
-    student_start: str = "random"  # or teacher: the student starts as a copy of it
-    summed_loss: bool = False  # half the sum over a batch, not the mean: it grows with the batch
-    full_size_product: bool = False  # maps are multiplied as large as the image, not as layer 1
+    # Initial weights of the student: random, or teacher for a copy of the teacher's.
+    student_start: str = "random"
+    # Use half the sum over the batch as loss, which grows with the batch size, not the mean.
+    summed_loss: bool = False
+    # Multiply the layers' maps at the size of the image; otherwise at the size of the first layer.
+    full_size_product: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -56,7 +63,7 @@ def distance(teacher: Array, student: Array) -> Array:
     return jnp.sum((unit_vectors(teacher) - unit_vectors(student)) ** 2, -1)
 
 
-class STPM(base.Detector):
+class STPM(base.Detector[STPMConfig]):
     """STPM (Wang et al., 2021).
 
     The student is the teacher's network as far as the last layer in use, started at random or as
@@ -94,7 +101,7 @@ class STPM(base.Detector):
         scale = self.config.batch_size / 2 if self.config.summed_loss else 1
         distances = self.distances(*inputs, train=True)
         losses = {name: scale * d.mean() for name, d in distances.items()}
-        return sum(losses.values()), losses
+        return total(losses.values()), losses
 
     def __call__(self, images):
         distances = rows.by_rows(

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,8 @@ class ImagePrediction:
         scale = self.calibration and self.calibration.pixel
         if scale is None or self.anomaly_map is None:
             return None
-        placement = Placement(self.geometry, *self.anomaly_map.shape, *self.size)
+        rows, columns = self.anomaly_map.shape
+        placement = Placement(self.geometry, rows, columns, *self.size)
         return find_regions(self.anomaly_map, scale, placement)[0]
 
 
@@ -100,7 +101,7 @@ class Stream:
         Raises:
           UserError: without `on_bad`, a picture cannot be read; it is named.
         """
-        if count is None and hasattr(sources, "__len__"):
+        if count is None and isinstance(sources, Sized):
             count = len(sources)
         on_bad = on_bad or functools.partial(_refuse, dict(enumerate(names)))
         size = self.scorer.batch_size(self.batch_size)

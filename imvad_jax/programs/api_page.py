@@ -13,7 +13,7 @@ _PARTS = {"Args:": "Arguments:", "Attributes:": "Attributes:", "Returns:": "Resu
 
 def api_page(notice: str) -> str:
     """The text of the page, in the order of `api.__all__`; `notice` says who wrote it."""
-    lines = ["# The Python API", "", notice, "", *_markdown(api.__doc__)]
+    lines = ["# The Python API", "", notice, "", *_markdown(api.__doc__ or "")]
     for name in api.__all__:
         value = getattr(api, name)
         lines += [f"## {name}", "", *_entry(name, value)]
@@ -24,7 +24,7 @@ def api_page(notice: str) -> str:
 
 def _entry(name: str, value) -> list[str]:
     """Signature and docstring."""
-    return ["```python", _signature(name, value), "```", "", *_markdown(value.__doc__)]
+    return ["```python", _signature(name, value), "```", "", *_markdown(value.__doc__ or "")]
 
 
 def _members(name: str, kind: type) -> list[str]:
@@ -33,7 +33,7 @@ def _members(name: str, kind: type) -> list[str]:
     lines = []
     for key, member in public.items():
         if isinstance(member, property | functools.cached_property):
-            said = re.split(r"\n\s*\n\s*(?:Args|Returns|Raises):", member.__doc__)[0]
+            said = re.split(r"\n\s*\n\s*(?:Args|Returns|Raises):", member.__doc__ or "")[0]
             lines.append(f"- `{key}`: {' '.join(said.split())}")
     lines = ["Properties:", "", *lines, ""] if lines else []
     for key, member in public.items():

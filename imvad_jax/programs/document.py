@@ -20,7 +20,7 @@ PAGES = {"flags.md": flags_page, "api.md": api_page}
 
 _OUT = program.define_path("out", "docs", "Directory to write to.")
 _CHECK = flags.DEFINE_bool(
-    "check", False, "Only compare the pages with the code; status 1 if they differ."
+    "check", False, "Write nothing; exit with status 1 if a page is out of date."
 )
 
 

@@ -15,22 +15,22 @@ from imvad_jax.export import check, exporter, whole
 from imvad_jax.export.exporter import FORMATS, PLATFORMS
 from imvad_jax.programs import devices, output, program
 
-_WORKDIR = program.define_path("workdir", None, "Directory of a finished run of imvad.")
-_OUTPUT = program.define_path("output", None, "File to write; a folder for savedmodel.")
-_FORMAT = flags.DEFINE_string("format", "stablehlo", f"One of {', '.join(FORMATS)}.")
+_WORKDIR = program.define_path("workdir", None, "Directory of a finished run.")
+_OUTPUT = program.define_path("output", None, "File to write, or folder for savedmodel.")
+_FORMAT = flags.DEFINE_string("format", "stablehlo", f"File format: {', '.join(FORMATS)}.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier export at --output.")
 _PLATFORMS = flags.DEFINE_list(
     "platforms",
     list(exporter.DEFAULT_PLATFORMS),
-    f"What the program is compiled for, of {', '.join(PLATFORMS)}; cpu is always among them. Of no "
-    "meaning to ONNX.",
+    f"Comma-separated platforms to compile for: {', '.join(PLATFORMS)}; cpu is always included. "
+    "Ignored for ONNX.",
 )
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 0, "Images a batch, fixed; 0: any number.", lower_bound=0
+    "batch_size", 0, "Fixed number of images per batch; 0 accepts any number.", lower_bound=0
 )
 _CHECK_IMAGES = program.define_path(
     "check_images", None, "Folder of images on which the export is compared with the detector. "
-    "Default: test images of the run, if they are in the decoded cache, else noise.",
+    "Default: test images of the run if they are in the decoded cache, otherwise noise.",
 )  # fmt: skip
 FIRST = ("workdir", "output", "format", "batch_size", "overwrite", "json")
 for module in (devices, output):

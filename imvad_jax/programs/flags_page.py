@@ -66,10 +66,11 @@ def flags_page(notice: str) -> str:
     """The text of the page; `notice` says who wrote it."""
     lines = ["# All flags", "", notice, ""]
     lines += [
-        "Flags are written `--name=value`; a switch `--name` or `--noname`. The fields of a",
-        "method's configuration are flags of `imvad run` as well; they stand at the end, by",
-        "method. `imvad COMMAND --help` prints the main flags of a program, `--helpfull` all. In a",
-        "checkout `python -m experiments.COMMAND` is the same program.",
+        "Write a flag as `--name=value`, and a Boolean flag as `--name` or `--noname`. Every field",
+        "of a method's configuration is also a flag of `imvad run`, `imvad table` and",
+        "`imvad benchmark`; these are listed by method [below](#settings-of-the-methods).",
+        "`imvad COMMAND --help` prints the main flags of a command, `--helpfull` all of them. In a",
+        "checkout, `python -m experiments.COMMAND` is the same program.",
         "",
     ]
     for name in PROGRAMS:
@@ -79,13 +80,13 @@ def flags_page(notice: str) -> str:
         lines += _table(("flag", "default", "meaning"), rows)
         if name == "fit":
             lines += ["The other flags are those of `imvad run`.", ""]
-    lines += ["## Fields of the methods", ""]
+    lines += ["## Settings of the methods", ""]
     lines += [
-        "The preset `official` holds the values of paper and official code. Other presets differ",
-        "where the third column says so. A value given by flag overrides the preset's. Several",
-        "values are separated by commas; true or false is written out (`--amsgrad=true`).",
-        "`--layers` and `--layer` name outputs of the backbone: `layer1` to `layer4`, from shallow",
-        "to deep, and those that its file in `imvad_jax/backbones` lists.",
+        "The preset `official` holds the values of the paper or the authors' code; the third",
+        "column lists the presets that differ. A flag overrides the value of the preset. Separate",
+        "the values of a list by commas, and write Booleans out (`--amsgrad=true`). `--layers` and",
+        "`--layer` name outputs of the backbone: `layer1` to `layer4`, from shallow to deep, or",
+        "any other output that its file in `imvad_jax/backbones` lists.",
         "",
     ]
     for name, method in methods.METHODS.items():

@@ -29,44 +29,46 @@ from imvad_jax.training.limit import Limit
 SKIPPED = 3  # exit status: done, but for files that could not be read
 NAMED = 20  # such files named on the terminal; all are named in the results
 
-_WORKDIR = program.define_path("workdir", None, "Directory of a finished run of imvad.")
+_WORKDIR = program.define_path("workdir", None, "Directory of a finished run.")
 _INPUT = program.define_paths(
-    "input", [], "Images to score: a file, a folder with all below it, or a quoted pattern such "
-    "as 'parts/*.png'. May be given several times.",
+    "input", [], "Images to score: a file, a folder (searched recursively), or a quoted pattern "
+    "such as 'parts/*.png'. May be repeated.",
 )  # fmt: skip
 _OUTPUT = program.define_path("output", None, "Directory to write to; an earlier result in it is "
                               "replaced.")  # fmt: skip
 _ON_BAD_IMAGE = flags.DEFINE_string(
-    "on_bad_image", "skip", "What is done about a file that cannot be read: skip or error."
-)
+    "on_bad_image", "skip", "What to do with unreadable files: skip leaves them out and lists "
+    "them; error ends the program.",
+)  # fmt: skip
 _THRESHOLD = flags.DEFINE_float(
-    "threshold", 0.5, "Images with a score above this are called defective; 0.5 is the calibrated "
-    "threshold.",
+    "threshold", 0.5, "Images with a score above this value are called defective; 0.5 is the "
+    "calibrated threshold.",
 )  # fmt: skip
 _GOOD = program.define_paths(
-    "good", [], "Good images that the detector was not fitted on, as --input: the thresholds are "
-    "found from them instead of those of the run.",
+    "good", [], "Good images that the detector was not fitted on, given like --input. The "
+    "thresholds are set from these images instead of those of the run.",
 )  # fmt: skip
 _QUANTILE = flags.DEFINE_float(
     "threshold_quantile", 0.95, "With --good: the threshold is this quantile of their scores."
 )
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 0, "Images a batch; 0: as the run's configuration says.", lower_bound=0
+    "batch_size", 0, "Images per batch; 0 uses the batch size of the run.", lower_bound=0
 )
 _PICTURE_SIZE = flags.DEFINE_integer(
-    "picture_size", 768, "Longest side of the heat maps written, in pixels.", lower_bound=64
+    "picture_size", 768, "Longest side of the heat maps, in pixels.", lower_bound=64
 )
 _PAGE_IMAGES = flags.DEFINE_integer(
-    "page_images", 500, "How many images the page shows, the worst; their pictures lie in it. "
-    "All are counted there and listed in results.csv.", lower_bound=0,
+    "page_images", 500, "Number of images shown on the page, those with the highest scores; the "
+    "page embeds them. Its counts and results.csv always cover all images.", lower_bound=0,
 )  # fmt: skip
 _FULL_SCALE = flags.DEFINE_string(
-    "full_scale", "auto", "The value that is white in files deeper than 8 bits; auto: as in the "
-    "run.",
+    "full_scale", "auto", "Pixel value that means white in files deeper than 8 bits; auto uses "
+    "the value of the run.",
 )  # fmt: skip
 _MAX_MEGAPIXELS = flags.DEFINE_float(
-    "max_megapixels", Reading.max_megapixels, "Larger pictures are not scored."
-)
+    "max_megapixels", Reading.max_megapixels, "Largest size of an image in megapixels; larger ones "
+    "are not scored.",
+)  # fmt: skip
 FIRST = ("workdir", "input", "output", "threshold", "good", "on_bad_image", "json")
 for module in (devices, output):
     flags.adopt_module_key_flags(module)
@@ -116,6 +118,7 @@ def main() -> int:
     model = dataclasses.replace(load(run_dir, devices.start_jax()), reader=reader)
     if good:
         model = predictor.calibrate_from(model, good, _QUANTILE.value, _BATCH_SIZE.value, limit)
+    assert model.calibration  # the run's, or that of the good images
     say(model.calibration.describe())
     limit.check("the images")  # before an earlier result goes
     options = predictor.Options(

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
+from typing import cast
 
 from absl import app, flags, logging
 
@@ -120,7 +121,7 @@ def run(
         try:
             status = guard(main)
         except SystemExit as end:
-            status = end.code
+            status = cast("int | None", end.code)  # ours are numbers
         except BaseException:
             stopping.wait_to_leave()
             raise

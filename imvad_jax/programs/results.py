@@ -1,8 +1,7 @@
 """Writes RESULTS.md from the result files: imvad results
 
-And, where the files are those of the repository, imvad_jax/presets/reached.json, by which each
-preset names the figures that it reached. With --check nothing is written; the status is 1 if one of
-them does not fit the files.
+Also writes imvad_jax/presets/reached.json, which lists the figures that each preset reached. With
+--check nothing is written; the exit status is 1 if either is out of date.
 """
 
 from pathlib import Path
@@ -15,7 +14,7 @@ from imvad_jax.reporting.results import COMMAND, render_results
 
 program.define_path("results_dir", "results", "Directory of the result files.")
 program.define_path("out", "RESULTS.md", "Page to write.")
-flags.DEFINE_bool("check", False, "Only compare both with the files; status 1 if one differs.")
+flags.DEFINE_bool("check", False, "Write nothing; exit with status 1 if either is out of date.")
 flags.adopt_module_key_flags(output)
 
 

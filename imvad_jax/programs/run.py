@@ -37,40 +37,45 @@ from imvad_jax.runs.specs import Options
 from imvad_jax.training import hosts
 
 _METHOD = flags.DEFINE_string(
-    "method", None, f"One of {', '.join(methods.METHODS)}; or package.module:Class of a package of "
-    "your own (docs/extending.md).",
+    "method", None, f"Method to fit: {', '.join(methods.METHODS)}; or package.module:Class for a "
+    "method of your own package (docs/extending.md).",
 )  # fmt: skip
 _CATEGORY = flags.DEFINE_list(
-    "category", "all", "Categories, separated by commas, or all; of several, each gets a folder in "
-    "--workdir.",
+    "category", "all", "Comma-separated categories, or all. With several, each one gets its own "
+    "folder in --workdir.",
 )  # fmt: skip
 _CHECKPOINT = program.define_path(
-    "checkpoint", None, "Directory of a finished run (of one category) whose fitted detector is "
-    "evaluated here; nothing is fitted.",
+    "checkpoint", None, "Directory of a finished run of one category. Its fitted detector is "
+    "evaluated; nothing is fitted.",
 )  # fmt: skip
-_SEED = flags.DEFINE_integer("seed", 0, "Seeds every random draw.", lower_bound=0)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of all random numbers.", lower_bound=0)
 _HOLDOUT = flags.DEFINE_float(
-    "holdout", None, "Share of the good images that is not fitted on: the threshold of the verdict "
-    f"is found from them. Default: {HOLDOUT} with --dataset=folder, else 0 (no threshold); where "
-    "that is fewer than 20 images, methods without training are fitted on all, and the threshold "
-    "is found by folds (a few more fits).",
+    "holdout", None, "Fraction of the good images held out from the fit, to set the threshold of "
+    f"the verdict. Default: {HOLDOUT} with --dataset=folder, otherwise 0 (no threshold). Where "
+    "that holds out fewer than 20 images, methods without training are fitted on all images "
+    "instead, and the threshold is set by cross-validation, at the cost of a few more fits.",
 )  # fmt: skip
 _THRESHOLD_QUANTILE = flags.DEFINE_float(
-    "threshold_quantile", 0.95, "The threshold is this quantile of the scores of good images "
-    "that were not fitted on: 1 minus the share of good parts that may be flagged.",
+    "threshold_quantile", 0.95, "The threshold is this quantile of the scores of held-out good "
+    "images: 1 minus the fraction of good parts that may be flagged. Raise it for fewer false "
+    "alarms.",
 )  # fmt: skip
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be done and needed; write nothing.")
-_LIST = flags.DEFINE_bool("list", False, "List methods, backbones and datasets.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Print what the run would do and how much memory it needs; write nothing."
+)
+_LIST = flags.DEFINE_bool("list", False, "List the methods, backbones and datasets.")
 _FULL_RESOLUTION = flags.DEFINE_bool(
-    "full_resolution_metrics", False, "Evaluate the maps at the original size of the masks."
-)
+    "full_resolution_metrics", False, "Compute pixel metrics at the original size of the masks, "
+    "not at the size of the anomaly maps.",
+)  # fmt: skip
 _BENCHMARK_PRO = flags.DEFINE_bool(
-    "benchmark_pro", False, "Add the benchmark's 100-threshold PRO as pixel_pro_100."
-)
+    "benchmark_pro", False, "Also report the PRO of the published benchmark, which uses 100 "
+    "thresholds, as pixel_pro_100.",
+)  # fmt: skip
 _KEEP_CHECKPOINTS = flags.DEFINE_integer(
-    "keep_checkpoints", 2, "How many checkpoints of a training are kept.", lower_bound=1
+    "keep_checkpoints", 2, "Number of training checkpoints to keep.", lower_bound=1
 )
-_TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Write scalars for TensorBoard, too.")
+_TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Also write scalars for TensorBoard.")
 FIRST = (
     "method", "preset", "dataset", "data_dir", "category", "weights", "workdir", "seed", "holdout",
     "list", "dry_run", "json",

@@ -21,23 +21,23 @@ from imvad_jax.programs import output, program, time_limit
 from imvad_jax.progress import track
 from imvad_jax.training.limit import parse_seconds
 
-_DATA_CACHE = program.define_path("data_cache", None, "Directory that --pack has made.")
+_DATA_CACHE = program.define_path("data_cache", None, "Data directory that --pack wrote.")
 _WEIGHTS = program.define_path(
-    "weights", None, f"File of weights of {plan.BACKBONE} (.safetensors, .npz, .pth)."
+    "weights", None, f"Weights file of {plan.BACKBONE} (.safetensors, .npz, .pth)."
 )
-_OUT = program.define_path("out", None, "Directory that is written to.")
+_OUT = program.define_path("out", None, "Directory to write to.")
 _PACK = program.define_path(
-    "pack", None, "Only make the parcel, in this directory: the images of "
-    f"{' and '.join(plan.CATEGORIES)} of --data_dir and the --weights.",
+    "pack", None, "Only write the data directory for --data_cache: the images of "
+    f"{' and '.join(plan.CATEGORIES)} from --data_dir, and the file --weights.",
 )  # fmt: skip
 _DATA_DIR = program.define_path("data_dir", None, "With --pack: directory of MVTec AD.")
 _PARTS = flags.DEFINE_list(
-    "parts", list(plan.PARTS), "Parts that are made: "
+    "parts", list(plan.PARTS), "Comma-separated parts to run. "
     + "; ".join(f"{name}: {what}" for name, what in plan.PARTS.items()) + ".",
 )  # fmt: skip
 _PRESET = flags.DEFINE_enum(
-    "preset", "official", list(plan.SCALES), "smoke: a small part of it at 64 pixels, for tests of "
-    "the suite itself.",
+    "preset", "official", list(plan.SCALES), "official measures; smoke runs a small part at 64 "
+    "pixels, to test the suite itself.",
 )  # fmt: skip
 FIRST = ("data_cache", "weights", "out", "time_limit", "parts", "pack", "data_dir", "json")
 for module in (time_limit, output):

@@ -31,29 +31,31 @@ from imvad_jax.runs.specs import Options
 from imvad_jax.runs.table import Making, make_table
 
 _METHODS = flags.DEFINE_list(
-    "methods", "all", "Methods, separated by commas, or all; package.module:Class for those of a "
-    "package of your own.",
+    "methods", "all", "Comma-separated methods, or all; package.module:Class for methods of your "
+    "own package.",
 )  # fmt: skip
-_CATEGORIES = flags.DEFINE_list("categories", "all", "Categories, separated by commas, or all.")
-_SEEDS = flags.DEFINE_integer("seeds", 1, "How many seeds, from 0 on.", lower_bound=1)
+_CATEGORIES = flags.DEFINE_list("categories", "all", "Comma-separated categories, or all.")
+_SEEDS = flags.DEFINE_integer(
+    "seeds", 1, "Number of seeds; each cell is run with seeds 0, 1, ...", lower_bound=1
+)
 _BUDGET = flags.DEFINE_enum(
-    "budget", None, list(BUDGETS), "What --preset was called before (short is smoke); taken for "
-    "one more release.",
+    "budget", None, list(BUDGETS), "Former name of --preset (short is now smoke), to be removed in "
+    "the next release.",
 )  # fmt: skip
 _SHARD = flags.DEFINE_string(
-    "shard", None, "i/n: run the i-th of n parts of the cells, i from 1. Give every host the same "
-    "flags but this one, and a --workdir that all of them see.",
+    "shard", None, "i/n runs the i-th of n shards of the cells, counting from 1. Give every host "
+    "the same flags except this one, and a --workdir that all of them can access.",
 )  # fmt: skip
 _COMPARE = flags.DEFINE_bool(
-    "compare", False, "Add published rows and differences to the table's files."
+    "compare", False, "Add the published figures, and the differences to them, to the table."
 )
 _PROCESSES = flags.DEFINE_integer(
-    "processes", 0, "Processes that make cells side by side; 0: one for each accelerator, or one.",
+    "processes", 0, "Number of worker processes; 0 means one per accelerator, or one on the CPU.",
     lower_bound=0,
 )  # fmt: skip
 _ISOLATE = flags.DEFINE_bool(
-    "isolate", True, "Make cells in a process of their own, so that one that is killed does not "
-    "end the rest; its output goes to logs/ in the work directory. False: in this one.",
+    "isolate", True, "Run cells in worker processes, so that a crash does not end the table; their "
+    "output goes to logs/ in the work directory. If false, cells run in this process.",
 )  # fmt: skip
 FIRST = (
     "methods", "preset", "dataset", "data_dir", "categories", "seeds", "weights", "workdir",

@@ -19,9 +19,9 @@ from imvad_jax.files import write_atomically
 from imvad_jax.programs import program
 from imvad_jax.training.parallel import Parallel
 
-flags.DEFINE_bool("check", False, "Status 1 if the rule takes a form much slower than the other.")
-flags.DEFINE_float("tolerance", 0.3, "With --check: so much of the faster form's rate may be lost.")
-program.define_path("out", "", "A JSON file to write the figures to, besides; a new one.")
+flags.DEFINE_bool("check", False, "Exit with status 1 if the rule picks a much slower form.")
+flags.DEFINE_float("tolerance", 0.3, "With --check: fraction of the faster rate that may be lost.")
+program.define_path("out", "", "New JSON file to which the figures are also written.")
 
 
 def main() -> int:

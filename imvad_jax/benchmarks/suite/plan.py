@@ -20,12 +20,12 @@ CLOSING = 8.0  # seconds kept for the archive and the summary
 # Where each part ends, as a share of the limit: a and b keep half, c to f the other half.
 ENDS = {"a": 0.5, "b": 0.5, "c": 0.7, "d": 0.79, "e": 0.88, "f": 1.0}
 PARTS = {
-    "a": "device, plain products, copies",
-    "b": "metrics on bottle and screw, scores against the CPU's",
-    "c": "rates of all methods with their official networks",
+    "a": "device, plain matrix products, copies",
+    "b": "metrics on bottle and screw, scores compared with the CPU's",
+    "c": "throughput of all methods with their official networks",
     "d": "the same in PyTorch",
     "e": "bfloat16",
-    "f": "an epoch by both loops of a training",
+    "f": "one epoch with either training loop",
 }
 BATCHES = "1,32,256"
 
