@@ -18,7 +18,7 @@ from imvad_jax.errors import say
 from imvad_jax.programs import devices, output, program, time_limit
 from imvad_jax.runs import cells
 
-_OUT = program.define_path("out", "demo", "Folder to write, new, empty or of an earlier demo.")
+_OUT = program.define_path("out", "demo", "Folder to write to: new, empty, or of an earlier demo.")
 FIRST = ("out", "json")
 for module in (devices, time_limit, output):
     flags.adopt_module_key_flags(module)

@@ -11,8 +11,8 @@ from absl import flags
 from imvad_jax import sealed
 
 _JSON = flags.DEFINE_bool(
-    "json", False, "Print the result as one JSON document. What is said meanwhile goes to stderr, "
-    "with and without.",
+    "json", False, "Print the result as one JSON document instead of text. Progress and notes go "
+    "to stderr in either case.",
 )  # fmt: skip
 
 
