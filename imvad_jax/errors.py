@@ -1,4 +1,4 @@
-"""The one exception for bad input: a clear line for the user, never a traceback."""
+"""The exception for bad input, which users see as one line, and messages on stderr."""
 
 import difflib
 import os

@@ -1,7 +1,7 @@
-"""How the program's own files are told from everybody else's.
+"""Recognises files that this program wrote.
 
-A picture or page that the program writes carries `MARK`; everything else, and what versions without
-the mark wrote, is told by its content.
+Images and pages carry `MARK`; everything else, including output of versions without the mark, is
+recognised by its content.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""Nothing is ever replaced or deleted but what the program wrote itself (`marks.is_ours`).
+"""Never replaces or deletes anything that this program did not write (`marks.is_ours`).
 
-A directory is written to if it is new, empty, or holds a result of the program; of what lies in it
-a program touches its own files alone.
+A directory is written to if it is new, empty, or holds a result of the program; only the program's
+own files in it are touched.
 """
 
 import dataclasses
@@ -80,7 +80,7 @@ def refuse_foreign(
     if os.path.lexists(path) and not test(path):
         raise UserError(
             f"{flag}{path}: is there already and was not written by this program; it is left as "
-            "it is: move it, or choose another place"
+            "it is: move it, or choose another path"
         )
 
 

@@ -1,4 +1,4 @@
-"""Progress bars: rate and time left on a terminal, a line now and then in a log."""
+"""Progress bars: rate and remaining time on a terminal, occasional lines in a log."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator

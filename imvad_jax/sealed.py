@@ -1,8 +1,8 @@
-"""JSON files that carry a digest of themselves, so that damage to them is noticed.
+"""JSON files with a digest of their own values, to detect damage.
 
-The digest stands in the field `digest`: of an object in itself, of a list in its last entry. It is
-that of the values, so a file may be formatted anew. Files without one, as earlier versions wrote
-them, are read as they are.
+The digest is in the field `digest` of an object, or of the last entry of a list. It covers the
+values, so a file may be reformatted. Files without a digest, from earlier versions, are read as
+they are.
 """
 
 import hashlib

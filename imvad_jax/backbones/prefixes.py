@@ -1,8 +1,8 @@
-"""Names of a network that was saved inside another one: `module.`, `_orig_mod.` and the like.
+"""Removes the prefixes of wrapped networks from tensor names: `module.`, `_orig_mod.` and the like.
 
-Data parallelism writes `module.` before each name, torch.compile `_orig_mod.`, and a network that
-holds the backbone as an attribute `model.` or `backbone.`; they nest in any order. A part of a
-network that was compiled by itself has `_orig_mod.` inside its names.
+Data parallelism adds `module.` to each name, torch.compile adds `_orig_mod.`, and a network with
+the backbone as an attribute adds `model.` or `backbone.`; they nest in any order. A submodule that
+was compiled on its own has `_orig_mod.` inside its names.
 """
 
 import re

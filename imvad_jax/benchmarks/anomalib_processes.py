@@ -1,8 +1,8 @@
-"""Our program and anomalib's, each run as a process of its own that is measured whole.
+"""Runs our program and anomalib's, each as a process that is measured as a whole.
 
-anomalib lives in an environment of its own; its interpreter runs `anomalib_driver.py`. Ours runs
-`imvad run`, with its decoded images deleted before (cold) and kept (warm). What both leave
-out is the writing of pictures and predictions.
+anomalib has its own environment, whose interpreter runs `anomalib_driver.py`. Ours runs `imvad
+run`, with its decoded images deleted beforehand (cold) or kept (warm). Neither side writes images
+or predictions.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""What measures the same work as ours, by name: plain PyTorch, anomalib, other metrics."""
+"""The comparisons with other implementations, by name: PyTorch, anomalib, other metrics."""
 
 import dataclasses
 import importlib.util

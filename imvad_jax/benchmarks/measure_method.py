@@ -1,4 +1,4 @@
-"""The benchmark of one method: what is measured, in which order, and its record."""
+"""The benchmark of one method: its measurements, their order, and its record."""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The benchmark of several methods, each in a process of its own, and the files it writes."""
+"""The benchmark of several methods, one process per method, and its files."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""What the benchmark measured: as text, as a picture, and as the page made of stored files."""
+"""Reports of the benchmark: as text, as a plot, and as a page made from stored files."""
 
 from collections.abc import Sequence
 from pathlib import Path

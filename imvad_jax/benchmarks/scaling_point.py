@@ -1,4 +1,4 @@
-"""One point of how cost grows: what is measured of a method at one number of images and so on."""
+"""Measures one point of a scaling curve, such as a method at one number of images."""
 
 import dataclasses
 import os

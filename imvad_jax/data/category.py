@@ -1,4 +1,4 @@
-"""One category ready for use: decoded once, cached compressed, or streamed where it is too big."""
+"""One category, ready for use: decoded once and cached, or streamed if it is too large."""
 
 import dataclasses
 import os
@@ -74,7 +74,7 @@ class CategoryData:
 
     @property
     def late_notes(self) -> list[str]:
-        """Notes on test images that are decoded as they are scored; to be asked for afterwards."""
+        """Notes on test images that are decoded while they are scored; read them afterwards."""
         remarks: dict[int, str] = getattr(self.test, "remarks", {})
         return remarks_in_words([(self.test_names[n], remarks[n]) for n in sorted(remarks)])
 
@@ -121,7 +121,8 @@ def open_category(
     layout = layouts.get(dataset)
     if reading.on_bad_image == "skip" and layout.published:
         raise UserError(
-            "--on_bad_image=skip: it is for --dataset=folder; a row of a table covers all images"
+            "--on_bad_image=skip: only with --dataset=folder; results on a published dataset must "
+            "cover all images"
         )
     assert data_dir  # `check_tiled` asks for it, too
     files = layouts.read_category(layout, data_dir, name, seed, reading.recursive)
@@ -145,7 +146,7 @@ def open_category(
         try:
             return _load_cache(path, geometry, files)
         except UserError as error:
-            logging.warning("%s: the pictures are there, so it is made anew", error.text)
+            logging.warning("%s: the images are available, so it is rebuilt", error.text)
     size = (len(files.train) + len(files.test)) * geometry.crop**2 * 3
     if size > max_decoded_bytes:
         return _open_streamed(files, layout, reading, geometry)
@@ -161,8 +162,8 @@ def check_tiled(data_dir: str | None, geometry: Geometry) -> None:
         raise UserError("--tile: whole images are not in the decoded cache; give --data_dir")
     if geometry.crop != geometry.size:
         raise UserError(
-            f"--crop_size={geometry.crop}: of tiles nothing may be cropped, or what lies between "
-            "them is never looked at; add --crop_size=0"
+            f"--crop_size={geometry.crop}: tiles cannot be cropped, because the gaps between them "
+            "would never be inspected; add --crop_size=0"
         )
 
 

@@ -1,4 +1,4 @@
-"""Whether an export computes what the detector does: loaded again elsewhere, on the same images.
+"""Checks that an export computes the same as the detector, in another process on the same images.
 
 Both compute on the CPU: accelerators round matrix products, and two processes may not share one.
 """

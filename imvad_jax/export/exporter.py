@@ -1,4 +1,4 @@
-"""What imvad export does: converts the function of a run, compares it, keeps it if right."""
+"""The export: converts the function of a run, checks it, and keeps it if it is correct."""
 
 import re
 import shutil

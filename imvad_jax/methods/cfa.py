@@ -1,8 +1,8 @@
-"""CFA: patch features pulled onto fixed memory centres of good images, off their next neighbours.
+"""CFA: pulls patch features towards memory centres of good images, away from the next centres.
 
 Lee, Lee, Song, "CFA: Coupled-Hypersphere-Based Feature Adaptation for Target-Oriented Anomaly
-Localization", IEEE Access 10, 2022, arXiv 2206.04325. The memory is that of the authors' code, one
-centre a position (the paper describes k-means and moving averages).
+Localization", IEEE Access 10, 2022, arXiv 2206.04325. As in the authors' code, the memory has one
+centre per position (the paper describes k-means and moving averages).
 """
 
 import dataclasses
@@ -228,7 +228,7 @@ class CFA(base.Detector[CFAConfig]):
 def _pool_and_resize(features: Array, size: tuple[int, int]) -> Array:
     """3x3 average (zeros beyond the border count), then bilinear resizing: `[B, *size, C]`.
 
-    Both are linear and separable, so one matrix an axis does both, exactly.
+    Both are linear and separable, so one matrix per axis does both exactly.
     """
 
     def axis(n_in: int, n_out: int) -> Array:

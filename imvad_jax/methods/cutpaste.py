@@ -1,8 +1,8 @@
-"""CutPaste: a network learns to tell good images from ones with a piece pasted; a Gaussian scores.
+"""CutPaste: a classifier of pasted pieces learns features, to which a Gaussian is fitted.
 
 Li, Sohn, Yoon, Pfister, "CutPaste: Self-Supervised Learning for Anomaly Detection and
-Localization", CVPR 2021, arXiv 2104.04015. There is no official code; what the paper leaves open is
-as in Runinho/pytorch-cutpaste.
+Localization", CVPR 2021, arXiv 2104.04015. There is no official code; what the paper leaves open
+follows Runinho/pytorch-cutpaste.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""DRAEM: one network repairs drawn defects, another learns to see what was repaired.
+"""DRAEM: one network removes synthetic defects, another learns to segment what was removed.
 
 Zavrtanik, Kristan, Skocaj, "DRAEM - A discriminatively trained reconstruction embedding for surface
 anomaly detection", ICCV 2021, arXiv 2108.07610. Settings are those of the authors' code.

@@ -51,7 +51,7 @@ class FastFlowConfig(base.TrainedConfig):
 
 
 class FastFlow(base.Detector[FastFlowConfig]):
-    """FastFlow (Yu et al., 2021), ResNet variant: one flow a scale, likelihood by position.
+    """FastFlow (Yu et al., 2021), ResNet variant: one flow per scale, likelihood per position.
 
     The LayerNorm over whole feature maps ties the parameters to one input size. Maps and scores
     lie in [-1, 0].

@@ -1,4 +1,4 @@
-"""FAVAE: a variational autoencoder that restores the image and a teacher's features of it.
+"""FAVAE: a variational autoencoder that reconstructs the image and a teacher's features of it.
 
 Dehaene, Eline, "Anomaly localization by modeling perceptual features", arXiv 2008.05369, 2020.
 There is no official code; this follows xiahaifeng1995/FAVAE-anomaly-detection-localization-master,
@@ -94,8 +94,8 @@ class FAVAEConfig(base.TrainedConfig):
             raise UserError(f"--kld_weight={self.kld_weight}: must not be negative")
         if self.augment and self.cache_features:
             raise UserError(
-                "--augment=True --cache_features=True: every batch is augmented afresh, so that "
-                "the teacher's features cannot be kept; set one of them to False"
+                "--augment=True --cache_features=True: every batch is augmented anew, so the "
+                "teacher's features cannot be cached; set one of them to False"
             )
 
 

@@ -66,8 +66,8 @@ class PatchCoreConfig(base.DetectorConfig):
             raise UserError(f"--num_neighbors={self.num_neighbors}: must be at least 1")
         if self.shard_bank and (self.num_neighbors > 1 or self.reweight_neighbors):
             raise UserError(
-                "--shard_bank=True: with one neighbour and no re-weighting only (--num_neighbors=1 "
-                "--reweight_neighbors=0), whose minima the devices can put together"
+                "--shard_bank=True: only with one neighbour and no re-weighting (--num_neighbors=1 "
+                "--reweight_neighbors=0), where the devices can combine their minima"
             )
 
     @property
@@ -183,7 +183,7 @@ class PatchCore(base.Detector[PatchCoreConfig]):
         }
 
     def bank_rows(self, images: int) -> int:
-        """Rows of the memory bank for so many training images."""
+        """Number of rows of the memory bank for `images` training images."""
         wanted = int(images * self.positions * self.config.coreset_ratio)
         return max(min(wanted, images * self.kept), 1)
 

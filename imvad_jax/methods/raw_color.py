@@ -1,7 +1,7 @@
-"""The raw-colour baseline: a Gaussian per pixel on the colours at 64 px, no network.
+"""The raw-colour baseline: one Gaussian per pixel on the colours at 64 pixels, without a network.
 
-Not one of the benchmark's methods. It stands in every table: a method that does not beat it has
-learnt nothing about parts.
+It is not one of the benchmark's methods, but part of every table: a method that does not beat it
+has learned nothing about the parts.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""RD4AD: a decoder restores the teacher's features from a narrow embedding of them.
+"""RD4AD: a decoder reconstructs the teacher's features from a compact embedding of them.
 
 Deng, Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022,
 arXiv 2201.10703.
@@ -56,7 +56,7 @@ def products(a: Array, b: Array) -> Array:
 
 
 def cosine_distance(products_: Array) -> Array:
-    """`1 - cos` from what `products` gives, `[3, ...] -> [...]`; 1 where a vector is zero."""
+    """`1 - cos` from the result of `products`, `[3, ...] -> [...]`; 1 where a vector is zero."""
     dot, *squares = products_
     # The norms themselves have no gradient at zero, where ReLUs often put them; this has.
     for squared in squares:

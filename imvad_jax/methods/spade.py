@@ -1,4 +1,4 @@
-"""SPADE: the nearest good images, then the nearest feature to each pixel among theirs.
+"""SPADE: finds the nearest good images, then for each pixel the nearest of their features.
 
 Cohen, Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences", arXiv 2005.02357.
 """
@@ -132,7 +132,7 @@ class SPADE(base.Detector[SPADEConfig]):
         return {
             "backbone": self.backbone_bytes() * devices,
             "features of all images while fitting": gallery,
-            "gallery, one a device and one on the host": (devices + 1) * gallery,
+            "gallery, one per device and one on the host": (devices + 1) * gallery,
             "features of a batch": 3 * batch,
             "neighbours' features": devices * self.config.num_neighbors * per_image * base.FLOAT,
         }

@@ -97,7 +97,7 @@ class STPM(base.Detector[STPMConfig]):
 
     def loss(self, inputs):
         # The paper's equations 2 and 3 without their factor of 1/2, as in the official code.
-        # As open-iad and anomalib have it, with it, but summed over all images of a batch.
+        # With `summed_loss` the factor is kept and the loss summed over the batch, as in open-iad.
         scale = self.config.batch_size / 2 if self.config.summed_loss else 1
         distances = self.distances(*inputs, train=True)
         losses = {name: scale * d.mean() for name, d in distances.items()}

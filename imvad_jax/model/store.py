@@ -1,4 +1,4 @@
-"""A model on disk: the record beside its variables, and how both are written and found."""
+"""A model on disk: its variables and its record, and how both are written and found."""
 
 import dataclasses
 from pathlib import Path
@@ -17,7 +17,7 @@ _SAVED_BY = "imvad_jax.api"
 
 
 def describe(model) -> dict[str, Any]:
-    """What a record says of a `Model`, whoever writes it."""
+    """The part of a record that describes a `Model`."""
     about = {
         "format": FORMAT,
         "method": model.method,
@@ -58,10 +58,10 @@ def save(directory: str | Path, model) -> None:
 
 
 def read(directory: str | Path) -> dict[str, Any]:
-    """The record of the fitted model in a directory, a saved one or a finished run.
+    """Reads the record of a fitted model from the directory of a saved model or a finished run.
 
     Raises:
-      UserError: there is none, it is not finished, or a newer program wrote it.
+      UserError: There is no record, it is not finished, or a newer version wrote it.
     """
     directory = Path(directory).expanduser()
     record = read_record(directory)
@@ -81,7 +81,7 @@ def read(directory: str | Path) -> dict[str, Any]:
 
 
 def read_thresholds(directory: str | Path, record: dict[str, Any]) -> Calibration | None:
-    """The calibration of a model: in its record, or of a run in a file beside it.
+    """Reads the calibration of a model: from its record, or from the file beside that of a run.
 
     Raises:
       UserError: it is damaged.

@@ -41,7 +41,7 @@ def blend(image: Array, texture: Array, mask: Array, beta: Array) -> Array:
 
 
 def turn_some(numbers: Array, image: Array) -> Array:
-    """With probability .3 the image turned by an angle within 90 degrees, black around.
+    """Rotates the image by up to 90 degrees with probability .3; the background is black.
 
     `numbers` `[2]` are uniform in [0, 1).
     """
@@ -50,7 +50,7 @@ def turn_some(numbers: Array, image: Array) -> Array:
 
 
 def rearrange(key: Array, image: Array) -> Array:
-    """A texture out of a square image `[S, S, 3]`: mirrored, shifted around, brighter or darker.
+    """Makes a texture from a square image `[S, S, 3]`: mirrored, shifted, brighter or darker.
 
     Such a texture has the colours of good parts in the wrong place, as breaks and misprints have
     (after the structural anomalies of Yang et al., "MemSeg", 2022, arXiv 2205.00908).
@@ -108,7 +108,7 @@ def synthesize(
 def show(
     key: Array, image: Array, pictures: Array | None = None, own: float = 0.0
 ) -> dict[str, Array]:
-    """The steps of one anomaly on `[S, S, 3]`, as pictures `[S, S, 3]` by name."""
+    """Returns the steps of one anomaly on `[S, S, 3]` as images `[S, S, 3]` by name."""
     found = synthesize(key[None], image[None], pictures, own=own, anomalous=1.0)
     mask = jnp.repeat(found.mask[..., None], 3, -1).astype(image.dtype)
     return {name: value[0] for name, value in found._replace(mask=mask)._asdict().items()}

@@ -2,9 +2,9 @@
 
     imvad benchmark --method=padim,patchcore --preset=cpu --workdir=BENCH
 
-Writes benchmark.json and benchmark.png below --workdir. Images are random unless --data_dir names
-some, weights are random unless --weights does. Every field of a method's configuration is a flag.
-With --scaling it writes scaling.json and scaling.png instead: cost against size.
+Writes benchmark.json and benchmark.png to --workdir. Images are random unless --data_dir is given,
+and weights are random unless --weights is. Every field of a method's configuration is also a flag.
+With --scaling it measures cost against size instead, and writes scaling.json and scaling.png.
 """
 
 from pathlib import Path
@@ -91,7 +91,7 @@ def find_scaling(request: Request) -> scaling.Scaling:
     """What is to be measured with --scaling. Raises UserError for flags that do not go with it."""
     for name in ("data_dir", "compare", "kept_features", "profile"):
         if flags.FLAGS[name].value:
-            raise UserError(f"--{name}: has no meaning with --scaling; leave one of them out")
+            raise UserError(f"--{name}: cannot be combined with --scaling; omit one of them")
     options = request.options
     return scaling.Scaling(
         scales=[

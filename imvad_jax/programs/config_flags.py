@@ -38,7 +38,7 @@ def define_outside_flags(argv: Sequence[str]) -> None:
             if field.name in flags.FLAGS:
                 raise UserError(
                     f"--method={name}: its field '{field.name}' is a flag of the program already; "
-                    "call it otherwise"
+                    "rename the field"
                 )
             flags.DEFINE_string(
                 field.name, None, f"Setting of {name}. Default: the value of the preset."

@@ -1,4 +1,4 @@
-"""Shows what an augmentation does: originals, results and masks on one picture.
+"""Shows the effect of an augmentation: originals, results and masks in one image.
 
     imvad contact_sheet --augmentation=cutpaste --dataset=mvtec_ad \\
         --data_dir=DIR --category=screw --out=sheet.png

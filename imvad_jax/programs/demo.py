@@ -1,10 +1,10 @@
-"""Draws parts with and without defects, fits PaDiM on good ones and shows what it finds in others.
+"""Draws synthetic parts, fits PaDiM on the good ones and shows which defects it finds.
 
     imvad demo --out=demo
 
-Writes --out/parts (three categories, as MVTec AD has them) and --out/run, whose index.html is to be
-opened. A few minutes on two cores. The backbone's ImageNet weights come with a pip package, so that
-nothing is downloaded.
+Writes three categories in the layout of MVTec AD to OUT/parts, and the result to OUT/run; open its
+index.html. It takes a few minutes on two cores. The backbone's ImageNet weights come with a pip
+package, so nothing is downloaded.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from imvad_jax.errors import say
 from imvad_jax.programs import devices, output, program, time_limit
 from imvad_jax.runs import cells
 
-_OUT = program.define_path("out", "demo", "Folder to write to: new, empty, or of an earlier demo.")
+_OUT = program.define_path("out", "demo", "Folder to write to: new, empty or of an earlier demo.")
 FIRST = ("out", "json")
 for module in (devices, time_limit, output):
     flags.adopt_module_key_flags(module)
@@ -26,7 +26,7 @@ _WEIGHTS = f"package:{DEMO_PACKAGE}"
 
 
 def find_request(out: Path) -> cells.RunRequest:
-    """PaDiM on all drawn categories, as `imvad run` would be asked for it."""
+    """The request of `imvad run` for PaDiM on all drawn categories."""
     about = {"method": "padim", "preset": "demo", "dataset": "mvtec_ad", "weights": _WEIGHTS}
     paths = {"data_dir": str(out / "parts"), "workdir": str(out / "run")}
     given = [f"--{name}={value}" for name, value in {**about, **paths, "category": "all"}.items()]

@@ -1,6 +1,6 @@
 """Writes docs/flags.md and docs/api.md from the programs: python -m experiments.document
 
-With --check nothing is written; the status is 1 if a page does not fit the code.
+With --check nothing is written; the exit status is 1 if a page is out of date.
 """
 
 import sys

@@ -1,9 +1,9 @@
-"""Writes the fitted detector of a run as one file that runs without this project.
+"""Exports the fitted detector of a run to one file that runs without this package.
 
     imvad export --workdir=RUN --output=FILE --format=stablehlo|savedmodel|onnx
 
-The file takes uint8 images and gives scores and maps. It is loaded again in a process of its own
-and compared with the detector before it is kept. Exit status: 0, it was written; 2, it was not.
+The exported function takes uint8 images and returns scores and maps. It is loaded in a process of
+its own and compared with the detector before it is kept. Exit status: 0 if it was written, else 2.
 """
 
 from pathlib import Path
@@ -63,7 +63,7 @@ def main() -> int:
     except OSError as error:
         raise UserError(f"--output={path}: cannot be written ({error.strerror})") from None
     if not function.model.calibration:
-        say("this run has no threshold: scores and maps are the method's own alone")
+        say("this run has no threshold: only raw scores and maps are exported")
     size = _size(path)
     lines = [
         f"compared with the detector on {source}; largest difference, relative to the largest "

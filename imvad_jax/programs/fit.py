@@ -1,11 +1,12 @@
-"""Fits a detector on a folder of good parts: all that is needed to judge new ones.
+"""Fits a detector on a folder of images of good parts.
 
     imvad fit --data_dir=GOOD_PARTS --workdir=RUN
     imvad predict --workdir=RUN --input=NEW_PARTS --output=OUT
 
-A fifth of the images is held out to find the threshold of the verdict; where that is fewer than 20,
-it is found by folds. Images of defects, if the folder has some (train/good, test/good,
-test/DEFECT), are evaluated. It is `imvad run` with other defaults, and takes all of its flags.
+A fifth of the images is held out to set the threshold of the verdict; if that is fewer than 20
+images, the threshold is set by cross-validation. If the folder also has test images (train/good,
+test/good, test/DEFECT), the detector is evaluated on them. This is `imvad run` with other defaults,
+and takes all of its flags.
 """
 
 import importlib.metadata

@@ -69,8 +69,8 @@ def flags_page(notice: str) -> str:
         "Write a flag as `--name=value`, and a Boolean flag as `--name` or `--noname`. Every field",
         "of a method's configuration is also a flag of `imvad run`, `imvad table` and",
         "`imvad benchmark`; these are listed by method [below](#settings-of-the-methods).",
-        "`imvad COMMAND --help` prints the main flags of a command, `--helpfull` all of them. In a",
-        "checkout, `python -m experiments.COMMAND` is the same program.",
+        "`imvad COMMAND --help` prints the main flags of a command, and `--helpfull` all of them.",
+        "In a checkout, `python -m experiments.COMMAND` runs the same command.",
         "",
     ]
     for name in PROGRAMS:
@@ -79,7 +79,7 @@ def flags_page(notice: str) -> str:
         rows = [(f"`--{f.name}`", _code(f.default), _help(f)) for f in found]
         lines += _table(("flag", "default", "meaning"), rows)
         if name == "fit":
-            lines += ["The other flags are those of `imvad run`.", ""]
+            lines += ["`imvad fit` also takes the flags of `imvad run`.", ""]
     lines += ["## Settings of the methods", ""]
     lines += [
         "The preset `official` holds the values of the paper or the authors' code; the third",

@@ -11,8 +11,8 @@ from absl import flags
 from imvad_jax import sealed
 
 _JSON = flags.DEFINE_bool(
-    "json", False, "Print the result as one JSON document instead of text. Progress and notes go "
-    "to stderr in either case.",
+    "json", False, "Print the result to stdout as one JSON document. Messages go to stderr, with "
+    "this flag or without.",
 )  # fmt: skip
 
 

@@ -1,11 +1,12 @@
-"""Scores new images with the fitted detector of a run: verdicts, outlines, and a page to look at.
+"""Scores new images with a fitted detector and writes verdicts, outlines and a report page.
 
     imvad predict --workdir=RUN --input=PARTS --output=DIR
 
---input is a file, a folder or a pattern, and may be given several times. DIR then holds index.html,
-results.csv, results.json and heatmaps/. Exit status: 0, all pictures were scored; 3, some could not
-be read and were left out (all reports name them); 2, nothing could be done, or --on_bad_image=error
-met such a file (what was scored before is written, as it is after Ctrl-C, 130, or SIGTERM, 143).
+--input is a file, a folder or a pattern, and may be repeated. DIR then holds index.html,
+results.csv, results.json and heatmaps/. Exit status: 0 if all images were scored; 3 if some could
+not be read and were left out (all reports list them); 2 if nothing could be done, or if
+--on_bad_image=error met such a file. What was scored until then is written in that case, and also
+after Ctrl-C (status 130) or SIGTERM (143).
 """
 
 import dataclasses
@@ -95,8 +96,8 @@ def main() -> int:
     check_quantile(_QUANTILE.value)
     if flags.FLAGS["threshold_quantile"].present and not _GOOD.value:
         raise UserError(
-            "--threshold_quantile: it belongs to --good; for the images held out give it to the "
-            "command of the run again (nothing is fitted again), or move the verdict by --threshold"
+            "--threshold_quantile: only with --good; to change the quantile of the run, repeat the "
+            "command of the run with it (nothing is fitted again), or use --threshold"
         )
     if not 0 < _THRESHOLD.value < 1:
         raise UserError(f"--threshold={_THRESHOLD.value}: expected a number between 0 and 1")
@@ -106,8 +107,8 @@ def main() -> int:
     record = store.read(run_dir)
     if store.read_thresholds(run_dir, record) is None and not _GOOD.value:
         raise UserError(
-            f"--workdir={run_dir}: this run has no threshold; name good images that it was not "
-            "fitted on by --good, or fit anew with --holdout=0.2"
+            f"--workdir={run_dir}: this run has no threshold; pass good images that it was not "
+            "fitted on with --good, or fit again with --holdout=0.2"
         )
     written = [str(folder / name) for name in ("index.html", "results.csv", "results.json")]
     listing = find_images(_INPUT.value, folder / "heatmaps", written=written)

@@ -6,22 +6,22 @@ typos take it from there.
 
 GROUPS = {
     "A detector of your own parts": {
-        "demo": "draw parts, fit a detector on the good ones, show what it finds in the others",
-        "fit": "fit a detector on a folder of good parts",
-        "predict": "judge new images with it: verdicts, outlines, a page to look at",
-        "export": "write it as one file that runs without this package",
+        "demo": "draw synthetic parts, fit a detector and show which defects it finds",
+        "fit": "fit a detector on a folder of images of good parts",
+        "predict": "score new images with it: verdicts, outlines and a report page",
+        "export": "export it to one file that runs without this package",
     },
-    "Methods compared": {
-        "run": "fit one method on a dataset and evaluate it: a row of the table",
-        "table": "every method on every category, beside the published figures",
-        "benchmark": "how fast methods fit, train and score on this machine",
-        "suite": "what a few minutes on an unknown device should bring",
-        "results": "one page of the result files of many runs",
+    "Comparing methods": {
+        "run": "fit one method on a dataset and evaluate it",
+        "table": "evaluate many methods on many categories, beside the published figures",
+        "benchmark": "measure how fast methods fit, train and score on this machine",
+        "suite": "measure a new device within a few minutes",
+        "results": "make one page from the result files of many runs",
     },
     "Tools": {
-        "make_demo_data": "draw the demo dataset alone",
-        "contact_sheet": "show what an augmentation makes of your images",
-        "tune_convolution": "measure the forms of convolution on this processor",
+        "make_demo_data": "draw only the demo dataset",
+        "contact_sheet": "show the effect of an augmentation on your images",
+        "tune_convolution": "compare our convolutions with XLA's on this CPU",
     },
 }
 PROGRAMS = {name: text for group in GROUPS.values() for name, text in group.items()}

@@ -1,7 +1,8 @@
 """Writes RESULTS.md from the result files: imvad results
 
-Also writes imvad_jax/presets/reached.json, which lists the figures that each preset reached. With
---check nothing is written; the exit status is 1 if either is out of date.
+If the files are those of the repository, it also writes imvad_jax/presets/reached.json, which lists
+the figures that each preset reached. With --check nothing is written; the exit status is 1 if
+either is out of date.
 """
 
 from pathlib import Path

@@ -1,13 +1,13 @@
-"""Fits one method on good parts and evaluates it: from images to the table's row.
+"""Fits one method on images of good parts and evaluates it on the test images.
 
     imvad run --method=padim --dataset=mvtec_ad --data_dir=DIR \\
         --category=screw --backbone=resnet18 --weights=FILE --workdir=RUN
     imvad run --method=patchcore --preset=cpu --dataset=folder \\
         --data_dir=GOOD_PARTS --weights=hub:timm/resnet18.tv_in1k@main --workdir=RUN
 
-The second one is all that a detector of your own parts needs; imvad predict then judges new
-images. Every field of the method's configuration is a flag, too: docs/flags.md lists what each
-means and what each preset sets. --list shows what there is.
+The second command fits a detector on your own parts; imvad predict then scores new images. Every
+field of the method's configuration is also a flag: docs/flags.md explains them and lists the values
+of the presets. --list prints the methods, backbones and datasets.
 """
 
 from pathlib import Path
@@ -126,7 +126,7 @@ def main() -> int:
 
 
 def make(request: RunRequest) -> int:
-    """Makes what is asked for, or says what it needs, and prints the result."""
+    """Runs the request, or prints its needs with --dry_run, and prints the result."""
     asked, limit = request.cells, time_limit.start_limit()
     if not _DRY_RUN.value:
         cells.check_before(request.workdir, asked)

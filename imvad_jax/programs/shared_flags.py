@@ -98,8 +98,8 @@ def find_tiling() -> Tiling | None:
     """The tiles of the flags, None without any. Raises UserError where they make no sense."""
     if not _TILE.value:
         if _OVERLAP.value is not None:
-            raise UserError("--overlap: it is tiles that overlap; give --tile, too")
+            raise UserError("--overlap: needs --tile")
         return None
     if flags.FLAGS.num_processes != 1:
-        raise UserError("--tile: with tiles a run is of one process; leave --num_processes out")
+        raise UserError("--tile: a run with tiles uses one process; omit --num_processes")
     return Tiling.of(_TILE.value, _OVERLAP.value)

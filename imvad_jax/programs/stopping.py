@@ -3,7 +3,7 @@
 Nothing is raised within the work: an exception in the middle of a compilation, and the teardown of
 an interpreter whose devices are busy, may end in a segmentation fault. A thread is told of a
 signal, since the main thread may compile for a minute. It ends the limit of the work, which is
-asked between steps; whoever has no limit leaves at once, as nothing that is half written counts.
+asked between steps; a program without a limit exits at once, since partial files do not count.
 A second Ctrl-C leaves at once, too.
 
 This module imports little, so that the programs can be stopped while they start.

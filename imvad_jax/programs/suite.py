@@ -1,11 +1,11 @@
-"""What a few minutes on an unknown device should bring, in one command.
+"""Measures the most important figures of a new device within a few minutes.
 
     imvad suite --pack=DIR --data_dir=MVTEC --weights=FILE
     imvad suite --data_cache=DIR --weights=DIR/weights.safetensors \\
         --time_limit=9m --out=OUT
 
-The first command makes the parcel that travels, the second one measures. The same command goes on
-with what is not finished. docs/devices.md says what is measured, in which order.
+The first command writes the data directory to copy to the device, the second one measures there.
+The same command resumes unfinished work. docs/devices.md says what is measured, and in which order.
 """
 
 from functools import partial
@@ -45,10 +45,10 @@ for module in (time_limit, output):
 
 
 def make_parcel() -> int:
-    """Makes the parcel."""
+    """Writes the data directory for the device."""
     for name, flag in (("data_dir", _DATA_DIR), ("weights", _WEIGHTS)):
         if not flag.value:
-            raise UserError(f"--{name} is missing: --pack takes the images and weights that travel")
+            raise UserError(f"--{name} is missing: --pack needs both --data_dir and --weights")
     scale = plan.SCALES[_PRESET.value]
     sizes = pack_all(_PACK.value, _DATA_DIR.value, _WEIGHTS.value, scale, progress=track)
     lines = [f"{path}: {size / 2**20:.1f} MiB" for path, size in sizes.items()]
@@ -64,7 +64,7 @@ def main() -> int:
         return make_parcel()
     for name, flag in (("data_cache", _DATA_CACHE), ("weights", _WEIGHTS), ("out", _OUT)):
         if not flag.value:
-            raise UserError(f"--{name} is missing; --help names all that is needed")
+            raise UserError(f"--{name} is missing; see --help")
     parts = [choose("--parts", part, plan.PARTS) for part in _PARTS.value]
     with locks.hold(_OUT.value, "--out"):
         return make_suite(parts)

@@ -1,12 +1,12 @@
-"""Makes the whole table: every method on every category, beside the published figures.
+"""Evaluates many methods on many categories and tabulates them beside the published figures.
 
     imvad table --methods=all --dataset=mvtec_ad --categories=all \\
         --data_dir=DIR --weights=hub --preset=cpu --workdir=DIR --compare
 
-Cells that are finished are not run again: the same command goes on after a kill. Every field of a
-method's configuration is a flag, too, and holds for the methods that have it. The table lies in
-the work directory as table.html, table.md, table.csv and table.json. The status is 1 if a cell
-failed.
+Finished cells are not run again, so the same command resumes an interrupted table. Every field of a
+method's configuration is also a flag, which applies to the methods that have the field. The table
+is written to the work directory as table.html, table.md, table.csv and table.json. The exit status
+is 1 if a cell failed.
 """
 
 import json
@@ -71,17 +71,17 @@ def find_preset() -> str:
         return PRESET.value
     preset = BUDGETS[_BUDGET.value]
     if flags.FLAGS["preset"].present:
-        raise UserError(f"--budget={_BUDGET.value}: is --preset={preset} now; leave it out")
-    say(f"note: --budget={_BUDGET.value} is --preset={preset} now")
+        raise UserError(f"--budget={_BUDGET.value}: is now --preset={preset}; omit --budget")
+    say(f"note: --budget={_BUDGET.value} is now --preset={preset}")
     return preset
 
 
 def find_request() -> TableRequest:
     """What the flags ask for. Raises UserError where one is missing or makes no sense."""
     if not WORKDIR.value:
-        raise UserError("--workdir is missing: name the directory that the table is made in")
+        raise UserError("--workdir is missing: name the directory of the table")
     if flags.FLAGS.num_processes != 1:
-        raise UserError("--num_processes: a table is spread over hosts by --shard=i/n")
+        raise UserError("--num_processes: use --shard=i/n to spread a table over hosts")
     return TableRequest(
         workdir=WORKDIR.value, methods=_METHODS.value, preset=find_preset(),
         overrides=config_flags.config_overrides(), seeds=_SEEDS.value, dataset=DATASET.value,

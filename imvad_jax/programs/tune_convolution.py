@@ -1,9 +1,9 @@
-"""Measures the forms of convolution that `ops.convolution` chooses between on a processor:
+"""Compares the forms of convolution that `ops.convolution` chooses between on a CPU:
 imvad tune_convolution
 
-A row for each shape and direction: the rate with XLA's own form and with the project's, counted as
-a direct convolution, and which one the rule takes. With --check the status is 1 if the rule takes a
-form that is much slower here than the other. Measure on an idle machine.
+Prints one row per shape and direction: the rate of XLA's form and of ours, both counted as direct
+convolutions, and the form that the rule picks. With --check the exit status is 1 if the rule picks
+a form that is much slower on this CPU. Measure on an idle machine.
 """
 
 import json

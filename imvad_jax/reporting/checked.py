@@ -1,4 +1,4 @@
-"""What the JSON files beside a run's record may hold: looked at before they are drawn."""
+"""Validates the JSON files beside a run's record before they are shown."""
 
 import math
 from collections.abc import Mapping

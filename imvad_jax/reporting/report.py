@@ -1,4 +1,4 @@
-"""Pages of a finished run: one report a category, one index over several."""
+"""Pages of a finished run: one report per category, one index over several."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -151,7 +151,7 @@ def _read_predictions(path: Path) -> dict:
         return found | {"with_maps": "anomaly_map" in names_in(path)}
     except DAMAGE as error:
         raise UserError(
-            f"{path}: not the predictions of a run, or damaged ({error}); delete it to have the "
+            f"{path}: not the predictions of a run, or damaged ({error}); delete it to write the "
             "report without them, or evaluate the run again"
         ) from None
 

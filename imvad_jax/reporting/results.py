@@ -1,6 +1,6 @@
-"""RESULTS.md from the small result files, one a finished cell.
+"""Writes RESULTS.md from the small result files, one per finished run.
 
-They lie at `<dataset>/<category>/<method>/<preset>-<backbone>[,<override>][,tile=<px>,
+Their paths are `<dataset>/<category>/<method>/<preset>-<backbone>[,<override>][,tile=<px>,
 overlap=<px>][,products=<precision>]-seed<k>.json`.
 """
 

@@ -1,4 +1,4 @@
-"""One cell of the table in five steps: resolve, obtain the model, calibrate, score, write."""
+"""One run (a cell of the table) in five steps: resolve, obtain, calibrate, score, write."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""A run of one method on some categories: what is asked for as cells, and these one by one."""
+"""Runs one method on several categories: a request is split into cells, run one by one."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ from imvad_jax.training.record import read_record
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """One method on some categories of a dataset, as it is asked for."""
+    """A request to run one method on several categories of a dataset."""
 
     method: str
     dataset: str
@@ -55,8 +55,8 @@ class RunRequest:
         config = presets.resolve(self.method, self.preset, self.overrides)
         if self.options.results_dir and self.options.full_resolution_metrics:
             raise UserError(
-                "--results_dir: its tables hold figures at the size that the method sees; leave "
-                "it out with --full_resolution_metrics"
+                "--results_dir: cannot be combined with --full_resolution_metrics; result files "
+                "hold metrics at the input size of the method"
             )
         self._check_loop()
         several = len(self.categories) > 1
@@ -75,14 +75,14 @@ class RunRequest:
         ]  # fmt: skip
 
     def _check_loop(self) -> None:
-        """Raises UserError where a loop is asked for and nothing is trained."""
+        """Raises UserError if a training loop is requested but nothing is trained."""
         wanted = self.options.training_loop
         if wanted == AUTO:
             return
         if self.checkpoint:
-            raise UserError("--training_loop: with --checkpoint nothing is fitted; leave it out")
+            raise UserError("--training_loop: with --checkpoint nothing is fitted; omit the flag")
         if "gradient" not in methods.get(self.method).detector.phases:
-            raise UserError(f"--training_loop={wanted}: {self.method} is not trained; leave it out")
+            raise UserError(f"--training_loop={wanted}: {self.method} is not trained; omit it")
 
     @property
     def _share(self) -> float:
@@ -90,7 +90,7 @@ class RunRequest:
         share = self.holdout
         if self.checkpoint:
             if share:
-                raise UserError("--holdout: with --checkpoint nothing is fitted; leave it out")
+                raise UserError("--holdout: with --checkpoint nothing is fitted; omit the flag")
             return 0.0
         if share is None:
             share = HOLDOUT if self.dataset == "folder" else 0.0
@@ -99,7 +99,7 @@ class RunRequest:
         check_quantile(self.options.threshold_quantile)
         if share and self.options.results_dir:
             raise UserError(
-                "--results_dir: its tables hold detectors fitted on all good images; add "
+                "--results_dir: result files are for detectors fitted on all good images; add "
                 "--holdout=0"
             )
         return share

@@ -1,4 +1,4 @@
-"""What a table shows while it is made: a bar on a terminal, a line per cell in a log."""
+"""The display of a table in progress: a bar on a terminal, one line per cell in a log."""
 
 import sys
 from collections.abc import Sequence

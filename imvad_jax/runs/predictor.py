@@ -1,4 +1,4 @@
-"""Files scored with a model, and the reports of them written."""
+"""Scores files with a model and writes the reports."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""What is carried between the steps of a run: what is asked for, and what it is made with."""
+"""Values passed between the steps of a run: the request, and the means to carry it out."""
 
 import dataclasses
 import functools
@@ -35,7 +35,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One method on one category, as it is asked for, and where it is written."""
+    """One method on one category with all settings, and where it is written."""
 
     method: str
     preset: str

@@ -1,4 +1,4 @@
-"""The cells of a table made, here or by worker processes, and the files of the table written."""
+"""Runs the cells of a table, here or in worker processes, and writes the table."""
 
 import dataclasses
 import time

@@ -1,4 +1,4 @@
-"""Fitted variables on disk, by orbax: atomic, free of pickles, of any number of devices."""
+"""Fitted variables on disk, with orbax: atomic, without pickles, for any number of devices."""
 
 import contextlib
 import itertools
@@ -158,7 +158,7 @@ def _folder(run_dir: str | Path) -> Path:
     """Where the checkpoint lies: the record names it where it was replaced by a newer one."""
     try:
         name = (record.read_record(run_dir) or {}).get(FIELD)
-    except UserError:  # whoever reads the record says what is wrong with it
+    except UserError:  # the reader of the record reports what is wrong with it
         name = None
     return Path(run_dir) / (name if isinstance(name, str) and _NAMES.fullmatch(name) else NAME)
 

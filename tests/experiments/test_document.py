@@ -42,9 +42,7 @@ def test_comments_above_and_behind_a_field_are_its_meaning():
     comments = flags_page.field_comments(methods.get("csflow").config)
     assert comments["layer"].endswith("(stage5: 304 channels at stride 32).")
     assert comments["epsilon"].endswith("and the training may diverge.")
-    assert comments["batch_size"].startswith(
-        "Images per batch, summed over all devices."
-    )  # inherited
+    assert comments["batch_size"].startswith("Images per batch, summed over all")  # inherited
 
 
 def test_the_page_of_the_api_has_what_a_user_calls():

@@ -125,7 +125,7 @@ def test_cells_in_tiles(call, tmp_path):
     assert status == 2 and "tile 24 there, 0 now; overlap 8 there, 0 now" in error
     before = sorted(top.rglob("*"))
     status, _, (error, *_) = call(*tiles, "--crop_size=32")
-    assert status == 2 and "padim: --crop_size=32: of tiles nothing may be cropped" in error
+    assert status == 2 and "padim: --crop_size=32: tiles cannot be cropped" in error
     assert sorted(top.rglob("*")) == before
 
 
@@ -134,13 +134,13 @@ BAD_FLAGS = {
     "--categories=bottel": "did you mean 'bottle'",
     "--budget=shrt": "budget",
     "--preset=smok": "--preset: unknown value 'smok'; did you mean 'smoke'",
-    "--budget=short": "--budget=short: is --preset=smoke now",
+    "--budget=short": "--budget=short: is now --preset=smoke",
     "--seeds=0": "seeds",
     "--shard=3/2": "expected i/n",
     "--workdir=": "--workdir is missing",
     "--weights=nowhere.npz": "nowhere.npz: no such file",
     "--weights=": "--weights=hub",
-    "--coreset_ratio=0.1": "none of the methods padim, raw_color has it",
+    "--coreset_ratio=0.1": "none of the methods padim, raw_color has this setting",
     "--sigma=big": "--sigma=big",
     "--num_processes=2": "--shard=i/n",
     "--overlap=8": "give --tile, too",

@@ -158,7 +158,7 @@ def test_workers_that_do_not_start_end_the_program_and_mark_nothing(tmp_path):
     command = [sys.executable, "-c", "import sys; sys.exit('error: --num_devices=99')"]
     logs = [tmp_path / f"logs/{i}.log" for i in range(2)]
     pool = worker_pool.Pool(command, [{}] * 2, logs)
-    with pytest.raises(UserError, match=r"does not start: .*status 1; .*num_devices=99"):
+    with pytest.raises(UserError, match=r"did not start: .*status 1; .*num_devices=99"):
         pool.run([task(tmp_path, c) for c in ("padim", "spade", "stpm")], lambda event: None)
     assert not list(tmp_path.rglob(ERROR))
 

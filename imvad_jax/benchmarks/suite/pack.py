@@ -1,4 +1,4 @@
-"""Makes what travels: a parcel of each category, and the weights."""
+"""Writes the data directory for a device: one parcel per category, and the weights."""
 
 import hashlib
 import shutil

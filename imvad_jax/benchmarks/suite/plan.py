@@ -1,6 +1,6 @@
-"""What the suite does: parts a to f in order, their steps, and their shares of the time.
+"""The plan of the suite: parts a to f in order, their steps, and their shares of the time.
 
-Each step is one command of this project in a process of its own.
+Each step is one command of this project in its own process.
 """
 
 import dataclasses

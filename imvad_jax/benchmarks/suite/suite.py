@@ -1,4 +1,4 @@
-"""The suite itself: makes the steps that are not finished, and keeps what they brought."""
+"""Runs the unfinished steps of the suite and stores their output."""
 
 import dataclasses
 import hashlib

@@ -90,7 +90,7 @@ def discriminative(net: Layers, x: Tensor) -> Tensor:
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:
-    """Similarity of `[B, C, H, W]` by pixel. The five windows are one convolution an axis."""
+    """Similarity of `[B, C, H, W]` by pixel. The five windows are one convolution per axis."""
     weights = torch.tensor(WINDOW, dtype=x.dtype, device=x.device)
     largest, smallest = x.detach().max(), x.detach().min()
     value_range = torch.where(largest > 128, 255.0, 1.0) + torch.where(smallest < -0.5, 1.0, 0.0)

@@ -1,4 +1,4 @@
-"""The one interface of all datasets: a category is two lists of samples."""
+"""The interface of all datasets: a category is two lists of samples."""
 
 import abc
 import dataclasses
