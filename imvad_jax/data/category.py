@@ -27,7 +27,7 @@ DECODE_BATCH = 32
 MAX_DECODED_BYTES = 4 * 2**30  # of a category that is held in memory
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class CategoryData:
     """The images of one category at one geometry.
 
@@ -52,6 +52,18 @@ class CategoryData:
     held_out: Images | TiledImages | None = None  # good images that are not fitted on
     held_out_names: list[str] = dataclasses.field(default_factory=list)
     tiling: Tiling | None = None
+
+    def __repr__(self) -> str:
+        defective = int(self.labels.sum())
+        said = [
+            f"{self.dataset} {self.name}",
+            f"tiles of {self.tiling.tile} px" if self.tiling else f"{self.geometry.crop} px",
+            f"{len(self.train_names)} to fit on",
+            f"{len(self.held_out_names)} held out" if self.held_out_names else "",
+            f"{len(self.test_names)} to test ({defective} defective)",
+            "masks" if self.masks is not None else "no masks",
+        ]
+        return f"CategoryData({', '.join(filter(None, said))})"
 
     def hold_out(self, share: float, seed: int) -> "CategoryData":
         """The category with a share of its good images (one at least), drawn by `seed`, held out.

@@ -91,6 +91,10 @@ class TiledImages:
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
+    def __repr__(self) -> str:
+        tile = self.tiling.tile
+        return f"TiledImages({len(self.paths)} pictures, {len(self)} tiles of {tile} x {tile})"
+
     @property
     def map_values(self) -> int:
         """How many values the maps of all pictures hold together."""

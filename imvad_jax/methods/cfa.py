@@ -3,6 +3,16 @@
 Lee, Lee, Song, "CFA: Coupled-Hypersphere-Based Feature Adaptation for Target-Oriented Anomaly
 Localization", IEEE Access 10, 2022, arXiv 2206.04325. As in the authors' code, the memory has one
 centre per position (the paper describes k-means and moving averages).
+
+What it learns: A small convolution with coordinates (CoordConv) on top of a frozen network, so that
+the patch features of good images lie close to memory centres, one a position, averaged over the
+good images. A patch is as anomalous as its distance to the nearest centres.
+
+When to use it: Parts in a fixed pose, where PatchCore's memory or its time per image is too large:
+the memory is as large as the grid of one image, however many images are fitted on.
+
+When not: Scoring must be fast on a CPU, or parts lie at any angle: every patch is compared with all
+centres, and the training takes longer than PatchCore's whole fit, which reached more on our data.
 """
 
 import dataclasses

@@ -2,6 +2,17 @@
 
 Rudolph, Wehrbein, Rosenhahn, Wandt, "Fully Convolutional Cross-Scale-Flows for Image-based Defect
 Detection", WACV 2022, arXiv 2110.02855; official code marco-rudolph/cs-flow.
+
+What it learns: A normalising flow that turns the features of good images at three scales, whose
+subnets see all scales at once, into a standard normal distribution. An image is as anomalous as it
+is unlikely under the flow.
+
+When to use it: The question is whether a part is good, not where its defect is, and defects differ
+in size.
+
+When not: A map is needed: officially there is none for measuring (`with_map` gives one of the
+finest scale to look at). With a weak backbone and few epochs it stays below PatchCore on small
+defects.
 """
 
 import dataclasses

@@ -3,6 +3,17 @@
 Li, Sohn, Yoon, Pfister, "CutPaste: Self-Supervised Learning for Anomaly Detection and
 Localization", CVPR 2021, arXiv 2104.04015. There is no official code; what the paper leaves open
 follows Runinho/pytorch-cutpaste.
+
+What it learns: A network that tells good images from ones into which a rectangle of themselves was
+pasted, then one Gaussian over its embeddings of good images. An image is as anomalous as its
+Mahalanobis distance.
+
+When to use it: No pretrained network may be used, or defects look like something in the wrong
+place: a piece that is missing, turned or added. With `patch_size` it also gives a map, from many
+overlapping squares.
+
+When not: Defects are fine scratches or small: with a CPU's budget it ranks screws little better
+than chance does. The map is coarse and slow, as the network sees each square by itself.
 """
 
 import dataclasses

@@ -2,6 +2,17 @@
 
 Zavrtanik, Kristan, Skocaj, "DRAEM - A discriminatively trained reconstruction embedding for surface
 anomaly detection", ICCV 2021, arXiv 2108.07610. Settings are those of the authors' code.
+
+What it learns: Two networks, from scratch: one repairs images into which anomalies were drawn, the
+other sees, from the image and its repaired form, which pixels were drawn. The map is the
+probability of a drawn anomaly.
+
+When to use it: Sharp outlines are wanted, there are hundreds of good images, an accelerator and
+hours: the official setting trains 700 epochs. It needs no pretrained weights.
+
+When not: There is only a CPU, or the light of new images differs from that of the good ones: the
+preset `cpu` takes a darker background of screws for a defect and ranks good parts above defective
+ones.
 """
 
 import dataclasses

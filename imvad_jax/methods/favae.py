@@ -3,6 +3,16 @@
 Dehaene, Eline, "Anomaly localization by modeling perceptual features", arXiv 2008.05369, 2020.
 There is no official code; this follows xiahaifeng1995/FAVAE-anomaly-detection-localization-master,
 as open-iad does.
+
+What it learns: A variational autoencoder that restores good images, and from its decoder the
+features that a frozen network has of them. A position is as anomalous as the true features differ
+from the restored ones.
+
+When to use it: Parts at any angle, on small images: it trains on flipped and rotated ones, and its
+image AUROC on screws is the highest of the trained methods here, at 128 pixels.
+
+When not: Good parts vary much in texture: what the narrow code cannot restore lights up on good
+parts as well.
 """
 
 import dataclasses

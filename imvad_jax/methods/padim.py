@@ -1,6 +1,17 @@
 """PaDiM: one Gaussian per position over a random subset of pretrained feature channels.
 
 Defard, Setkov, Loesch, Audigier, "PaDiM", ICPR 2020 workshops, arXiv 2011.08785.
+
+What it learns: Nothing is trained: mean and covariance of some channels of a frozen network's
+features at each position of the image, over the good images. A patch is as anomalous as its
+Mahalanobis distance there.
+
+When to use it: Parts in a fixed pose, and a result in seconds: one pass over the images, constant
+time and memory per image afterwards. The place to start, with PatchCore.
+
+When not: Parts lie at any angle or place: each position has its own Gaussian, which then holds a
+mixture. Its image AUROC on screws is far below that of PatchCore. Fewer images than channels rely
+on the regularisation of the covariances.
 """
 
 import dataclasses

@@ -2,6 +2,16 @@
 
 Deng, Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022,
 arXiv 2201.10703.
+
+What it learns: A decoder that restores the features of a frozen network, from deep to shallow, from
+a narrow embedding of them, on good images alone. A position is as anomalous as restored and true
+features differ in direction.
+
+When to use it: A trained method with sharp maps is wanted: on our data its PRO and pixel AP are as
+high as PatchCore's, at a constant time per image, whatever the number of good images.
+
+When not: There are only minutes on a CPU: the preset `cpu` trains for about half an hour on two
+cores (RESULTS.md).
 """
 
 import dataclasses

@@ -1,6 +1,17 @@
 """SPADE: finds the nearest good images, then for each pixel the nearest of their features.
 
 Cohen, Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences", arXiv 2005.02357.
+
+What it learns: Nothing is trained: the features of all good images are kept. The score is the
+distance to the nearest good images; the map is the distance of each pixel's features to the nearest
+among those of these images.
+
+When to use it: There are some dozens of good images and fine maps matter: its pixel AP on screws is
+as high as that of PatchCore.
+
+When not: The verdict on whole images matters, or there are many good images: its image AUROC on
+screws is far below that of PatchCore, and every good image is kept with its feature maps and looked
+through.
 """
 
 import dataclasses

@@ -2,6 +2,16 @@
 
 Wang, Han, Ding, Huang, "Student-Teacher Feature Pyramid Matching for Anomaly Detection", BMVC 2021,
 arXiv 2103.04257.
+
+What it learns: A student of the same architecture that matches three layers of a frozen teacher on
+good images. A position is as anomalous as the student's normalised features differ from the
+teacher's.
+
+When to use it: A small, fast detector with sharp maps on parts in a steady pose: two ResNet-18 and
+no memory bank.
+
+When not: The training must be short: on screws the student needs the 100 epochs of the paper
+(preset `cpu` has 40), and PatchCore is better in a minute.
 """
 
 import dataclasses

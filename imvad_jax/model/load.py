@@ -49,9 +49,12 @@ def load(directory: str | Path, parallel: Parallel | None = None) -> Model:
         weights=record.get("weights"),
         notes=tuple(record.get("notes", ())),
         fitted=True,
+        # A saved model's record says how many; that of a run names them.
+        fitted_on=record.get("fitted_on") or len(record.get("train_files") or ()),
         tiling=tiling,
         reader=Reader.of_record(record),
         calibration=store.read_thresholds(directory, record),
+        ranges=store.read_ranges(record),
         record=record,
         parallel=parallel,
     )

@@ -11,6 +11,8 @@ from imvad_jax.data.batches import Batch, Images
 from imvad_jax.data.holdout import draw_folds
 from imvad_jax.data.stream import PictureBatch
 from imvad_jax.data.tiled import TiledImages
+from imvad_jax.evaluation import Calibration, calibrate
+from imvad_jax.evaluation.calibration import needs_grain
 from imvad_jax.methods.base import Progress
 from imvad_jax.model import inputs
 from imvad_jax.progress import silent_progress
@@ -119,6 +121,25 @@ def measure_grain(model: "Model", images, batch_size: int = 0) -> tuple[float, f
     return float(np.abs(noisy.scores - plain.scores).max()), of_maps
 
 
+def thresholds(
+    model: "Model",
+    images,
+    found: Measured,
+    quantile: float,
+    *,
+    folds: int = 0,
+    batch_size: int = 0,
+) -> Calibration:
+    """The thresholds from what was measured of these good images. Raises UserError."""
+    grain = None
+    if needs_grain(found.scores, found.copies):
+        grain = measure_grain(model, images, batch_size)
+    return calibrate(
+        found.scores, found.names, quantile, found.maxima, found.medians,
+        folds=folds, copies=found.copies, grain=grain,
+    )  # fmt: skip
+
+
 def _scored(
     model: "Model", scorer: Scorer, images, batch_size: int = 0, *,
     progress: Progress = silent_progress, names: Sequence[str] | None = None,
@@ -134,7 +155,7 @@ def _scored(
         return known, [_values(score, own_map) for score, own_map in zip(found.image, maps)]
     sources, known = inputs.sources(images)
     done, values = progress(len(sources), "calibrate"), []
-    stream = dataclasses.replace(model.stream(batch_size), scorer=scorer)
+    stream = dataclasses.replace(model.stream(batch_size), scorer=scorer, ranges=None)
     for _, score, anomaly_map in stream.run(sources, names=names or known):
         values.append(_values(score, anomaly_map))
         done(1)

@@ -51,7 +51,8 @@ class Region:
     peak: float  # its largest value on the scale where the threshold is 0.5
     box: tuple[int, int, int, int]  # left, top, right, bottom; the last two just outside
     area: float
-    outlines: tuple[np.ndarray, ...]  # [N, 2] x and y each, closed; the longest is the outer one
+    # [N, 2] x and y each, closed; the longest is the outer one
+    outlines: tuple[np.ndarray, ...] = dataclasses.field(repr=False)
 
     def as_dict(self) -> dict:
         """For JSON."""
