@@ -297,7 +297,7 @@ BAD_FLAGS = {
     "--seed=-1": "seed",
     "--training_loop=device": "--training_loop=device: padim is not trained",
     "--training_loop=scan": "training_loop",
-    "--metod=padim": "Did you mean",
+    "--metod=padim": "did you mean",
     "stray": "unexpected argument 'stray'",
     "--checkpoint=nowhere": "no finished run",
     "--holdout=1": "--holdout=1",
