@@ -40,7 +40,7 @@ def test_it_runs_from_top_to_end(record_property):
     found = {kind: (int(flagged), int(count)) for kind, flagged, count in lines}
     assert found.pop("good")[0] <= 3  # of 12; one in 20 is to be expected
     flagged, count = (sum(values) for values in zip(*found.values()))
-    assert count == 16 and flagged >= 5  # small defects are missed at this size
+    assert count == 16 and flagged >= 8  # thin scratches and shallow dents are missed at this size
     for name in ("draw", "maps", "curve"):
         assert any("image/png" in output.get("data", {}) for output in outputs[name]), name
     assert all(metric.key in said(outputs["metrics"]) for metric in METRICS)
