@@ -47,11 +47,13 @@ class Picture:
 
 
 RUST = "hexnut-test-rust-000.png"
-# A method without a picture has a page without one. Trained ones with fewer epochs than the preset.
+# A method without a picture has a page without one. Trained ones took fewer epochs
+# than the preset has.
 PICTURES = {
     "cfa": Picture("hexnut", RUST, (*WEIGHTS, "--epochs=5")),
     "draem": Picture("fabric", "fabric-test-hole-000.png", ("--epochs=40",)),
     "fastflow": Picture("hexnut", RUST, (*WEIGHTS, "--epochs=15")),
+    "favae": Picture("tablet", "tablet-test-contamination-000.png", (*WEIGHTS, "--epochs=30")),
     "padim": Picture("hexnut", RUST),
     "patchcore": Picture("hexnut", RUST),
     "raw_color": Picture("hexnut", RUST, ()),
