@@ -140,7 +140,7 @@ def _window(tiling: Tiling, start: int, centres: np.ndarray) -> np.ndarray:
 def _window_sum(tiling: Tiling, length: int, cells: int) -> np.ndarray:
     centres = _centres(length, cells)
     windows = [_window(tiling, start, centres) for start in tiling.starts(length)]
-    return np.sum(windows, 0)
+    return functools.reduce(np.add, windows)
 
 
 @functools.lru_cache(maxsize=64)  # the rows of a picture use the same ones again

@@ -106,7 +106,7 @@ Config = TypeVar("Config", bound=DetectorConfig)
 
 
 class Detector(nn.Module, Generic[Config]):
-    """Base of all methods; a class of one names its configuration twice, `Detector[MyConfig]`.
+    """Base of all methods: `class MyMethod(Detector[MyConfig])` with the field `config: MyConfig`.
 
     A method defines `__call__(images) -> Prediction` and what its `phases` need. A statistics
     phase needs `init_accumulator`, `accumulate` and `finalize`; a gradient phase needs `loss`. All
