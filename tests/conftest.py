@@ -35,10 +35,10 @@ jax.config.update(
 )
 
 
-# Compiling is most of what the tests cost. `--no-compilation`, as `make check` has it, leaves out the
-# folders in which nearly every test compiles, and elsewhere the tests that are marked `compiles`,
-# since they or the programs that they start do. It is looked after: a test that compiles something
-# in this process all the same fails and says so.
+# Compiling is most of what the tests cost. `--no-compilation`, as `make check` has it, leaves out
+# the folders in which nearly every test compiles, and elsewhere the tests that are marked
+# `compiles`, since they or the programs that they start do. A test that compiles something in this
+# process all the same fails and says so.
 COMPILING = (
     "backbones", "benchmarks", "experiments", "golden", "layers", "long", "methods", "model", "ops",
     "real", "training",
