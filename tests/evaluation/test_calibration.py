@@ -94,6 +94,7 @@ def test_scores_that_are_not_finite_are_refused():
         calibrate(np.array([1.0, np.nan]), ["a", "b"], 0.95)
 
 
+@pytest.mark.compiles
 def test_the_scale_serves_jax_arrays():
     jnp = pytest.importorskip("jax.numpy")
     values = np.linspace(-5, 40, 7, dtype=np.float32)
