@@ -1,12 +1,19 @@
 """The Python API: make a method by name, load images, fit, score, predict, save, load.
 
-    from imvad_jax import api
+    import imvad_jax
 
-    model = api.make("patchcore", preset="cpu", weights="hub:timm/resnet18.tv_in1k@main")
+    print(imvad_jax.methods())  # all methods by name, with their presets
+    model = imvad_jax.make("patchcore", preset="cpu", weights="hub:timm/resnet18.tv_in1k@main")
     model = model.fit("good_parts")
     for part in model.predict("new_parts"):
         print(part.name, part.verdict, part.normalized_score)
     model.save("detector")
+    model = imvad_jax.load("detector")
+
+The names below are those of the package, `imvad_jax.make`, and of its module `imvad_jax.api`, which
+holds them; importing the package takes milliseconds, as each is imported when it is first used.
+`imvad_jax.metrics` has the five metrics as functions of arrays, `imvad_jax.metrics.compute` all of
+them in one call. `imvad_jax.methods` is also the module of the methods: `methods.get("padim")`.
 
 `make` and `load` return a `Model`, whose methods do the rest. `load_data` opens a dataset of any
 layout, to fit and evaluate. It needs TensorFlow the first time that it decodes images, and so does

@@ -32,16 +32,11 @@ def digest_of_array(array: np.ndarray) -> str:
     return _digest(head.encode(), data)
 
 
-def digest_of_bytes(data: bytes | memoryview | np.ndarray) -> str:
-    """As `digest_of_array`, of bytes alone."""
-    return _digest(b"", np.frombuffer(data, np.uint8))
-
-
 def _digest(head: bytes, data: np.ndarray) -> str:
     count = len(data) // BLOCK
     digest = hashlib.blake2b(head, digest_size=_SIZE)
-    digest.update(_sums(data[: count * BLOCK]))
-    digest.update(data[count * BLOCK :])
+    digest.update(_sums(data[: count * BLOCK]).data)
+    digest.update(data[count * BLOCK :].data)
     return digest.hexdigest()
 
 

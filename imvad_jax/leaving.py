@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import NoReturn
 
 CHILD = "IMVAD_JAX_CHILD"  # in the environment of a program of ours that another one tells to end
 PATIENCE = 2.0  # seconds for undoing and flushing; a pipe that nobody reads would take for ever
@@ -89,7 +90,7 @@ def run(
     return subprocess.CompletedProcess(command, process.returncode, out, errors)
 
 
-def leave(status: int) -> None:
+def leave(status: int) -> NoReturn:
     """Ends this process; whatever its threads do is cut off. Never returns."""
 
     _leaves.set()

@@ -10,6 +10,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from imvad_jax.files import is_temporary
 from imvad_jax.sealed import FIELD
@@ -87,7 +88,7 @@ def _json(test: Callable[[object], bool]) -> Callable[[Path, bytes], bool]:
     return lambda path, head: test(json.loads(path.read_bytes()))
 
 
-def _is_record(value: object) -> bool:
+def _is_record(value: Any) -> bool:
     return _has(value, "method", "title", "config") and isinstance(value["config"], dict)
 
 

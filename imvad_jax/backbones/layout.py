@@ -60,7 +60,7 @@ def variables_from_timm(
     `BackboneSpec.from_timm` says.
     """
     variables = {}
-    for path, leaf in traverse_util.flatten_dict(template).items():
+    for path, leaf in _leaves(template).items():
         name = timm_name(path[1:])
         if name not in keys:
             raise _missing(name, tensors, keys, source)
@@ -111,6 +111,10 @@ def _checked(found: Any, path: tuple[str, ...], what: str) -> np.ndarray:
     return np.ascontiguousarray(values)
 
 
+def _leaves(template: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+    return traverse_util.flatten_dict(template)
+
+
 def random_variables(template: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Returns seeded He-normal kernels (He et al. 2015, eq. 10), scale 1, bias 0, mean 0, var 1.
 
@@ -118,7 +122,7 @@ def random_variables(template: Mapping[str, Any], seed: int) -> dict[str, Any]:
     Each array has its own generator, so a tap's features do not depend on what else is asked.
     """
     variables = {}
-    for path, leaf in traverse_util.flatten_dict(template).items():
+    for path, leaf in _leaves(template).items():
         if path[-1] == "kernel" or path[-1] not in _LEAVES:
             kernel = path[-1] == "kernel"
             rng = np.random.default_rng([seed, zlib.crc32(timm_name(path[1:]).encode())])

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Literal
 
 import numpy as np
 
@@ -34,7 +34,7 @@ _HEADER = re.compile(
 class _Header:
     shape: tuple[int, ...]
     dtype: np.dtype
-    order: str
+    order: Literal["C", "F"]
     bytes: int  # how long it is itself
 
     @property
@@ -77,7 +77,7 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, header: _Header) -> n
     return np.frombuffer(content, header.dtype).reshape(header.shape, order=header.order)
 
 
-def _header(record: BinaryIO) -> _Header:
+def _header(record: IO[bytes]) -> _Header:
     start = record.read(8)
     if start[:6] != _MAGIC or start[6:] not in (b"\x01\x00", b"\x02\x00"):
         raise Malformed("its record is no array of numpy's format 1.0 or 2.0")

@@ -107,6 +107,7 @@ class ResNet(nn.Module):
         x = nn.relu(norm(name="bn1")(x))
         x = pooling.max_pool_3x3_of_positive(x)
         for stage, size in zip(STAGES, self.stage_sizes, strict=True):
+            pre = x
             for index in range(size):
                 pre = self.block(
                     filters=64 * 2 ** (stage - 1),

@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
 from safetensors import SafetensorError
 
 from imvad_jax.backbones.lazy_tensor import Contents, LazyTensor, Malformed
@@ -20,6 +20,8 @@ from imvad_jax.backbones.safetensors_file import open_safetensors
 from imvad_jax.backbones.torch_checkpoint import open_checkpoint
 from imvad_jax.backbones.wording import shown
 from imvad_jax.errors import UserError, readable
+
+T = TypeVar("T")
 
 # What the readers raise where the bytes are not what the format says.
 _DAMAGED = (
@@ -65,7 +67,7 @@ class TensorFile(Mapping):
     def __len__(self) -> int:
         return len(self._describe)
 
-    def _guarded(self, name: str, call: Callable[[], LazyTensor | np.ndarray]) -> object:
+    def _guarded(self, name: str, call: Callable[[], T]) -> T:
         try:
             return call()
         except UserError:

@@ -9,9 +9,10 @@ all hash alike. So the work is counted, only strings are hashed, and no object i
 message: strings are cut, the rest is left out.
 """
 
+import mmap
 import pickletools
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -98,7 +99,7 @@ _SENSELESS = (
 
 
 def read(
-    stream: BinaryIO,
+    stream: BinaryIO | mmap.mmap,
     what: str,
     storages: dict[str, StorageRef] | None = None,
     most_steps: int = MOST_STEPS,
@@ -118,7 +119,7 @@ def read(
     machine = _Machine(what, {} if storages is None else storages, most_steps)
     start, position = stream.tell(), None
     try:
-        for opcode, argument, at in pickletools.genops(stream):
+        for opcode, argument, at in pickletools.genops(cast("IO[bytes]", stream)):
             position = at
             machine.step(opcode.name, argument)
         return machine.stack.pop()

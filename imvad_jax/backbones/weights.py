@@ -45,7 +45,7 @@ class LoadedWeights:
 
 def load_weights(
     spec: BackboneSpec,
-    weights: str,
+    weights: str | None,
     outputs: Sequence[str],
     seed: int = 0,
     expected_sha256: str | None = None,
@@ -67,6 +67,7 @@ def load_weights(
     if weights:
         weights = os.fspath(weights)
     check_source(spec, weights)
+    assert weights  # else it was refused
     if weights == "random":
         if expected_sha256:
             raise UserError(f"weights 'random' have no sha256, expected {expected_sha256}")
@@ -199,7 +200,7 @@ def _from_package(spec: BackboneSpec, weights: str) -> Path:
             f"weights '{weights}': expected one file of weights ({', '.join(SUFFIXES)}) in the "
             f"package, found {names}; give the path of the file instead"
         )
-    path = Path(distribution.locate_file(found[0]))
+    path = Path(str(distribution.locate_file(found[0])))
     if not path.is_file():
         raise UserError(
             f"{path}: missing from package '{name}'; pip install --force-reinstall {install}"

@@ -8,6 +8,9 @@ asked of anomalib is the work that ours does; the rest is as anomalib has it. No
 networks start at random, and a backbone is filled from --weights.
 """
 
+# anomalib and what it brings are no dependency, and may be absent.
+# pyright: reportMissingImports=false
+
 import argparse
 import contextlib
 import functools
@@ -48,7 +51,7 @@ METRICS = {  # our name: anomalib's class, and the fields of its batches
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
     parser.add_argument("--versions", action="store_true", help="import all; print the versions")
     parser.add_argument("--model", choices=tuple(MODELS), default="padim")
     parser.add_argument("--root", help="directory of the dataset, laid out as MVTec AD")

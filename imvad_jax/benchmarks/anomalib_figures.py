@@ -1,13 +1,15 @@
 """Figures of the comparison with anomalib: times of both sides and their ratios."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from imvad_jax.benchmarks.measure import summary
 
 FIRST, COLD, WARM, THEIRS = "ours, first call", "ours, cold", "ours, warm", "anomalib"
 NOT_SUMMARIZED = ("metrics", "steps")  # of the figures of a run
 
-Runs = dict[str, Sequence[dict]]  # by program the figures of each run, as `Programs` returns them
+Runs = Mapping[
+    str, Sequence[dict]
+]  # by program the figures of each run, as `Programs` returns them
 
 
 def collect(runs: Runs, forwards: Sequence[float], images: int) -> dict:

@@ -8,12 +8,15 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from imvad_jax import methods
 from imvad_jax.benchmarks.anomalib_processes import Request
 from imvad_jax.errors import UserError
 from imvad_jax.methods import Detector, DetectorConfig
 from imvad_jax.methods.base import TrainedConfig
+from imvad_jax.methods.draem import DRAEMConfig
+from imvad_jax.methods.rd4ad import RD4ADConfig
 
 LEAST_EPOCHS = 2  # the first one holds compilation
 NETWORKS = ("resnet18", "wide_resnet50_2")  # that anomalib's trained methods have, and we
@@ -147,7 +150,7 @@ def check_epochs(asked: Mapping[str, tuple[DetectorConfig, Mapping[str, str]]]) 
             )
 
 
-def _refuse(problem: str) -> None:
+def _refuse(problem: str) -> NoReturn:
     raise UserError(f"--compare=anomalib: {problem}")
 
 
@@ -165,7 +168,8 @@ def _check(peer: Peer, request: Request, config: DetectorConfig, platform: str) 
         if getattr(config, name) != (expected := getattr(type(config)(), name)):
             text = ",".join(map(str, expected)) if isinstance(expected, tuple) else expected
             _refuse(f"{request.method} with --{name}={text} only")
-    if peer.model == "rd4ad" and config.backbone != "resnet18" and config.wide_embedding:
+    widened = isinstance(config, RD4ADConfig) and config.wide_embedding
+    if widened and config.backbone != "resnet18":
         _refuse(f"{request.method} with --wide_embedding=false only on {config.backbone}")
     if peer.model == "csflow" and request.weights != "random":
         _refuse(f"--weights={request.weights} cannot be put into its EfficientNet; expected random")
@@ -175,7 +179,8 @@ def _check(peer: Peer, request: Request, config: DetectorConfig, platform: str) 
 
 def make_plan(request: Request, detector: Detector, platform: str) -> Plan:
     """The same work, asked of anomalib. Raises UserError where there is no such."""
-    peer, config = PEERS.get(type(detector).__name__), detector.config
+    peer = PEERS.get(type(detector).__name__)
+    config = detector.config
     if peer is None:
         _refuse(f"{request.method} is not compared; {compared()} are")
     _check(peer, request, config, platform)
@@ -199,8 +204,8 @@ def make_plan(request: Request, detector: Detector, platform: str) -> Plan:
         check_epochs({request.method: (config, request.overrides)})
         epochs = found["epochs"] = config.epochs
         found["steps_per_epoch"] = config.steps_per_epoch
-    if getattr(config, "texture_dir", ""):
-        found["textures"] = config.texture_dir
+    if textures := getattr(config, "texture_dir", ""):
+        found["textures"] = textures
     arguments = [f"--{key}={value}" for key, value in found.items()]
     return Plan(arguments=arguments, epochs=epochs, notes=_notes(peer, config))
 
@@ -216,6 +221,6 @@ def _notes(peer: Peer, config: DetectorConfig) -> tuple[str, ...]:
         found.append(f"anomalib trains with {', '.join(other)}")
     if getattr(config, "cache_features", False):
         found.append("ours computes the frozen network's features once (--cache_features)")
-    if peer.model == "draem" and not config.texture_dir:
+    if isinstance(config, DRAEMConfig) and not config.texture_dir:
         found.append("anomalib's anomalies are noise, ours textures that the program draws")
     return tuple(found)

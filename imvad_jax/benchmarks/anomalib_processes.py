@@ -14,12 +14,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from imvad_jax import leaving, sealed
 from imvad_jax.commands import process
 from imvad_jax.errors import UserError
+from imvad_jax.methods.base import TrainedConfig
 from imvad_jax.training.gradient import epoch_steps
 from imvad_jax.training.record import config_of
 
@@ -37,7 +38,7 @@ class Request:
     python: str  # of an environment with anomalib
     method: str
     preset: str
-    overrides: dict[str, str]
+    overrides: Mapping[str, str]
     data_dir: str
     category: str
     weights: str
@@ -161,6 +162,7 @@ def read_epochs(run: Path) -> tuple[list[float], int]:
     """Seconds of each epoch of a training in a run directory of ours, and the steps of an epoch."""
     record = sealed.read(run / "config.json")
     config = config_of(record)
+    assert isinstance(config, TrainedConfig)  # else there is no history
     steps = epoch_steps(len(record["train_files"]), config)
     images = steps * config.batch_size  # which its rates are of
     rows = sealed.read(run / "history.json")

@@ -6,7 +6,7 @@ what the figures are compared with.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from scipy import ndimage
@@ -64,9 +64,14 @@ def scored(subject: Subject, data: CategoryData) -> Evaluated:
     found = score(
         subject.detector, subject.variables, data.test, subject.parallel, subject.batch_size
     )
-    if found.maps is None or data.masks is None or not data.masks.any():
+    maps, masks = found.maps, data.masks
+    if maps is None or masks is None:
         return Evaluated(found.image, data.labels, None, None)
-    return Evaluated(found.image, data.labels, found.maps, data.masks)
+    # Of images at the size of the method all are of one shape.
+    assert isinstance(maps, np.ndarray) and isinstance(masks, np.ndarray)
+    if not masks.any():
+        return Evaluated(found.image, data.labels, None, None)
+    return Evaluated(found.image, data.labels, maps, masks)
 
 
 def reference_pro(maps: np.ndarray, masks: np.ndarray) -> float:
@@ -81,13 +86,13 @@ def reference_pro(maps: np.ndarray, masks: np.ndarray) -> float:
     """
     regions = []
     for values, mask in zip(maps, masks):
-        numbers, count = ndimage.label(mask, np.ones((3, 3)))
+        numbers, count = cast("tuple[np.ndarray, int]", ndimage.label(mask, np.ones((3, 3))))
         regions += [np.sort(values[numbers == number]) for number in range(1, count + 1)]
     good = np.sort(maps[~masks])
     rates, overlaps = [1.0], [1.0]
     for place in np.linspace(0, len(good) - 1, THRESHOLDS).astype(int):
         missed = [np.searchsorted(r, good[place], side="right") / len(r) for r in regions]
-        overlaps.append(1 - np.mean(missed))
+        overlaps.append(1 - float(np.mean(missed)))
         rates.append(1 - (place + 1) / len(good))
     rates, overlaps = np.array(rates[::-1]), np.array(overlaps[::-1])
     inside = rates < PRO_LIMIT
@@ -105,8 +110,8 @@ def works(given: Evaluated, results: dict) -> dict[str, Callable[[int], None]]:
             "image_ap": average_precision_score(given.labels, given.scores),
         }
 
-    def pixel():
-        labels, values = given.masks.ravel(), given.maps.ravel()
+    def pixel(maps: np.ndarray, masks: np.ndarray):
+        labels, values = masks.ravel(), maps.ravel()
         return {
             "pixel_auroc": roc_auc_score(labels, values),
             "pixel_ap": average_precision_score(labels, values),
@@ -120,11 +125,12 @@ def works(given: Evaluated, results: dict) -> dict[str, Callable[[int], None]]:
         return call
 
     found = {OURS_IMAGE: lambda: image_metrics(given.scores, given.labels), IMAGE: image}
-    if given.maps is not None:
+    maps, masks = given.maps, given.masks
+    if maps is not None and masks is not None:
         found |= {
-            OURS_PIXEL: lambda: pixel_metrics(given.maps, given.masks),
-            PIXEL: pixel,
-            PRO: lambda: {"pixel_pro_100": reference_pro(given.maps, given.masks)},
+            OURS_PIXEL: lambda: pixel_metrics(maps, masks),
+            PIXEL: lambda: pixel(maps, masks),
+            PRO: lambda: {"pixel_pro_100": reference_pro(maps, masks)},
         }
     return {name: repeated(name, work) for name, work in found.items()}
 
@@ -175,7 +181,7 @@ def compare(subject: Subject, data: CategoryData | None) -> dict:
     results: dict[str, dict] = {}
     samples = measure(works(given, results), subject.options.repeats)
     ours, theirs = dict(results[OURS_IMAGE]), dict(results[IMAGE])
-    if given.maps is not None:
+    if given.maps is not None and given.masks is not None:
         ours |= pixel_metrics(given.maps, given.masks, benchmark_pro=True)
         theirs |= results[PIXEL] | results[PRO]
     metrics = {

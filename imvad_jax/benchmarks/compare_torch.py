@@ -4,6 +4,10 @@ Plain: eager, channels last, no compilation, batch norms as they are. The weight
 the results can be compared: a part's `difference` is the largest one over the largest value.
 """
 
+# PyTorch is no dependency, and may be absent.
+# pyright: reportMissingImports=false
+
+import abc
 from collections.abc import Callable
 
 import jax
@@ -12,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from imvad_jax.benchmarks.measure import measure, ratio, summary
-from imvad_jax.benchmarks.torch_networks.frozen import Frozen, ResNet, is_resnet
+from imvad_jax.benchmarks.torch_networks.frozen import ResNet, is_resnet
 from imvad_jax.benchmarks.workloads import Subject
 from imvad_jax.errors import UserError
 from imvad_jax.training.fit import fit, init_variables
@@ -86,7 +90,9 @@ def repeated(work: Callable[[], object]) -> Callable[[int], None]:
     return call
 
 
-def compare_backbone(subject: Subject, network: Frozen) -> dict:
+def compare_backbone(
+    subject: Subject, network: Callable[[np.ndarray], dict[str, torch.Tensor]]
+) -> dict:
     """A batch of uint8 images in host memory to its feature maps on the device."""
     parallel, detector = subject.parallel.here(), subject.detector
     step = parallel.compile(
@@ -129,12 +135,24 @@ def compare_work(subject: Subject, theirs: "Work") -> dict:
     return {"fit": fitted, "score": scored}
 
 
-class Work:
-    """What a method does over all images of a subject.
+class Work(abc.ABC):
+    """What a method does over all images of a subject."""
 
-    A method adds `fit()`, `embed(images)` to `[B, P, D]`, `distances(embedding)` to `[B, P]`, and
-    `adopt()`, which takes over what ours has fitted where that depends on random draws.
-    """
+    @abc.abstractmethod
+    def fit(self) -> None:
+        """The whole fit."""
+
+    @abc.abstractmethod
+    def adopt(self) -> None:
+        """Takes over what ours has fitted where that depends on random draws."""
+
+    @abc.abstractmethod
+    def embed(self, images: np.ndarray) -> torch.Tensor:
+        """Patch features `[B, P, D]` of uint8 images."""
+
+    @abc.abstractmethod
+    def distances(self, embedding: torch.Tensor) -> torch.Tensor:
+        """The value `[B, P]` of each patch."""
 
     def __init__(self, subject: Subject, network: ResNet):
         self.subject, self.network = subject, network

@@ -4,6 +4,9 @@ Each eager and by torch.compile, in turn with ours. All begin with our variables
 `difference` is that of the first loss, or of the features. Imported where PyTorch is installed.
 """
 
+# PyTorch is no dependency, and may be absent.
+# pyright: reportMissingImports=false
+
 import dataclasses
 from collections.abc import Callable
 from functools import partial
@@ -42,7 +45,9 @@ def compare(subject: Subject) -> dict:
     device = find_device(subject)
     kind, teacher = find_network(subject, device)
     parts, notes = {}, []
-    for suffix, wrap in HOW.items() if teacher else ():
+    for suffix, wrap in HOW.items():
+        if not teacher:
+            break
         try:
             with torch.no_grad():
                 parts["backbone" + suffix] = compare_backbone(subject, Wrapped(teacher, wrap))

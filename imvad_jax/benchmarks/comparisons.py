@@ -75,10 +75,12 @@ class Comparisons:
     def _with_anomalib(
         self, model: Model, log: Callable[[str], object], progress: Progress, subject: Subject
     ) -> dict:
+        source, python = self.source, self.anomalib_python
+        assert python and source.data_dir and source.category  # `check` was called
         request = anomalib_processes.Request(
-            python=self.anomalib_python, method=model.method, preset=model.preset,
-            overrides=model.overrides, data_dir=self.source.data_dir,
-            category=self.source.category, weights=self.weights, seed=model.seed,
+            python=python, method=model.method, preset=model.preset,
+            overrides=model.overrides, data_dir=source.data_dir,
+            category=source.category, weights=self.weights, seed=model.seed,
             device_flags=self.device_flags, workdir=self.workdir, repeats=self.process_repeats,
         )  # fmt: skip
         return compare_anomalib.compare(subject, request, log, progress)

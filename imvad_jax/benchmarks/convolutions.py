@@ -125,6 +125,7 @@ def _call(form: str, function, arrays, parallel: Parallel):
     compiled = parallel.compile(traced, (True,) * len(arrays))
 
     def call(count: int) -> None:
+        found = None
         for _ in range(count):
             found = compiled(*arrays)
         jax.block_until_ready(found)

@@ -44,6 +44,7 @@ def load_category(source: Source, geometry: Geometry) -> CategoryData:
     """The category of a source, decoded once. Raises UserError where none is named."""
     if not source.category:
         raise UserError("--category is missing: name the category of --data_dir to take")
+    assert source.data_dir  # asked by who calls this
     layout = layouts.get(source.dataset)
     (category,) = layouts.select_categories(layout, source.data_dir, [source.category])
     return open_category(

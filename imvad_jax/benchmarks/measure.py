@@ -4,9 +4,11 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+K = TypeVar("K", bound=Hashable)  # what calls are named by
 
 MOST_STEPS = 100  # of a repeat: their inputs and results lie in memory together
 
@@ -36,12 +38,12 @@ def steps_for(one: float, least: float) -> int:
 
 
 def measure(
-    calls: Mapping[str, Call],
+    calls: Mapping[K, Call],
     repeats: int,
     least: float = 0.0,
     clock: Callable[[], float] = time.perf_counter,
     cpu_clock: Callable[[], float] = time.process_time,
-) -> dict[str, Samples]:
+) -> dict[K, Samples]:
     """Times calls in turn (A B A B ...), so that what slows the machine down slows all of them.
 
     Each is warmed up by a step that is not timed; with `least` another step says how many of them
@@ -65,7 +67,7 @@ def measure(
     return samples
 
 
-def ratio(samples: Mapping[str, Samples], above: str, below: str, kind: str = "wall") -> float:
+def ratio(samples: Mapping[K, Samples], above: K, below: K, kind: str = "wall") -> float:
     """The ratio of two medians."""
     top, bottom = (statistics.median(getattr(samples[name], kind)) for name in (above, below))
     return top / bottom

@@ -148,6 +148,7 @@ def measure_apart(name: str, request: Request, how: Measuring) -> dict:
         command, stdout=2, stderr=subprocess.PIPE, text=True, errors="replace", env=environment
     ) as child:
         limit.on_end(child.terminate)
+        assert child.stderr  # a pipe
         for line in child.stderr:
             sys.stderr.write(line)
             last = line.strip() or last

@@ -45,7 +45,7 @@ class Operation(NamedTuple):
 
     name: str
     program: str
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]
     seconds: float  # of all devices together
     source: str  # the layers and the function it was compiled from, where that is known
 
@@ -114,7 +114,7 @@ def sources() -> list[tuple[str, dict[str, str]]]:
     Empty where this JAX does not give them.
     """
     client = getattr(jax.local_devices()[0], "client", None)
-    executables = client.live_executables() if hasattr(client, "live_executables") else []
+    executables = getattr(client, "live_executables", list)()
     found = []
     for executable in executables:
         for module in executable.hlo_modules():

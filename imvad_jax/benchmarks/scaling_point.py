@@ -2,14 +2,14 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from imvad_jax import presets
 from imvad_jax.benchmarks import workloads
 from imvad_jax.benchmarks.measure import peak_memory
-from imvad_jax.data.batches import Batch, padded_order
+from imvad_jax.data.batches import Batch, Numbers, padded_order
 from imvad_jax.methods import Detector
 from imvad_jax.methods.base import round_up
 from imvad_jax.methods.patchcore import BANK_BUCKET, PatchCore
@@ -40,7 +40,7 @@ class Request:
 class DrawnImages:
     """Noise `[N, size, size, 3]` that is drawn as it is asked for: no image is held."""
 
-    def __init__(self, numbers: Sequence[int], size: int, seed: int):
+    def __init__(self, numbers: Numbers, size: int, seed: int):
         self.numbers, self.size, self.seed = np.asarray(numbers, int), size, seed
 
     def __len__(self) -> int:
@@ -49,12 +49,12 @@ class DrawnImages:
     def take(self, numbers):
         return DrawnImages(self.numbers[np.asarray(numbers, int)], self.size, self.seed)
 
-    def batches(self, batch_size: int, order: Sequence[int] | None = None) -> Iterator[Batch]:
+    def batches(self, batch_size: int, order: Numbers | None = None) -> Iterator[Batch]:
         shape = (self.size, self.size, 3)
         for index in padded_order(len(self), batch_size, order).reshape(-1, batch_size):
             images = np.zeros((batch_size, *shape), np.uint8)
             for row in np.flatnonzero(index >= 0):
-                rng = np.random.default_rng([self.seed, self.numbers[index[row]]])
+                rng = np.random.default_rng([self.seed, int(self.numbers[index[row]])])
                 images[row] = rng.integers(0, 256, shape, np.uint8)
             yield Batch(images, index >= 0, index)
 

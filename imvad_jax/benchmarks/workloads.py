@@ -47,7 +47,7 @@ class Options:
 def parse_batches(texts: Sequence[str]) -> tuple[int, ...]:
     """The sizes that --score_batches names, and 1, rising; none of none. Raises UserError."""
     try:
-        found = sorted({*map(int, texts), *([1] if texts else [])})
+        found = sorted({1, *map(int, texts)}) if texts else []
     except ValueError:
         found = [0]
     if found and found[0] < 1:
@@ -79,7 +79,7 @@ def random_images(count: int, size: int, seed: int) -> ArrayImages:
 
 
 def build(
-    step: Callable, *arguments: Any, direct: Callable, counted: Sequence[Any] | None = None
+    step: Any, *arguments: Any, direct: Callable, counted: Sequence[Any] | None = None
 ) -> dict:
     """Compiles a step for these arguments: seconds, and what it computes.
 
@@ -140,6 +140,7 @@ def product_rate(parallel: Parallel, dtype: str, options: Options, size: int = 0
     step = parallel.compile(jnp.matmul, split=(True, True))
 
     def call(steps):
+        result = None
         for _ in range(steps):
             result = step(factor, factor)
         jax.block_until_ready(result)
@@ -221,7 +222,7 @@ def kept_features(subject: Subject) -> dict:
         parts[name] = training_call(subject, cache_features)
     calls = {name: call for name, (_, call) in parts.items()}
     samples = measure(calls, subject.options.repeats, subject.options.least_seconds)
-    found = {
+    found: dict[str, Any] = {
         name: {"wall_s": summary(s.wall), "cpu_s": summary(s.cpu)} for name, s in samples.items()
     }
     for kind in ("wall", "cpu"):

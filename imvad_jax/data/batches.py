@@ -7,13 +7,16 @@ import numpy as np
 
 from imvad_jax.data.decode import EVERY_DEPTH, Reader
 
+Numbers = Sequence[int] | np.ndarray  # of images
+
 
 class Batch(NamedTuple):
     """One batch. Padding rows hold zeros, `valid` False and index -1."""
 
     images: np.ndarray  # uint8 [B, H, W, 3]
     valid: np.ndarray  # bool [B]
-    index: np.ndarray  # int32 [B], the image's number in its source
+    # int32 [B], the image's number in its source
+    index: np.ndarray  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 class Images(Protocol):
@@ -21,20 +24,20 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, batch_size: int, order: Sequence[int] | None = None) -> Iterator[Batch]:
+    def batches(self, batch_size: int, order: Numbers | None = None) -> Iterator[Batch]:
         """Batches in the given order (file order by default); the last one is padded."""
         ...
 
-    def take(self, numbers: Sequence[int]) -> "Images":
+    def take(self, numbers: Numbers) -> "Images":
         """The images of these numbers alone, in this order (of tiles: those of whole images)."""
         ...
 
 
-def padded_order(count: int, batch_size: int, order: Sequence[int] | None) -> np.ndarray:
+def padded_order(count: int, batch_size: int, order: Numbers | None) -> np.ndarray:
     """Image numbers `[ceil(n / B) * B]`, int32; -1 marks padding."""
-    order = np.arange(count) if order is None else np.asarray(order)
-    padding = -len(order) % batch_size
-    return np.concatenate([order, np.full(padding, -1)]).astype(np.int32)
+    numbers = np.arange(count) if order is None else np.asarray(order)
+    padding = -len(numbers) % batch_size
+    return np.concatenate([numbers, np.full(padding, -1)]).astype(np.int32)
 
 
 class ArrayImages:
@@ -49,6 +52,10 @@ class ArrayImages:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __repr__(self) -> str:
+        count, *shape = self.images.shape
+        return f"ArrayImages({count} images, {' x '.join(map(str, shape))}, in memory)"
+
     def take(self, numbers):
         return ArrayImages(self.images[np.asarray(numbers, int)], self.reader)
 
@@ -61,3 +68,9 @@ class ArrayImages:
             if images.shape[-1] == 1:
                 images = np.repeat(images, 3, axis=-1)
             yield Batch(images, valid, index)
+
+
+def in_memory(images: object) -> ArrayImages:
+    """Images that are known to lie in memory."""
+    assert isinstance(images, ArrayImages), f"{type(images).__name__} are not in memory"
+    return images

@@ -10,7 +10,7 @@ from absl import logging
 
 from imvad_jax.archives import DAMAGE
 from imvad_jax.data import decoded_cache, layouts
-from imvad_jax.data.batches import ArrayImages, Images
+from imvad_jax.data.batches import ArrayImages, Images, in_memory
 from imvad_jax.data.decode import Geometry, Reader
 from imvad_jax.data.decoded_cache import fingerprint
 from imvad_jax.data.files import bad_images, drop_images, gather_masks
@@ -27,7 +27,7 @@ DECODE_BATCH = 32
 MAX_DECODED_BYTES = 4 * 2**30  # of a category that is held in memory
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class CategoryData:
     """The images of one category at one geometry.
 
@@ -53,6 +53,18 @@ class CategoryData:
     held_out_names: list[str] = dataclasses.field(default_factory=list)
     tiling: Tiling | None = None
 
+    def __repr__(self) -> str:
+        defective = int(self.labels.sum())
+        said = [
+            f"{self.dataset} {self.name}",
+            f"tiles of {self.tiling.tile} px" if self.tiling else f"{self.geometry.crop} px",
+            f"{len(self.train_names)} to fit on",
+            f"{len(self.held_out_names)} held out" if self.held_out_names else "",
+            f"{len(self.test_names)} to test ({defective} defective)",
+            "masks" if self.masks is not None else "no masks",
+        ]
+        return f"CategoryData({', '.join(filter(None, said))})"
+
     def hold_out(self, share: float, seed: int) -> "CategoryData":
         """The category with a share of its good images (one at least), drawn by `seed`, held out.
 
@@ -75,7 +87,7 @@ class CategoryData:
     @property
     def late_notes(self) -> list[str]:
         """Notes on test images that are decoded while they are scored; read them afterwards."""
-        remarks = {} if isinstance(self.test, ArrayImages) else self.test.remarks
+        remarks: dict[int, str] = getattr(self.test, "remarks", {})
         return remarks_in_words([(self.test_names[n], remarks[n]) for n in sorted(remarks)])
 
     @property
@@ -124,6 +136,7 @@ def open_category(
             "--on_bad_image=skip: only with --dataset=folder; results on a published dataset must "
             "cover all images"
         )
+    assert data_dir  # `check_tiled` asks for it, too
     files = layouts.read_category(layout, data_dir, name, seed, reading.recursive)
     mark = fingerprint(files, reading)
     if tiling:
@@ -295,8 +308,8 @@ def write_cache(path: Path, data: CategoryData, compressed: bool = True) -> None
         "found": data.found.as_dict(),
     }
     arrays = {
-        "train_images": data.train.images,
-        "test_images": data.test.images,
+        "train_images": in_memory(data.train).images,
+        "test_images": in_memory(data.test).images,
         "train_names": np.array(data.train_names),
         "test_names": np.array(data.test_names, dtype=np.str_),
         "test_defects": np.array(data.test_defects, dtype=np.str_),

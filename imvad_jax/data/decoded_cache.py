@@ -6,6 +6,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def stem(dataset: str, name: str, geometry: Geometry) -> str:
     return f"{dataset}-{names.safe(name)}-{geometry.size}-{geometry.crop}-{named}v{VERSION}-"
 
 
-def path_of(cache_dir: str, dataset: str, name: str, geometry: Geometry, mark: str) -> Path:
+def path_of(cache_dir: str | Path, dataset: str, name: str, geometry: Geometry, mark: str) -> Path:
     """Where the cache of a category lies, `mark` being its fingerprint."""
     return Path(cache_dir).expanduser() / f"{stem(dataset, name, geometry)}{mark}.npz"
 
@@ -101,8 +102,9 @@ def write(path: Path, meta: dict, arrays: dict[str, np.ndarray], compressed: boo
       NotWritten: for example, the disk is full or read-only.
     """
     save = np.savez_compressed if compressed else np.savez
-    meta = np.array(json.dumps({"version": VERSION, **meta}))
-    write_atomically(path, lambda file: save(file, meta=meta, **arrays))
+    named = {"meta": np.array(json.dumps({"version": VERSION, **meta})), **arrays}
+    # numpy's stubs take an array of any name for its own argument `allow_pickle`.
+    write_atomically(path, lambda file: save(file, **cast(Any, named)))
 
 
 def load(path: Path) -> tuple[dict, dict[str, np.ndarray]]:

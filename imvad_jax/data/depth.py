@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from imvad_jax.data.image_files import MAX_MEGAPIXELS, Refused, open_image
 from imvad_jax.errors import UserError, readable
@@ -31,7 +32,7 @@ def deep_kind(image: Image.Image) -> str:
         return "float"
     if any(";16" in name for tile in getattr(image, "tile", ()) for name in _raw_modes(tile)):
         return "integer"
-    bits = image.tag_v2.get(258, (8,)) if image.format == "TIFF" else (8,)
+    bits = image.tag_v2.get(258, (8,)) if isinstance(image, TiffImageFile) else (8,)
     if max(bits) > 8:  # Pillow would take half of each value for a value
         raise Refused(f"{max(bits)}-bit colours in separate planes; store them pixel by pixel")
     return ""
@@ -51,7 +52,7 @@ def deep_values(image: Image.Image, path: str) -> np.ndarray:
     if image.mode in ("F", *_INTEGER_MODES):
         values = np.asarray(image)
     else:
-        with Image.open(path, formats=[image.format]) as again:
+        with Image.open(path, formats=[image.format] if image.format else None) as again:
             if any("LA;16B" in _raw_modes(tile) for tile in again.tile):
                 # Opened as RGBA; the four bytes of a pixel are taken as they lie there.
                 again.tile = [_renamed(tile, lambda name: "RGBA") for tile in again.tile]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from imvad_jax.data import layouts
+from imvad_jax.data.batches import Numbers
 from imvad_jax.data.decode import Geometry, Reader
 from imvad_jax.data.listing import UNREADABLE, NotUsed
 from imvad_jax.data.mask_arrays import Regions, count_regions, shrink, shrink_whole
@@ -78,9 +79,9 @@ class Masks:
         """Those of them of which no pixel is left."""
         return None if self.per_image is None else sum(r.vanished for r in self.per_image)
 
-    def take(self, numbers: Sequence[int]) -> "Masks":
+    def take(self, numbers: Numbers) -> "Masks":
         """Those of the test images of these numbers."""
-        if self.arrays is None:
+        if self.arrays is None or self.per_image is None:
             return self
         return dataclasses.replace(
             self,
@@ -113,7 +114,10 @@ def gather_masks(
     )
     arrays, regions, errors, over_half, remarks, count = [], [], [], [], [], 0
     for number, sample in enumerate(files.test):
-        size = (geometry.size, geometry.size) if shapes is None else shapes[number][::-1]
+        size = (geometry.size, geometry.size)
+        if shapes is not None:
+            rows, columns = shapes[number]
+            size = (columns, rows)
         arrays.append(np.zeros((geometry.crop,) * 2 if shapes is None else shapes[number], bool))
         regions.append(Regions(0, 0))
         if not sample.mask_paths or number in (skip or {}):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from imvad_jax.errors import UserError, readable
 
@@ -61,7 +62,8 @@ class Head(NamedTuple):
     @property
     def shown(self) -> tuple[int, int]:
         """Width and height of the upright picture."""
-        return self.stored[::-1] if self.orientation >= 5 else self.stored
+        width, height = self.stored
+        return (height, width) if self.orientation >= 5 else self.stored
 
 
 def turn(image: Image.Image, orientation: int) -> Image.Image:
@@ -137,8 +139,8 @@ def open_image(path: str, max_megapixels: float = MAX_MEGAPIXELS) -> Iterator[Im
 
 def _check_parts(image: Image.Image) -> None:
     """Refuses a TIFF whose head tells of more rows than it has: Pillow leaves them black."""
-    if image.format == "TIFF" and image.tile:
-        rows = max(part.extents[3] for part in image.tile)
+    if isinstance(image, TiffImageFile) and image.format == "TIFF" and image.tile:
+        rows = max(part.extents[3] for part in image.tile if part.extents)
         if rows < image.height:
             raise Refused(
                 f"not a readable image (it has {rows} rows, but {image.height} by its head)"

@@ -1,6 +1,6 @@
 """Masks resized to the input size, and the defect regions that vanish there."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from PIL import Image
@@ -58,7 +58,7 @@ def count_regions(
       size: Width and height in pixels of the whole shrunken mask, of which `small` is a part.
       offset: First row and column of that part.
     """
-    labels, total = ndimage.label(mask, _EIGHT_CONNECTED)
+    labels, total = cast("tuple[np.ndarray, int]", ndimage.label(mask, _EIGHT_CONNECTED))
     if not total:
         return Regions(0, 0)
     where = np.nonzero(mask)

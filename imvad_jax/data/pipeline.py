@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from imvad_jax.data.batches import Batch, padded_order
+from imvad_jax.data.batches import Batch, Numbers, padded_order
 from imvad_jax.data.decode import EVERY_DEPTH, Geometry, Reader, to_array
 from imvad_jax.errors import UserError, join_errors
 
@@ -66,11 +66,15 @@ class FileImages:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def __repr__(self) -> str:
+        side = self.geometry.crop
+        return f"FileImages({len(self)} images, {side} x {side}, decoded as they are read)"
+
     def take(self, numbers):
         """The images of these numbers alone."""
         return FileImages([self.paths[number] for number in numbers], self.geometry, self.reader)
 
-    def take_remarks(self, numbers: Sequence[int]) -> dict[int, str]:
+    def take_remarks(self, numbers: Numbers) -> dict[int, str]:
         """The remarks on the images of these numbers, by their places among them."""
         kept = {int(number): place for place, number in enumerate(numbers)}
         return {kept[n]: text for n, text in self.remarks.items() if n in kept}

@@ -55,7 +55,7 @@ def _decode(
     pixels = whole = None
     is_file = isinstance(source, str | os.PathLike)
     try:
-        image, remark = reader.read(source) if is_file else (as_picture(source), "")
+        image, remark = reader.read(os.fspath(source)) if is_file else (as_picture(source), "")
         if tiling:
             tiling.check(*image.size)
             whole = image
@@ -116,19 +116,19 @@ def picture_batches(
 
     Bad files take no rows, so every batch but the last is full.
     """
-    rows: list[Decoded] = []
+    rows: list[tuple[Decoded, np.ndarray]] = []
 
     def batch():
-        images = np.zeros((batch_size, *rows[0].pixels.shape), np.uint8)
-        for row, file in zip(images, rows):
-            row[:] = file.pixels
-        return PictureBatch(images, [file._replace(pixels=None) for file in rows])
+        images = np.zeros((batch_size, *rows[0][1].shape), np.uint8)
+        for number, (_, pixels) in enumerate(rows):
+            images[number] = pixels
+        return PictureBatch(images, [file for file, _ in rows])
 
     for file in files:
-        if file.error:
+        if file.pixels is None:
             on_bad(file)
             continue
-        rows.append(file)
+        rows.append((file._replace(pixels=None), file.pixels))
         if len(rows) == batch_size:
             yield batch()
             rows = []

@@ -53,6 +53,7 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager):
         root = dl_manager.manual_dir / "mvtec_ad"
+        assert self.builder_config  # one of BUILDER_CONFIGS
         category = mvtec_ad.MVTecAD().category(str(root), self.builder_config.name)
         return {
             "train": self._generate_examples(category.train),

@@ -91,6 +91,10 @@ class TiledImages:
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
+    def __repr__(self) -> str:
+        tile = self.tiling.tile
+        return f"TiledImages({len(self.paths)} pictures, {len(self)} tiles of {tile} x {tile})"
+
     @property
     def map_values(self) -> int:
         """How many values the maps of all pictures hold together."""
@@ -138,7 +142,7 @@ class TiledImages:
 
     def _tiles(self, order: np.ndarray) -> Iterator[np.ndarray]:
         files, numbers = self.locate(order)
-        if self.kept is not None:
+        if self.kept is not None and self.rows is not None:
             yield from (self.kept[row] for row in self.rows[files] + numbers)
             return
         changes = np.flatnonzero(np.diff(files)) + 1
@@ -149,9 +153,10 @@ class TiledImages:
             paths, self.geometry, 1, AHEAD, tiling=self.tiling, reader=self.reader
         )
         for run, file in zip(runs, decoded):
-            path, size = readable(paths[file.number]), self.sizes[files[run[0]]]
+            number = int(files[run[0]])
+            path, size = readable(paths[file.number]), self.sizes[number]
             if file.remark:
-                self.remarks[int(files[run[0]])] = file.remark
+                self.remarks[number] = file.remark
             if file.error:
                 errors.append(f"{path}: {file.error}")
             elif file.size != size:  # a tag behind the pixels turns it
@@ -159,7 +164,7 @@ class TiledImages:
                     f"{path}: {file.size[0]} x {file.size[1]} pixels, but {size[0]} x {size[1]} by "
                     "the head of the file; store it upright"
                 )
-            if errors:  # all bad files are named at once
+            if errors or file.whole is None:  # all bad files are named at once
                 continue
             for row in run:
                 yield cut(file.whole, self.tiling, int(numbers[row]), self.geometry)
@@ -253,18 +258,18 @@ def tile_batches(
 ) -> Iterator[TileBatch]:
     """Batches of the tiles of readable files, the last one padded; the others go to `on_bad`."""
     tiles: list[tuple[Decoded, int]] = []
+    shape = (batch_size, geometry.crop, geometry.crop, 3)
+    images = np.zeros(shape, np.uint8)
     for file in files:
-        if file.error:
+        whole, file = file.whole, file._replace(whole=None)
+        if whole is None:
             on_bad(file)
             continue
-        whole, file = file.whole, file._replace(whole=None)
         for number in range(tiling.count(*file.size)):
-            if not tiles:
-                images = np.zeros((batch_size, geometry.crop, geometry.crop, 3), np.uint8)
             images[len(tiles)] = cut(whole, tiling, number, geometry)
             tiles.append((file, number))
             if len(tiles) == batch_size:
                 yield TileBatch(images, tiles)
-                tiles = []
+                images, tiles = np.zeros(shape, np.uint8), []
     if tiles:
         yield TileBatch(images, tiles)

@@ -113,12 +113,13 @@ def assemble(
         `[side, side]` (None: an image-only method); all tiles of a picture in order, then the next.
       tiling: Where the tiles lie.
     """
+    best, blended = -np.inf, None
     for picture, size, number, score, tile_map in tiles:
         if number == 0:
             best = score
             blended = None if tile_map is None else BlendedMap(tiling, len(tile_map), *size)
         best = np.maximum(best, score)  # a score that is not a number stays
-        if blended is not None:
+        if blended is not None and tile_map is not None:
             blended.add(number, tile_map)
         if number == tiling.count(*size) - 1:
             yield picture, float(best), None if blended is None else blended.values
@@ -138,7 +139,8 @@ def _window(tiling: Tiling, start: int, centres: np.ndarray) -> np.ndarray:
 @functools.lru_cache(maxsize=16)
 def _window_sum(tiling: Tiling, length: int, cells: int) -> np.ndarray:
     centres = _centres(length, cells)
-    return sum(_window(tiling, start, centres) for start in tiling.starts(length))
+    windows = [_window(tiling, start, centres) for start in tiling.starts(length)]
+    return np.sum(windows, 0)
 
 
 @functools.lru_cache(maxsize=64)  # the rows of a picture use the same ones again

@@ -49,7 +49,7 @@ class Scale:
         return 0.5 + 0.5 * x / (1 + abs(x))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Calibration:
     """The thresholds of a detector and how they were found.
 
@@ -69,6 +69,15 @@ class Calibration:
     # What noise of one grey level adds to the score and to the largest value of the map, at most;
     # None: the scores say enough, it was not looked for.
     grain: tuple[float, float] | None = None
+
+    def __repr__(self) -> str:
+        count = len(self.scores)
+        found = f"by {self.folds} folds of" if self.folds else "from"
+        pixel = f", of pixels {self.pixel.threshold:.6g}" if self.pixel else ""
+        return (
+            f"Calibration(threshold {self.image.threshold:.6g}{pixel}, quantile {self.quantile:g}, "
+            f"{found} {count} good image{'s' * (count != 1)})"
+        )
 
     @property
     def flagged(self) -> int:
@@ -220,7 +229,7 @@ def calibrate(
     """
     check_quantile(quantile)
     pixel, (image_grain, pixel_grain) = None, grain or (0.0, 0.0)
-    if map_maxima is not None:
+    if map_maxima is not None and map_medians is not None:
         usual = float(np.median(map_maxima))
         pixel = _scale(map_maxima, quantile, usual + pixel_grain, float(np.median(map_medians)))
     usual = float(np.median(scores)) if len(scores) else 0.0
@@ -228,7 +237,7 @@ def calibrate(
     return Calibration(
         image, pixel, float(quantile), _floats(scores), tuple(files), folds,
         () if map_maxima is None else _floats(map_maxima),
-        () if map_maxima is None else _floats(map_medians),
+        () if map_medians is None else _floats(map_medians),
         copies, grain,
     )  # fmt: skip
 

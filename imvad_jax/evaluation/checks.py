@@ -71,7 +71,9 @@ def _shape(images) -> str:
     return f"{len(images)} of shape {shapes.pop()}" if len(shapes) == 1 else f"{len(images)} images"
 
 
-def pixel_inputs(maps: Sequence, masks: Sequence) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def pixel_inputs(
+    maps: np.ndarray | Sequence, masks: np.ndarray | Sequence
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Returns N maps [H, W] of one float dtype and N masks [H, W] bool, or raises UserError.
 
     Args:

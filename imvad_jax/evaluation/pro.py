@@ -4,6 +4,8 @@ Source: Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021, on th
 overlap; the limit of 0.3 on the false positive rate is theirs.
 """
 
+from typing import cast
+
 import numpy as np
 from scipy import ndimage
 
@@ -21,7 +23,7 @@ def region_weights(mask: np.ndarray) -> tuple[np.ndarray, int]:
     Returns:
       [P] float64 in the order of `mask.nonzero()`, and a count.
     """
-    labels, regions = ndimage.label(mask, _EIGHT_CONNECTED)
+    labels, regions = cast("tuple[np.ndarray, int]", ndimage.label(mask, _EIGHT_CONNECTED))
     labels = labels[mask]
     return (1.0 / np.maximum(np.bincount(labels, minlength=1), 1))[labels], regions
 

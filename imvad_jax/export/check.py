@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from imvad_jax import leaving
-from imvad_jax.data.batches import ArrayImages
+from imvad_jax.data.batches import ArrayImages, in_memory
 from imvad_jax.data.category import open_category
 from imvad_jax.data.decode import load_image
 from imvad_jax.data.inputs import find_images
@@ -52,7 +52,8 @@ def choose_images(
         except UserError:
             data = None
         if data is not None and len(data.test):
-            found = [data.test.images[i] for i in _spread(range(len(data.test)))]
+            images = in_memory(data.test).images
+            found = [images[i] for i in _spread(range(len(images)))]
             return _rgb(found), f"{len(found)} test images of {dataset}/{category}"
     noise = np.random.default_rng(0).integers(0, 256, whole.image_shape(IMAGES).shape)
     return noise.astype(np.uint8), f"{IMAGES} images of noise (name real ones by --check_images)"

@@ -8,6 +8,7 @@ the sizes given, one after the other.
 
 import runpy
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -18,4 +19,5 @@ if __name__ == "__main__":
     found = [{name: np.asarray(value) for name, value in detect(b).items()} for b in batches]
     if "imvad_jax" in sys.modules:
         sys.exit("the export was loaded with the help of imvad_jax")
-    np.savez(out, **{name: np.concatenate([f[name] for f in found]) for name in found[0]})
+    arrays: Any = {name: np.concatenate([f[name] for f in found]) for name in found[0]}
+    np.savez(out, **arrays)

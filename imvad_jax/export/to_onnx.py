@@ -41,7 +41,7 @@ def failed_operation(error: Exception) -> str | None:
 def write(whole: Whole, path: Path, batch_size: int, platforms: tuple[str, ...]) -> None:
     """Writes the file; a `batch_size` of 0 takes any. ONNX knows no platforms."""
     del platforms
-    import jax2onnx
+    import jax2onnx  # pyright: ignore[reportMissingImports] - lives in .venv-onnx
 
     arrays = [jnp.asarray(array) for array in whole.arrays.values()]
     names = sorted(whole.output_shapes())

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from imvad_jax.data.pipeline import load_tensorflow
 from imvad_jax.export.whole import Whole
@@ -24,9 +25,12 @@ def write(whole: Whole, path: Path, batch_size: int, platforms: tuple[str, ...])
         native_serialization_platforms=platforms,
         with_gradient=False,
     )
-    module = tf.Module()
+    module: Any = tf.Module()  # takes any attribute
     # As constants of the graph they may not exceed 2 GiB.
-    module.arrays = [tf.Variable(array, trainable=False) for array in whole.arrays.values()]
+    module.arrays = [
+        tf.Variable(array, trainable=False)  # pyright: ignore[reportArgumentType] - takes arrays
+        for array in whole.arrays.values()
+    ]
     images = tf.TensorSpec((batch_size or None, size, size, 3), tf.uint8, "images")
     module.detect = tf.function(
         lambda images: converted(module.arrays, images), input_signature=[images], autograph=False

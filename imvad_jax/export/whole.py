@@ -4,10 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 from jax import Array
 
 from imvad_jax import __version__
@@ -41,7 +41,7 @@ class Whole:
 
         Images are RGB, `[B, S, S, 3]`, S the input size of the method.
         """
-        variables = flax.traverse_util.unflatten_dict(dict(zip(self.arrays, arrays)), sep="/")
+        variables = traverse_util.unflatten_dict(dict(zip(self.arrays, arrays)), sep="/")
         found = self.model.detector.apply(variables, as_float(images))
         return self.normalize(found.score, found.anomaly_map)
 
@@ -122,6 +122,6 @@ def restore(run_dir: Path) -> Whole:
 
 def whole_of(model: Model) -> Whole:
     """The whole function of a fitted model in memory."""
-    variables = model.detector.trim_memory(model.variables)
-    arrays = flax.traverse_util.flatten_dict(variables, sep="/")
+    variables = model.detector.trim_memory(dict(model.variables))
+    arrays = traverse_util.flatten_dict(variables, sep="/")
     return Whole(model, {name: np.asarray(array) for name, array in arrays.items()})

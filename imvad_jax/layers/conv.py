@@ -5,6 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 from jax import Array, lax
 
 from imvad_jax.ops import convolution, winograd
@@ -42,7 +43,7 @@ class Conv(nn.Module):
         bias = (
             self.param("bias", self.bias_init, shape[-1:], jnp.float32) if self.use_bias else None
         )
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         how = tuple(self.strides), self._borders(x)
         if groups > 1:
             y = convolution.convolve_depthwise(x, kernel, *how, self.precision)

@@ -17,6 +17,7 @@ from jax import Array
 from imvad_jax.layers.conv import Conv
 from imvad_jax.layers.initializers import torch_uniform
 from imvad_jax.ops.precision import full_precision
+from imvad_jax.ops.sums import total
 
 SUBNET_FACTOR = 0.1  # on both outputs of the subnet, so that a step starts near the identity
 SOFTPLUS_BETA = 0.5
@@ -151,10 +152,10 @@ class Flow(nn.Module):
     @nn.compact
     def __call__(self, x: Array, permutations: Array, reverse: bool = False) -> tuple[Array, Array]:
         """`[B, H, W, C]`, int `[steps, C]` -> `[B, H, W, C]` and the log-determinant `[B]`."""
-        total = 0.0
+        log_dets = []
         steps = list(enumerate(self.kernel_sizes))
         for i, size in reversed(steps) if reverse else steps:
             block = AllInOneBlock(size, self.hidden_ratio, self.clamp, self.dtype, name=f"step_{i}")
             x, log_det = block(x, permutations[i], reverse)
-            total += log_det
-        return x, total
+            log_dets.append(log_det)
+        return x, total(log_dets)

@@ -18,6 +18,7 @@ from imvad_jax.layers.conv import Conv
 from imvad_jax.layers.initializers import torch_uniform
 from imvad_jax.ops import resample
 from imvad_jax.ops.precision import full_precision
+from imvad_jax.ops.sums import total
 
 SLOPE = 0.1  # of the leaky ReLU below zero
 LARGEST = 1e6  # what a coupling returns lies within +- this
@@ -123,10 +124,10 @@ class CrossScaleCoupling(nn.Module):
 
     def _move(self, maps, steering, reverse) -> tuple[list[Array], Array]:
         """Affine maps by scale, and the sum of their log-determinants."""
-        moved, total = [], 0.0
+        moved, log_dets = [], []
         for x, s in zip(maps, steering, strict=True):
             log_scale, shift = jnp.split(s.astype(x.dtype), 2, -1)
             y, log_det = coupling.affine(x, atan_clamp(log_scale, self.clamp), shift, reverse)
             moved.append(y)
-            total += log_det
-        return moved, total
+            log_dets.append(log_det)
+        return moved, total(log_dets)

@@ -117,6 +117,7 @@ class ReverseDecoder(nn.Module):
         conv, norm = mirrored_convolution(self.dtype), partial(batch_norm, train, self.dtype)
         found, x = [], embedding
         for stage, (filters, depth) in enumerate(zip(self.filters, self.depths, strict=True)):
+            pre = x
             for index in range(depth):
                 pre = self.block(
                     filters=filters,

@@ -6,6 +6,7 @@ paper leaves the network open; this is the one of the common code
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +27,7 @@ class Conv(nn.Module):
     """PyTorch's Conv2d with a bias: `[B, H, W, C] -> [B, h, w, features]`."""
 
     features: int
-    window: tuple[int, int]
+    window: Sequence[int]
     stride: int = 1
     padding: int = 0
     dtype: Any = jnp.float32
@@ -54,7 +55,7 @@ class TransposedConv(nn.Module):
     """
 
     features: int
-    window: tuple[int, int]
+    window: Sequence[int]
     stride: int = 1
     padding: int = 0
     dtype: Any = jnp.float32

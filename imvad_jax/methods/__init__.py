@@ -4,9 +4,12 @@ A method of another package is named `package.module:Class` and needs no line (`
 """
 
 import dataclasses
+import sys
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
+import imvad_jax
 from imvad_jax.errors import choose
 from imvad_jax.methods import (
     cfa,
@@ -34,8 +37,7 @@ METHODS: dict[str, Method] = {
     "favae": Method("FAVAE", favae.FAVAE, favae.FAVAEConfig),
     "padim": Method("PaDiM", padim.PaDiM, padim.PaDiMConfig),
     "patchcore": Method("PatchCore", patchcore.PatchCore, patchcore.PatchCoreConfig),
-    "raw_color": Method("raw colour (baseline)", raw_color.RawColor, raw_color.RawColorConfig,
-                        in_benchmark=False),
+    "raw_color": Method("raw colour (baseline)", raw_color.RawColor, raw_color.RawColorConfig),
     "rd4ad": Method("RD4AD", rd4ad.RD4AD, rd4ad.RD4ADConfig),
     "spade": Method("SPADE", spade.SPADE, spade.SPADEConfig),
     "stpm": Method("STPM", stpm.STPM, stpm.STPMConfig),
@@ -67,7 +69,7 @@ def with_newer_fields(record: dict) -> dict:
     package gets them where that method is in use.
     """
     record = {"tile": 0, "overlap": 0} | record
-    name = record.get("method")
+    name = str(record.get("method"))
     method = METHODS.get(name) or outside.loaded(name)
     if method is None or not isinstance(record.get("config"), dict):
         return record
@@ -83,6 +85,19 @@ WITHOUT_EFFECT = ("cache_features", "shard_bank", "convolution")
 def decisive_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a stored `config` that results depend on."""
     return {name: value for name, value in config.items() if name not in WITHOUT_EFFECT}
+
+
+class _CallableModule(ModuleType):
+    """`imvad_jax.methods()` lists the methods, and `imvad_jax.methods` is this module as well."""
+
+    def __call__(self):
+        """The methods by name, with titles and presets; it prints as a table."""
+        return imvad_jax._list_methods()
+
+
+# An import of this module puts it into the package under its name, over whatever stood there: so
+# what is called has to be the module itself, which Python allows by another class.
+sys.modules[__name__].__class__ = _CallableModule
 
 
 __all__ = [

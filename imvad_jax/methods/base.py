@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -123,8 +123,12 @@ class TrainedConfig(DetectorConfig):
     steps_per_epoch: int = 0
 
 
-class Detector(nn.Module):
-    """Base class of all methods.
+# A detector's configuration. `Detector` alone is a detector of any method.
+Config = TypeVar("Config", bound=DetectorConfig)
+
+
+class Detector(nn.Module, Generic[Config]):
+    """Base class of all methods; a subclass names its configuration: `Detector[MyConfig]`.
 
     A method defines `__call__(images) -> Prediction` and the methods that its `phases` need: a
     statistics phase needs `init_accumulator`, `accumulate` and `finalize`, a gradient phase needs
@@ -132,13 +136,9 @@ class Detector(nn.Module):
     `[B, H, W, 3]`.
     """
 
-    config: DetectorConfig
+    config: Config
 
     phases: ClassVar[tuple[str, ...]] = ("statistics",)
-    # Names of the backbone outputs that the method uses; () without a backbone.
-    outputs: ClassVar[tuple[str, ...]] = ()
-    # Arrays of `memory` whose rows are sharded over the devices while scoring.
-    sharded: ClassVar[tuple[str, ...]] = ()
     # Arrays of `memory` with one row per position, `[h * w, ...]`. When images are split by rows,
     # each device holds only the rows of its own positions.
     of_positions: ClassVar[tuple[str, ...]] = ()
@@ -148,6 +148,20 @@ class Detector(nn.Module):
     # name of the class, and its presets besides `official`, which consists of the defaults.
     title: ClassVar[str] = ""
     presets: ClassVar[Mapping[str, DetectorConfig]] = {}
+
+    if TYPE_CHECKING:  # linen makes it, which checkers cannot know
+
+        def __hash__(self) -> int: ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Backbone intermediates in use; none without a backbone."""
+        return ()
+
+    @property
+    def sharded(self) -> tuple[str, ...]:
+        """Arrays of `memory` of which each device holds its part of the rows while scoring."""
+        return ()
 
     def apply(self, *arguments: Any, **options: Any) -> Any:
         """`nn.Module.apply`, with the implementation of convolutions that `config` selects."""
@@ -278,7 +292,9 @@ class Detector(nn.Module):
         """Whether an image can be split by rows over several devices while it is scored."""
         return bool(self.outputs) and backbones.get(self.config.backbone).by_rows(self.outputs)
 
-    def feature_shapes(self, outputs: Sequence[str] | None = None) -> dict[str, tuple[int, ...]]:
+    def feature_shapes(
+        self, outputs: Sequence[str] | None = None
+    ) -> dict[str, tuple[int, int, int]]:
         """Returns the shape `(h, w, C)` of each feature map for the configured input size."""
         size = self.config.input_size
         return _feature_shapes(self.config.backbone, size, tuple(outputs or self.outputs))
@@ -297,7 +313,6 @@ class Method(NamedTuple):
     title: str  # as printed in tables
     detector: type[Detector]
     config: type[DetectorConfig]
-    in_benchmark: bool = True  # whether it is one of the eleven methods of the published benchmark
 
 
 # progress(total, label) returns a function to call with the number of newly finished units.
@@ -313,10 +328,10 @@ def _feature_shapes(backbone: str, size: int, outputs: tuple[str, ...]):
             spec.variables_template(outputs),
             jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32),
         )
-    return {name: shapes[name].shape[1:] for name in outputs}
+    return {name: cast("tuple[int, int, int]", shapes[name].shape[1:]) for name in outputs}
 
 
-def config_from_strings(config: DetectorConfig, values: dict[str, str]) -> DetectorConfig:
+def config_from_strings(config: DetectorConfig, values: Mapping[str, str]) -> DetectorConfig:
     """Returns `config` with fields replaced by values given as text (flags).
 
     A path may begin with `~`.

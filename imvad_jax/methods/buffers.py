@@ -15,7 +15,8 @@ class Buffer(NamedTuple):
     """Rows of up to `capacity` images on one device."""
 
     position: Array  # [] int32, the next free row
-    index: Array  # [capacity] int32, the image's number in the training set; -1: empty or padding
+    # [capacity] int32, the image's number in the training set; -1: empty or padding
+    index: Array  # pyright: ignore[reportIncompatibleMethodOverride]
     rows: dict[str, Array]  # [capacity, ...] each
 
 
@@ -64,4 +65,5 @@ def take_rows(buffers: Sequence[Buffer], name: str, images: np.ndarray, inner: n
         slots = slot_of[images]
         found = np.asarray(buffer.rows[name][np.maximum(slots, 0), inner])
         out = found if out is None else np.where((slots >= 0)[:, None], found, out)
+    assert out is not None  # there is a device
     return out

@@ -3,10 +3,20 @@
 Lee, Lee, Song, "CFA: Coupled-Hypersphere-Based Feature Adaptation for Target-Oriented Anomaly
 Localization", IEEE Access 10, 2022, arXiv 2206.04325. As in the authors' code, the memory has one
 centre per position (the paper describes k-means and moving averages).
+
+What it learns: A small convolution with coordinates (CoordConv) on top of a frozen network, so that
+the patch features of good images lie close to memory centres, one a position, averaged over the
+good images. A patch is as anomalous as its distance to the nearest centres.
+
+When to use it: Parts in a fixed pose, where PatchCore's memory or its time per image is too large:
+the memory is as large as the grid of one image, however many images are fitted on.
+
+When not: Scoring must be fast on a CPU, or parts lie at any angle: every patch is compared with all
+centres, and the training takes longer than PatchCore's whole fit, which reached more on our data.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +81,8 @@ class RunningMean(NamedTuple):
     The official code weighs batches equally, whatever their size; here every image counts once.
     """
 
-    count: Array  # []
+    # []
+    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
     mean: Array  # [P, D]
 
 
@@ -97,7 +108,7 @@ class CoupledHyperspheres(nn.Module):
         return (attraction + repulsion) / self.config.nu, metrics
 
 
-class CFA(base.Detector):
+class CFA(base.Detector[CFAConfig]):
     """CFA (Lee et al., 2022): centres of the untrained descriptor first, then its training."""
 
     config: CFAConfig
@@ -189,9 +200,9 @@ class CFA(base.Detector):
             )
         counts = np.array([float(part.count) for part in accumulators])
         shares = counts / counts.sum()
-        centers = sum(
-            np.asarray(part.mean, np.float64) * share for part, share in zip(accumulators, shares)
-        ).astype(np.float32)
+        means = [np.asarray(part.mean, np.float64) for part in accumulators]
+        weighted = [mean * share for mean, share in zip(means, shares)]
+        centers = np.sum(weighted, 0).astype(np.float32)
         if self.config.gamma_c > 1:
             done = progress(1, "k-means")
             centers = _compress(centers, self.num_centers, int(jax.random.bits(key)))
@@ -269,5 +280,6 @@ def _compress(centers: np.ndarray, count: int, seed: int) -> np.ndarray:
     """k-means centres `[count, D]` of `[M, D]`, on the host."""
     from sklearn.cluster import KMeans  # takes a second to import, and few need it
 
-    found = KMeans(count, max_iter=3000, n_init=1, random_state=seed % 2**32).fit(centers)
+    once = cast(Any, 1)  # the stubs know `auto` alone
+    found = KMeans(count, max_iter=3000, n_init=once, random_state=seed % 2**32).fit(centers)
     return found.cluster_centers_.astype(np.float32)

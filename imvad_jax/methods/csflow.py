@@ -2,6 +2,17 @@
 
 Rudolph, Wehrbein, Rosenhahn, Wandt, "Fully Convolutional Cross-Scale-Flows for Image-based Defect
 Detection", WACV 2022, arXiv 2110.02855; official code marco-rudolph/cs-flow.
+
+What it learns: A normalising flow that turns the features of good images at three scales, whose
+subnets see all scales at once, into a standard normal distribution. An image is as anomalous as it
+is unlikely under the flow.
+
+When to use it: The question is whether a part is good, not where its defect is, and defects differ
+in size.
+
+When not: A map is needed: officially there is none for measuring (`with_map` gives one of the
+finest scale to look at). With a weak backbone and few epochs it stays below PatchCore on small
+defects.
 """
 
 import dataclasses
@@ -16,6 +27,7 @@ from imvad_jax.layers import coupling, cross_scale
 from imvad_jax.methods import base
 from imvad_jax.ops import resample
 from imvad_jax.ops.precision import full_precision
+from imvad_jax.ops.sums import total
 
 SCALES = 3
 
@@ -64,7 +76,7 @@ class CSFlowConfig(base.TrainedConfig):
         return (3,) * (self.flow_blocks - 1) + (5,)
 
 
-class CSFlow(base.Detector):
+class CSFlow(base.Detector[CSFlowConfig]):
     """CS-Flow (Rudolph et al., 2022).
 
     The score is half the mean square of all latents. The log-determinant is part of the loss
@@ -118,16 +130,16 @@ class CSFlow(base.Detector):
 
     def latents(self, maps: list[Array]) -> tuple[list[Array], Array]:
         """Latents `[B, h, w, C]` by scale and the log-determinant `[B]`, at least float32."""
-        total = 0.0
+        log_dets = []
         for k, block in enumerate(self.blocks):
             permutations = [self.memory(f"permutations_{i}")[k] for i in range(SCALES)]
             maps, log_det = block(maps, permutations)
-            total += log_det
-        return maps, total
+            log_dets.append(log_det)
+        return maps, total(log_dets)
 
     def energy(self, latents: list[Array]) -> Array:
         """Half the mean square over all scales, positions and channels: `[B]`."""
-        squares = sum(jnp.sum(z**2, (1, 2, 3)) for z in latents)
+        squares = total(jnp.sum(z**2, (1, 2, 3)) for z in latents)
         return 0.5 * squares / _dimensions(latents)
 
     def loss(self, inputs):

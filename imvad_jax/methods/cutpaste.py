@@ -3,9 +3,21 @@
 Li, Sohn, Yoon, Pfister, "CutPaste: Self-Supervised Learning for Anomaly Detection and
 Localization", CVPR 2021, arXiv 2104.04015. There is no official code; what the paper leaves open
 follows Runinho/pytorch-cutpaste.
+
+What it learns: A network that tells good images from ones into which a rectangle of themselves was
+pasted, then one Gaussian over its embeddings of good images. An image is as anomalous as its
+Mahalanobis distance.
+
+When to use it: No pretrained network may be used, or defects look like something in the wrong
+place: a piece that is missing, turned or added. With `patch_size` it also gives a map, from many
+overlapping squares.
+
+When not: Defects are fine scratches or small: with a CPU's budget it ranks screws little better
+than chance does. The map is coarse and slow, as the network sees each square by itself.
 """
 
 import dataclasses
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -121,7 +133,7 @@ class CutPasteConfig(base.TrainedConfig):
         return max(self.patch_stride, self.patch_size // 4)
 
 
-class CutPaste(base.Detector):
+class CutPaste(base.Detector[CutPasteConfig]):
     """CutPaste (Li et al., 2021): the classifier first, then the Gaussian of its embeddings.
 
     The encoder is trained; `outputs`, what is asked of pretrained weights, is empty where it
@@ -212,7 +224,7 @@ class CutPaste(base.Detector):
                 ways = [image, scarred()]
             case "union":
                 ways = [image, jnp.where(jax.random.bernoulli(keys[3]), cut(), scarred())]
-            case "3way":
+            case _:  # 3way
                 ways = [image, cut(), scarred()]
         ways = jnp.stack(ways)
         if config.image_rotation:
@@ -243,7 +255,8 @@ class CutPaste(base.Detector):
         encoder = backbones.get(self.config.backbone).build(jnp.dtype(self.config.dtype))
 
         def embed(patches):
-            found = full_precision(encoder.apply(variables, patches, outputs=(layer,))[layer])
+            maps = encoder.apply(variables, patches, outputs=(layer,))
+            found = full_precision(cast("dict[str, Array]", maps)[layer])
             return found.reshape(patches.shape[0], -1, self.embedding_dim).mean(1)
 
         return self.unit_length(windows.map_windows(embed, images, size, stride))

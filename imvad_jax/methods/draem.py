@@ -2,6 +2,17 @@
 
 Zavrtanik, Kristan, Skocaj, "DRAEM - A discriminatively trained reconstruction embedding for surface
 anomaly detection", ICCV 2021, arXiv 2108.07610. Settings are those of the authors' code.
+
+What it learns: Two networks, from scratch: one repairs images into which anomalies were drawn, the
+other sees, from the image and its repaired form, which pixels were drawn. The map is the
+probability of a drawn anomaly.
+
+When to use it: Sharp outlines are wanted, there are hundreds of good images, an accelerator and
+hours: the official setting trains 700 epochs. It needs no pretrained weights.
+
+When not: There is only a CPU, or the light of new images differs from that of the good ones: the
+preset `cpu` takes a darker background of screws for a defect and ranks good parts above defective
+ones.
 """
 
 import dataclasses
@@ -17,6 +28,7 @@ from imvad_jax.methods import base
 from imvad_jax.ops import anomaly
 from imvad_jax.ops.precision import full_precision
 from imvad_jax.ops.ssim import filter_with_zeros, ssim_map
+from imvad_jax.ops.sums import total
 
 SMOOTHING = 1e-5  # of the focal loss: targets are 1e-5 and 1 - 1e-5, and added to the probability
 ACTIVATIONS = 4  # floats kept for the gradient per float that a convolution gives: measured, 128 px
@@ -88,7 +100,7 @@ def focal_loss(logits: Array, anomalous: Array) -> Array:
     return jnp.mean(-((1 - right) ** FOCUS) * jnp.log(right))
 
 
-class DRAEM(base.Detector):
+class DRAEM(base.Detector[DRAEMConfig]):
     """DRAEM (Zavrtanik et al., 2021). Maps and scores are probabilities."""
 
     config: DRAEMConfig
@@ -122,7 +134,7 @@ class DRAEM(base.Detector):
             "ssim": 1 - ssim_map(repaired, drawn.original).mean(),
             "focal": focal_loss(logits, drawn.mask),
         }
-        return sum(metrics.values()), metrics
+        return total(metrics.values()), metrics
 
     def init_parameters(self, images):
         self.networks(images, train=True)

@@ -3,6 +3,16 @@
 Dehaene, Eline, "Anomaly localization by modeling perceptual features", arXiv 2008.05369, 2020.
 There is no official code; this follows xiahaifeng1995/FAVAE-anomaly-detection-localization-master,
 as open-iad does.
+
+What it learns: A variational autoencoder that restores good images, and from its decoder the
+features that a frozen network has of them. A position is as anomalous as the true features differ
+from the restored ones.
+
+When to use it: Parts at any angle, on small images: it trains on flipped and rotated ones, and its
+image AUROC on screws is the highest of the trained methods here, at 128 pixels.
+
+When not: Good parts vary much in texture: what the narrow code cannot restore lights up on good
+parts as well.
 """
 
 import dataclasses
@@ -20,6 +30,7 @@ from imvad_jax.methods import base
 from imvad_jax.ops import resample
 from imvad_jax.ops.affine import sample_bilinear
 from imvad_jax.ops.precision import full_precision
+from imvad_jax.ops.sums import total
 
 SCALES = 3  # maps of the decoder that are compared with the teacher's
 PROBABILITY = 0.3  # of each augmentation
@@ -103,7 +114,7 @@ def kl_divergence(mean: Array, log_variance: Array) -> Array:
     return 0.5 * jnp.sum(mean**2 + jnp.exp(log_variance) - 1 - log_variance, -1)
 
 
-def standard_normal(keys: Array, like: Array) -> Array:
+def standard_normal(keys: Array, like: Array | jax.ShapeDtypeStruct) -> Array:
     """Draws `[B, Z]` from the standard normal distribution by keys `[B]`, of the type of `like`."""
     return jax.vmap(lambda key: jax.random.normal(key, like.shape[1:], like.dtype))(keys)
 
@@ -155,7 +166,7 @@ def modules(config: FAVAEConfig) -> tuple[vae.Encoder, vae.Decoder, list[vae.Ada
     return encoder, decoder, [vae.Adapter(width, dtype, parent=None) for width in widths]
 
 
-class FAVAE(base.Detector):
+class FAVAE(base.Detector[FAVAEConfig]):
     """FAVAE (Dehaene and Eline, 2020).
 
     Where the grids of decoder and teacher differ (VGG's are the decoder's, a ResNet's are coarser),
@@ -188,7 +199,7 @@ class FAVAE(base.Detector):
         return {"images": images, **self.features(seen)}
 
     def restored(
-        self, latent: Array, grids: Sequence[tuple[int, int]], train: bool
+        self, latent: Array, grids: Sequence[Sequence[int]], train: bool
     ) -> dict[str, Array]:
         """The same from latent vectors `[B, Z]`, the teacher's maps on `grids`."""
         images, maps = self.decoder(latent, train)
@@ -216,12 +227,12 @@ class FAVAE(base.Detector):
         # Sums over pixels and channels: they alone balance image, features and divergence.
         metrics = {name: error.sum((1, 2)).mean() for name, error in errors.items()}
         divergence = kl_divergence(mean, log_variance).mean()
-        loss = sum(metrics.values()) + config.kld_weight * divergence
+        loss = total(metrics.values()) + config.kld_weight * divergence
         return loss, metrics | {"kl": divergence}
 
     def __call__(self, images):
         mean, _ = self.encoder(images, train=False)
-        anomaly_map = sum(
+        anomaly_map = total(
             resample.upsample_and_smooth(error, images.shape[1:3], self.config.sigma)
             for error in self.errors(self.targets(images), mean, train=False).values()
         )

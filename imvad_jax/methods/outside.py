@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from types import ModuleType
 
 from imvad_jax.errors import UserError
-from imvad_jax.methods.base import Detector, DetectorConfig, Method
+from imvad_jax.methods.base import Config, Detector, DetectorConfig, Method
 
 # Methods of the contract that were renamed: what they were called, and what they are called now. A
 # class that still defines the old name would never be asked. To be extended with each renaming.
@@ -78,7 +78,7 @@ def _load(name: str) -> Method:
     if not _is_detector(detector):
         raise UserError(f"'{attribute}' is no subclass of imvad_jax.methods.Detector")
     check(detector)
-    return Method(detector.title or attribute, detector, config_type(detector), in_benchmark=False)
+    return Method(detector.title or attribute, detector, config_type(detector))
 
 
 def _is_detector(value) -> bool:
@@ -157,13 +157,16 @@ def config_type(detector: type[Detector]) -> type[DetectorConfig]:
         kind = sys.modules[owner.__module__]
         for part in vars(owner)["__annotations__"]["config"].strip("'\"").split("."):
             kind = getattr(kind, part, None)
+    if kind is Config:  # the class has no configuration of its own
+        kind = DetectorConfig
     where = f"{detector.__name__}.config"
     if not (isinstance(kind, type) and issubclass(kind, DetectorConfig)):
         raise UserError(
             f"{where}: expected the annotation `config: SomeConfig`, a subclass of "
             "imvad_jax.methods.DetectorConfig"
         )
-    if not kind.__dataclass_params__.frozen or kind.__hash__ is None:
+    made = kind.__dataclass_params__  # pyright: ignore[reportAttributeAccessIssue]
+    if not made.frozen or kind.__hash__ is None:
         raise UserError(f"{where}: {kind.__name__} must be a dataclass(frozen=True)")
     fields = dataclasses.fields(kind)
     unset = [

@@ -2,10 +2,21 @@
 
 Deng, Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022,
 arXiv 2201.10703.
+
+What it learns: A decoder that restores the features of a frozen network, from deep to shallow, from
+a narrow embedding of them, on good images alone. A position is as anomalous as restored and true
+features differ in direction.
+
+When to use it: A trained method with sharp maps is wanted: on our data its PRO and pixel AP are as
+high as PatchCore's, at a constant time per image, whatever the number of good images.
+
+When not: There are only minutes on a CPU: the preset `cpu` trains for about half an hour on two
+cores (RESULTS.md).
 """
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +30,7 @@ from imvad_jax.layers.decoder import OneClassEmbedding, ReverseDecoder
 from imvad_jax.methods import base
 from imvad_jax.ops import resample
 from imvad_jax.ops.precision import full_precision
+from imvad_jax.ops.sums import total
 
 EPSILON = 1e-8  # smallest norm that a feature vector is divided by
 ACTIVATIONS = 50  # floats kept for the gradient per float of the features: traced, WRN50-2
@@ -95,17 +107,18 @@ def student_modules(
     else:
         block, sizes = resnet.BasicBlock, (2, 2, 2, 2)
     dtype = jnp.dtype(config.dtype)
-    expansion = getattr(block, "func", block).expansion
+    plain = cast(Any, getattr(block, "func", block))  # as wide inside as a plain ResNet's
+    expansion = plain.expansion
     widths = [shape[-1] // expansion for shape in reversed(shapes)]
     filters = (config.embedding_channels // expansion) or 2 * widths[0]
     # parent=None: a module made outside of setup() must not look for one.
-    own = block if config.wide_embedding else getattr(block, "func", block)
+    own = block if config.wide_embedding else plain
     embedding = OneClassEmbedding(own, filters, sizes[-1], dtype, parent=None)
     depths = tuple(sizes[: len(widths)])
     return embedding, ReverseDecoder(block, tuple(widths), depths, dtype, parent=None)
 
 
-class RD4AD(base.Detector):
+class RD4AD(base.Detector[RD4ADConfig]):
     """RD4AD (Deng and Li, 2022)."""
 
     config: RD4ADConfig
@@ -138,11 +151,11 @@ class RD4AD(base.Detector):
             if not self.config.per_position_loss:
                 found = found.sum((2, 3))  # of the whole map, flattened
             losses[name] = cosine_distance(found).mean()
-        return sum(losses.values()), losses
+        return total(losses.values()), losses
 
     def __call__(self, images):
         size = images.shape[1:3]
-        anomaly_map = sum(
+        anomaly_map = total(
             resample.upsample_and_smooth(
                 cosine_distance(found), size, self.config.sigma, align_corners=True
             )

@@ -1,6 +1,17 @@
 """SPADE: finds the nearest good images, then for each pixel the nearest of their features.
 
 Cohen, Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences", arXiv 2005.02357.
+
+What it learns: Nothing is trained: the features of all good images are kept. The score is the
+distance to the nearest good images; the map is the distance of each pixel's features to the nearest
+among those of these images.
+
+When to use it: There are some dozens of good images and fine maps matter: its pixel AP on screws is
+as high as that of PatchCore.
+
+When not: The verdict on whole images matters, or there are many good images: its image AUROC on
+screws is far below that of PatchCore, and every good image is kept with its feature maps and looked
+through.
 """
 
 import dataclasses
@@ -12,6 +23,7 @@ from jax import Array
 from imvad_jax.errors import UserError
 from imvad_jax.methods import base, buffers
 from imvad_jax.ops import loops, neighbors, resample, rows
+from imvad_jax.ops.sums import total
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +51,7 @@ class SPADEConfig(base.DetectorConfig):
         return dataclasses.replace(self, pooled_layer="layer3")
 
 
-class SPADE(base.Detector):
+class SPADE(base.Detector[SPADEConfig]):
     """SPADE (Cohen, Hoshen, 2020). The image score does not depend on the map."""
 
     config: SPADEConfig
@@ -54,7 +66,7 @@ class SPADE(base.Detector):
 
     def init_accumulator(self, capacity):
         shapes = self.feature_shapes()
-        rows = {
+        rows: dict[str, tuple[int, ...]] = {
             name: (shapes[name][0] * shapes[name][1], shapes[name][2])
             for name in self.config.layers
         }
@@ -120,7 +132,7 @@ class SPADE(base.Detector):
 
         # Smoothing is linear, so it may stand inside the mean over the layers.
         layers = [layer_map(name) for name in self.config.layers]
-        return base.Prediction(scores, sum(layers) / len(layers))
+        return base.Prediction(scores, total(layers) / len(layers))
 
     def memory_estimate(self, images, devices):
         shapes = self.feature_shapes()

@@ -165,15 +165,15 @@ def good_images(
         )  # fmt: skip
         return GoodImages(data.train, data.train_names)
     found, names = sources(given)
-    files = [is_path(source) for source in found]
-    if all(files):
-        reader = Reading().reader(found)
+    files = [os.fspath(source) for source in found if is_path(source)]
+    if len(files) == len(found):
+        reader = Reading().reader(files)
         if tiling:
-            return GoodImages(TiledImages.of_files(found, tiling, geometry, reader), names)
+            return GoodImages(TiledImages.of_files(files, tiling, geometry, reader), names)
+        if len(files) * geometry.crop**2 * 3 > MAX_DECODED_BYTES:
+            return GoodImages(FileImages(files, geometry, reader), names)
     elif tiling:
         raise UserError("tile: only image files can be tiled; give their paths")
-    if all(files) and len(found) * geometry.crop**2 * 3 > MAX_DECODED_BYTES:
-        return GoodImages(FileImages(found, geometry, reader), names)
     shown = tqdm_progress if progress else silent_progress
     return GoodImages(ArrayImages(_decode(found, names, geometry, reader, shown), reader), names)
 
@@ -182,7 +182,7 @@ def _decode(found, names, geometry: Geometry, reader: Reader, progress) -> np.nd
     done, errors = progress(len(found), "decode"), []
     array = np.empty((len(found), geometry.crop, geometry.crop, 3), np.uint8)
     for picture in decode_files(found, geometry, 0, _AHEAD, reader=reader):
-        if picture.error:
+        if picture.pixels is None:
             errors.append(f"{names[picture.number]}: {picture.error}")
         else:
             array[picture.number] = picture.pixels

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import flax
 import jax
 import jax.numpy as jnp
+from flax.errors import FlaxError
 
 from imvad_jax import methods
 from imvad_jax.data.decode import Reader
@@ -49,6 +49,8 @@ def load(directory: str | Path, parallel: Parallel | None = None) -> Model:
         weights=record.get("weights"),
         notes=tuple(record.get("notes", ())),
         fitted=True,
+        # A saved model's record says how many; that of a run names them.
+        fitted_on=record.get("fitted_on") or len(record.get("train_files") or ()),
         tiling=tiling,
         reader=Reader.of_record(record),
         calibration=store.read_thresholds(directory, record),
@@ -64,7 +66,7 @@ def _check_variables(model: Model, directory: Path) -> None:
     image = jax.ShapeDtypeStruct((1, model.input_size, model.input_size, 3), jnp.float32)
     try:
         jax.eval_shape(model.detector.apply, model.variables, image)
-    except (flax.errors.FlaxError, *_UNFIT) as error:
+    except (FlaxError, *_UNFIT) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{directory / NAME}: the record does not match its variables ({reason}); expected "

@@ -11,6 +11,8 @@ from imvad_jax.data.batches import Batch, Images
 from imvad_jax.data.holdout import draw_folds
 from imvad_jax.data.stream import PictureBatch
 from imvad_jax.data.tiled import TiledImages
+from imvad_jax.evaluation import Calibration, calibrate
+from imvad_jax.evaluation.calibration import needs_grain
 from imvad_jax.methods.base import Progress
 from imvad_jax.model import inputs
 from imvad_jax.progress import silent_progress
@@ -117,6 +119,25 @@ def measure_grain(model: "Model", images, batch_size: int = 0) -> tuple[float, f
     noisy = _measured([], _scored(model, _Watched(model.scorer, add_noise), some, batch_size)[1])
     of_maps = 0.0 if plain.maxima is None else float(np.abs(noisy.maxima - plain.maxima).max())
     return float(np.abs(noisy.scores - plain.scores).max()), of_maps
+
+
+def thresholds(
+    model: "Model",
+    images,
+    found: Measured,
+    quantile: float,
+    *,
+    folds: int = 0,
+    batch_size: int = 0,
+) -> Calibration:
+    """The thresholds from what was measured of these good images. Raises UserError."""
+    grain = None
+    if needs_grain(found.scores, found.copies):
+        grain = measure_grain(model, images, batch_size)
+    return calibrate(
+        found.scores, found.names, quantile, found.maxima, found.medians,
+        folds=folds, copies=found.copies, grain=grain,
+    )  # fmt: skip
 
 
 def _scored(

@@ -1,35 +1,27 @@
-"""The one type that programs and Python work with: a detector and all that is known about it."""
+"""The one type that programs and Python work with: what a detector does, on what is known of it."""
 
 import dataclasses
-import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from imvad_jax import methods
 from imvad_jax.data.batches import Images
-from imvad_jax.data.decode import EVERY_DEPTH, Geometry, Reader
 from imvad_jax.data.holdout import draw_held_out, number_of_folds
 from imvad_jax.data.tiled import TiledImages
 from imvad_jax.data.tiles import Tiling
-from imvad_jax.errors import UserError
-from imvad_jax.evaluation import Calibration, calibrate
-from imvad_jax.evaluation.calibration import needs_grain
 from imvad_jax.methods.base import Progress
 from imvad_jax.model import inputs, store
-from imvad_jax.model.measure import Measured, measure, measure_by_folds, measure_grain
+from imvad_jax.model.measure import measure, measure_by_folds, thresholds
 from imvad_jax.model.prediction import ImagePrediction, Stream
+from imvad_jax.model.state import State
 from imvad_jax.progress import silent_progress, tqdm_progress
 from imvad_jax.training import fit as fitting
-from imvad_jax.training.parallel import Parallel, choose_devices
-from imvad_jax.training.score import Scorer, Scores
+from imvad_jax.training.score import Scores
 
 HOLDOUT = 0.2  # share of the good images that the threshold is found from
 QUANTILE = 0.95
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Model:
+class Model(State):
     """A detector with its variables and metadata. It is immutable.
 
     `make` and `load` return a model; `fit` and `calibrate` return a new one.
@@ -44,77 +36,14 @@ class Model:
       weights: `source` and `sha256` of the pretrained weights; None without a backbone.
       notes: Caveats about its results, one sentence each.
       fitted: Whether it is fitted and can score.
+      fitted_on: Number of images, or of tiled images, that it was fitted on; 0 if it is not fitted
+        or this is not on record.
       tiling: The `tile` and `overlap` that it was fitted with; None for whole images.
       reader: How image files are read, for the fit and for new images.
       calibration: Its thresholds. If None, it returns scores but no verdicts.
       record: The record of the run that fitted it, or the record saved with it.
       parallel: Devices that it uses; None means all devices of this machine.
     """
-
-    method: str
-    detector: methods.Detector
-    variables: Mapping[str, Any]
-    preset: str = ""
-    overrides: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    seed: int = 0
-    weights: Mapping[str, str | None] | None = None
-    notes: tuple[str, ...] = ()
-    fitted: bool = False
-    tiling: Tiling | None = None
-    reader: Reader = EVERY_DEPTH
-    calibration: Calibration | None = None
-    record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    parallel: Parallel | None = None
-
-    def __repr__(self) -> str:
-        parts = [self.title, self.preset and f"preset {self.preset}"]
-        parts += [self.config.backbone if self.config.backbone != "none" else ""]
-        parts += [f"{self.geometry.crop} px", self.tiling and f"tiles of {self.tiling.tile} px"]
-        parts += ["fitted" if self.fitted else "not fitted"]
-        if self.fitted:
-            threshold = self.calibration and f"{self.calibration.image.threshold:.6g}"
-            parts += [f"threshold {threshold}" if threshold else "no threshold"]
-        return f"Model({', '.join(filter(None, parts))})"
-
-    @property
-    def title(self) -> str:
-        """Title of the method, as in tables."""
-        return methods.get(self.method).title
-
-    @property
-    def config(self) -> methods.DetectorConfig:
-        """The settings of the method."""
-        return self.detector.config
-
-    @property
-    def geometry(self) -> Geometry:
-        """How an image of any size is resized and cropped to the input size."""
-        return Geometry.of(self.config)
-
-    @property
-    def input_size(self) -> int:
-        """Height and width of the input images, in pixels."""
-        return self.config.input_size
-
-    def with_fields(self, **changes) -> "Model":
-        """Returns the model with fields of its configuration replaced."""
-        config = dataclasses.replace(self.config, **changes)
-        return dataclasses.replace(self, detector=self.detector.clone(config=config))
-
-    @functools.cached_property
-    def devices(self) -> Parallel:
-        """The devices that the model uses."""
-        return self.parallel or choose_devices(0)
-
-    @functools.cached_property
-    def scorer(self) -> Scorer:
-        """The fitted detector, copied to its devices on first use.
-
-        Raises:
-          UserError: The model is not fitted.
-        """
-        self._require_fitted()
-        return Scorer(self.detector, self.variables, self.devices)
 
     def fit(
         self,
@@ -169,7 +98,9 @@ class Model:
             good.images.take(out), quantile=quantile, names=names, progress=progress
         )
 
-    def fit_images(self, images: Images | TiledImages, *, seed: int | None = None, **options):
+    def fit_images(
+        self, images: Images | TiledImages, *, seed: int | None = None, **options
+    ) -> "Model":
         """Returns the model fitted on all of these images, without a threshold.
 
         Args:
@@ -189,11 +120,13 @@ class Model:
             pictures = inputs.read_picture_dirs(self.config)[0]
         variables = fitting.init_variables(self.detector, backbone, self.seed) | pictures
         variables = fitting.fit(self.detector, variables, images, self.devices, seed, **options)
-        tiling = images.tiling if isinstance(images, TiledImages) else None
-        reader = getattr(images, "reader", self.reader)
+        tiled = isinstance(images, TiledImages)
         return dataclasses.replace(
-            self, variables=variables, fitted=True, tiling=tiling, reader=reader
-        )
+            self, variables=variables, fitted=True,
+            fitted_on=len(images.paths) if tiled else len(images),
+            tiling=images.tiling if tiled else None,
+            reader=getattr(images, "reader", self.reader),
+        )  # fmt: skip
 
     def calibrate(
         self,
@@ -221,7 +154,8 @@ class Model:
         if isinstance(images, Iterator):
             images = list(images)  # some may be looked at twice
         found = measure(self, images, batch_size, shown, names)
-        return self._with_thresholds(images, found, quantile, batch_size=batch_size)
+        calibration = thresholds(self, images, found, quantile, batch_size=batch_size)
+        return dataclasses.replace(self, calibration=calibration)
 
     def calibrate_by_folds(
         self,
@@ -251,22 +185,12 @@ class Model:
         """
         self._require_fitted()
         backbone = {k: v for k, v in self.variables.items() if k == "backbone"}
-        unfitted = dataclasses.replace(self, variables=backbone, fitted=False, calibration=None)
+        unfitted = dataclasses.replace(
+            self, variables=backbone, fitted=False, fitted_on=0, calibration=None
+        )
         shown = tqdm_progress if progress is True else progress or silent_progress
         found = measure_by_folds(unfitted, images, names, folds, shown)
-        return self._with_thresholds(images, found, quantile, folds=folds)
-
-    def _with_thresholds(
-        self, images, found: Measured, quantile: float, *, folds: int = 0, batch_size: int = 0
-    ) -> "Model":
-        """The model with thresholds from what was measured of these good images."""
-        grain = None
-        if needs_grain(found.scores, found.copies):
-            grain = measure_grain(self, images, batch_size)
-        calibration = calibrate(
-            found.scores, found.names, quantile, found.maxima, found.medians,
-            folds=folds, copies=found.copies, grain=grain,
-        )  # fmt: skip
+        calibration = thresholds(self, images, found, quantile, folds=folds)
         return dataclasses.replace(self, calibration=calibration)
 
     def score(self, images, batch_size: int = 0, progress: bool = False) -> Scores:
@@ -349,11 +273,3 @@ class Model:
         """
         self._require_fitted()
         store.save(directory, self)
-
-    def _require_fitted(self) -> None:
-        if not self.fitted:
-            raise UserError("model: it is not fitted yet; call fit first")
-
-    def _require_unfitted(self) -> None:
-        if self.fitted:
-            raise UserError("model: it is fitted already; make a new one to fit anew")

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from imvad_jax.training.score import Scorer
 Scored = tuple[Decoded, float, np.ndarray | None]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ImagePrediction:
     """The prediction of a model for one image.
 
@@ -36,11 +36,20 @@ class ImagePrediction:
 
     name: str
     score: float
-    anomaly_map: np.ndarray | None = dataclasses.field(repr=False)
+    anomaly_map: np.ndarray | None
     size: tuple[int, int]
     remark: str
-    calibration: Calibration | None = dataclasses.field(repr=False)
-    geometry: Geometry = dataclasses.field(repr=False)
+    calibration: Calibration | None
+    geometry: Geometry
+
+    def __repr__(self) -> str:
+        said = [self.name, self.verdict or "no threshold", f"score {self.score:.6g}"]
+        if self.calibration:
+            said.append(f"normalized {self.normalized_score:.3f}")
+        said.append(f"{self.size[0]} x {self.size[1]} px")
+        if self.anomaly_map is None:
+            said.append("no map")
+        return f"ImagePrediction({', '.join([*said, self.remark] if self.remark else said)})"
 
     @property
     def normalized_score(self) -> float | None:
@@ -66,7 +75,8 @@ class ImagePrediction:
         scale = self.calibration and self.calibration.pixel
         if scale is None or self.anomaly_map is None:
             return None
-        placement = Placement(self.geometry, *self.anomaly_map.shape, *self.size)
+        rows, columns = self.anomaly_map.shape
+        placement = Placement(self.geometry, rows, columns, *self.size)
         return find_regions(self.anomaly_map, scale, placement)[0]
 
 
@@ -100,7 +110,7 @@ class Stream:
         Raises:
           UserError: An image cannot be read and there is no `on_bad`; the message names it.
         """
-        if count is None and hasattr(sources, "__len__"):
+        if count is None and isinstance(sources, Sized):
             count = len(sources)
         on_bad = on_bad or functools.partial(_refuse, dict(enumerate(names)))
         size = self.scorer.batch_size(self.batch_size)

@@ -1,6 +1,7 @@
 """Regions of a map above a threshold, in pixels of the image."""
 
 import dataclasses
+from typing import cast
 
 import contourpy
 import numpy as np
@@ -36,7 +37,8 @@ class Placement:
     def box(self) -> tuple[int, int, int, int]:
         """The part of the image that the map covers: left, top, right, bottom."""
         corners = self.points(np.array([[0, 0], [self.columns, self.rows]]))
-        return tuple(int(value) for value in corners.round().ravel())
+        left, top, right, bottom = (int(value) for value in corners.round().ravel())
+        return left, top, right, bottom
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Region:
     peak: float  # its largest value on the scale where the threshold is 0.5
     box: tuple[int, int, int, int]  # left, top, right, bottom; the last two just outside
     area: float
-    outlines: tuple[np.ndarray, ...]  # [N, 2] x and y each, closed; the longest is the outer one
+    # [N, 2] x and y each, closed; the longest is the outer one
+    outlines: tuple[np.ndarray, ...] = dataclasses.field(repr=False)
 
     def as_dict(self) -> dict:
         """For JSON."""
@@ -65,7 +68,8 @@ def find_regions(
     anomaly_map: np.ndarray, scale: Scale, placement: Placement
 ) -> tuple[list[Region], int]:
     """Finds regions of a map `[h, w]`, highest peak first, at most `MOST`; also their number."""
-    labels, count = ndimage.label(anomaly_map > scale.threshold, np.ones((3, 3)))
+    above = ndimage.label(anomaly_map > scale.threshold, np.ones((3, 3)))
+    labels, count = cast("tuple[np.ndarray, int]", above)
     if not count:
         return [], 0
     numbers = np.arange(1, count + 1)
@@ -81,11 +85,12 @@ def find_regions(
         corners = np.array([[columns.start, rows.start], [columns.stop, rows.stop]])
         first, last = placement.points(corners)
         size = (placement.width, placement.height)
-        box = (*np.floor(first), *np.minimum(np.ceil(last), size))
+        left, top = np.floor(first)
+        right, bottom = np.minimum(np.ceil(last), size)
         regions.append(
             Region(
                 float(scale.normalize(float(peaks[index]))),
-                tuple(int(value) for value in box),
+                (int(left), int(top), int(right), int(bottom)),
                 float(sizes[index] * pixel),
                 tuple(
                     placement.points(line)
@@ -111,7 +116,8 @@ def _outlines(
     step = max(np.ptp(values), 1e-6 * abs(threshold), 1e-12)
     below = threshold - 1e-3 * step  # also other regions, which may reach into the window
     values = np.where(own, values, np.minimum(values, below))
-    lines = contourpy.contour_generator(z=values).lines(threshold - 1e-6 * step)
+    found = contourpy.contour_generator(z=values).lines(threshold - 1e-6 * step)
+    lines = cast("list[np.ndarray]", found)  # of the kind that is the default
     # Centres of the padded pixels to corners of the map's.
     lines = [line + [columns.start - 0.5, rows.start - 0.5] for line in lines]
     lines = [np.clip(line, 0, anomaly_map.shape[::-1]) for line in lines]

@@ -44,6 +44,7 @@ def save(directory: str | Path, model) -> None:
     directory = Path(directory).expanduser()
     thresholds = model.calibration and model.calibration.as_dict()
     about = describe(model) | {"calibration": thresholds, "saved_by": _SAVED_BY}
+    about["fitted_on"] = model.fitted_on
     stored = read_record(directory)
     try:
         others = sorted(foreign_names(directory)) if directory.exists() else []

@@ -38,21 +38,11 @@ def to_gray(image: Array) -> Array:
     return jnp.sum(image * LUMA.astype(image.dtype), -1, keepdims=True)
 
 
-def _blend(image: Array, own: Array, gray: Array, mean: Array, where: Array | None = None) -> Array:
+def _blend(image: Array, own, gray, mean, where: Array | None = None) -> Array:
     """`own * image + gray * (its grey) + mean * (its mean grey, over `where`)`, clipped."""
     grays = to_gray(image)
     level = grays.mean(where=None if where is None else where[..., None])
     return jnp.clip(own * image + gray * grays + mean * level, 0, 1)
-
-
-def adjust_brightness(image: Array, factor: Array) -> Array:
-    """The image times `factor`, clipped to [0, 1]."""
-    return jnp.clip(image * factor, 0, 1)
-
-
-def adjust_contrast(image: Array, factor: Array) -> Array:
-    """Factor 0 gives the mean grey, 1 the image; clipped to [0, 1]."""
-    return _blend(image, factor, 0.0, 1 - factor)
 
 
 def adjust_saturation(image: Array, factor: Array) -> Array:
@@ -98,7 +88,8 @@ def jitter(
 
     def blends(image, active):
         for own, used in zip(coefficients, active):
-            image = _blend(image, *jnp.where(used, own, unchanged), where)
+            own, gray, mean = jnp.where(used, own, unchanged)
+            image = _blend(image, own, gray, mean, where)
         return image
 
     image = blends(image, jnp.arange(3) < before)

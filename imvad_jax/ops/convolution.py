@@ -156,8 +156,8 @@ def convolve_transposed(x: Array, kernel: Array, stride: int, padding: int) -> A
 
 
 def _how(strides, padding, precision=None) -> _How:
-    borders = tuple((int(before), int(after)) for before, after in padding)
-    return _How(tuple(strides), borders, precision, _FORM.get())
+    upper, lower = ((int(before), int(after)) for before, after in padding)
+    return _How(tuple(strides), (upper, lower), precision, _FORM.get())
 
 
 def _with_rows(x: Array, kernel: Array, how: _How) -> tuple[Array, _How]:

@@ -21,7 +21,8 @@ BLOCK = 256  # positions worked on at a time: bounds the workspace, and keeps it
 class Moments(NamedTuple):
     """Running moments of `[P]` positions in `[D]` dimensions (Chan et al., 1979)."""
 
-    count: Array  # []
+    # []
+    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
     mean: Array  # [P, D]
     scatter: Array  # [P, D, D], the sum of (x - mean)(x - mean)^T
 

@@ -7,6 +7,7 @@ import numpy as np
 from jax import Array, lax
 
 from imvad_jax.ops import rows
+from imvad_jax.ops.sums import total
 
 
 def adaptive_average_matrix(n_in: int, n_out: int) -> np.ndarray:
@@ -70,10 +71,10 @@ def aggregate_patches(features: Array, kernel: np.ndarray) -> Array:
     padded = rows.bordered(features, before, after)
     padded = jnp.pad(padded, ((0, 0), (0, 0), (before, after), (0, 0)))
     padded = padded.reshape(batch, height + size - 1, width + size - 1, groups, per_in)
-    total = 0.0
+    parts = []
     for row in range(size):
         for column in range(size):
             window = padded[:, row : row + height, column : column + width]
             for i in range(per_in):
-                total += window[..., i, None] * weights[:, row, column, i]
-    return total.reshape(batch, height, width, outputs)
+                parts.append(window[..., i, None] * weights[:, row, column, i])
+    return total(parts).reshape(batch, height, width, outputs)

@@ -60,11 +60,6 @@ def perlin_of(angles: Array, size: int, resolution: Array) -> Array:
     return np.sqrt(2) * noise
 
 
-def perlin(key: Array, size: int, resolution: Array) -> Array:
-    """`perlin_of` gradients drawn at random."""
-    return perlin_of(jax.random.uniform(key, LATTICE, maxval=2 * np.pi), size, resolution)
-
-
 def power_of_two(uniform: Array, largest: int | Array) -> Array:
     """2^i, i in {0 ... largest} equally likely where `uniform` is so in [0, 1); int32."""
     return 2 ** jnp.floor(uniform * (largest + 1)).astype(jnp.int32)

@@ -1,5 +1,7 @@
 """Bilinear upsampling and Gaussian smoothing as small matrices: both are separable and linear."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -58,7 +60,7 @@ def gaussian_matrix(n: int, sigma: float, truncate: float = 4.0) -> np.ndarray:
 
 
 def upsample_and_smooth(
-    maps: Array, size: tuple[int, int], sigma: float = 4.0, align_corners: bool = False
+    maps: Array, size: Sequence[int], sigma: float = 4.0, align_corners: bool = False
 ) -> Array:
     """Enlarges maps `[B, h, w]` to `[B, H, W]` bilinearly, then smooths them with a Gaussian.
 
@@ -76,7 +78,7 @@ def upsample_and_smooth(
     return jnp.einsum("Hh,bhw,Ww->bHW", rows, maps, columns, precision=lax.Precision.HIGHEST)
 
 
-def resize_bilinear(images: Array, size: tuple[int, int], align_corners: bool = False) -> Array:
+def resize_bilinear(images: Array, size: Sequence[int], align_corners: bool = False) -> Array:
     """Resizes `[B, h, w, C]` to `[B, H, W, C]` bilinearly, without antialiasing.
 
     Of split rows both heights are those of this device.
@@ -88,7 +90,7 @@ def resize_bilinear(images: Array, size: tuple[int, int], align_corners: bool = 
     return jnp.einsum("Hh,bhwc,Ww->bHWc", rows, images, columns, precision=lax.Precision.HIGHEST)
 
 
-def resize_leading(maps: Array, size: tuple[int, int]) -> Array:
+def resize_leading(maps: Array, size: Sequence[int]) -> Array:
     """As `resize_bilinear` of one map `[h, w, C]`, for very many channels: `[H, W, C]`.
 
     Each value is put together from its neighbours, which fuses with what follows on processors; a
@@ -109,7 +111,7 @@ def resize_leading(maps: Array, size: tuple[int, int]) -> Array:
     return maps
 
 
-def resize_nearest(images: Array, size: tuple[int, int]) -> Array:
+def resize_nearest(images: Array, size: Sequence[int]) -> Array:
     """Resizes `[B, h, w, C]` to `[B, H, W, C]`: output i takes input `floor(i * h / H)` (torch).
 
     Of split rows both heights are those of this device.

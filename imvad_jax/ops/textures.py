@@ -5,6 +5,7 @@ changed by three of ten photometric operations. These stand in for the photograp
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +97,7 @@ def draw_texture(key: Array, size: int) -> Array:
     """
     lattices = (CHANNELS, OCTAVES, *LATTICE)
     # One draw of all numbers: each call of the generator is compiled anew.
-    uniform = jax.random.uniform(key, (NUMBERS + size**2 + np.prod(lattices),))
+    uniform = jax.random.uniform(key, (NUMBERS + size**2 + math.prod(lattices),))
     numbers, white, angles = jnp.split(uniform, (NUMBERS, NUMBERS + size**2))
     resolution = power_of_two(numbers[1:3], 3)
     noise = jax.vmap(_octaves, (0, None, None), -1)(angles.reshape(lattices), resolution, size)

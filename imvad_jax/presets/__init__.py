@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import importlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from imvad_jax import methods
@@ -28,7 +29,9 @@ def of(method: str) -> dict[str, methods.DetectorConfig]:
     return importlib.import_module(f"{__name__}.{method}").presets()
 
 
-def resolve(method: str, preset: str | None, overrides: dict[str, str]) -> methods.DetectorConfig:
+def resolve(
+    method: str, preset: str | None, overrides: Mapping[str, str]
+) -> methods.DetectorConfig:
     """The configuration that a preset and overrides name; without a preset the method's defaults.
 
     Raises:

@@ -16,16 +16,18 @@ twice.
 enough for many steps, and a rate that falls to zero.
 """
 
+from typing import Any
+
 from imvad_jax.methods.favae import FAVAEConfig
 
 # Without augmentation the teacher's features of an image stay the same, and are computed once.
-PLAIN = {
+PLAIN: dict[str, Any] = {
     "normalize_teacher": True,
     "augment": False,
     "steps_per_epoch": 0,
     "cache_features": True,
 }
-RESNET = PLAIN | {"backbone": "resnet18", "layers": ("layer1", "layer2", "layer3")}
+RESNET: dict[str, Any] = PLAIN | {"backbone": "resnet18", "layers": ("layer1", "layer2", "layer3")}
 
 
 def presets() -> dict[str, FAVAEConfig]:
@@ -35,11 +37,12 @@ def presets() -> dict[str, FAVAEConfig]:
         "benchmark": FAVAEConfig(**PLAIN),
         "cpu": FAVAEConfig(**RESNET, width=32, batch_size=8, epochs=60, schedule="cosine"),
         "demo": FAVAEConfig(
-            **PLAIN | {"backbone": "efficientnet_lite0", "layers": ("layer1", "layer2", "layer3")},
+            **PLAIN, backbone="efficientnet_lite0", layers=("layer1", "layer2", "layer3"),
             width=16, latent_size=20, batch_size=4, epochs=60, schedule="cosine",
         ),
         "smoke": FAVAEConfig(
-            **RESNET | {"layers": ("layer1_pre", "layer1", "layer2")},  # half the teacher compiles
+            # Of these layers half the teacher compiles.
+            **PLAIN, backbone="resnet18", layers=("layer1_pre", "layer1", "layer2"),
             image_size=64, width=8, latent_size=16, batch_size=4, epochs=20, learning_rate=1e-2,
         ),
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""docs/api.md: the public names of `imvad_jax.api` with their methods, as their docstrings say."""
+"""docs/api.md: the public names of `imvad_jax` with their methods, as their docstrings say."""
 
 import functools
 import inspect
@@ -13,7 +13,7 @@ _PARTS = {"Args:": "Arguments:", "Attributes:": "Attributes:", "Returns:": "Resu
 
 def api_page(notice: str) -> str:
     """The text of the page, in the order of `api.__all__`; `notice` says who wrote it."""
-    lines = ["# The Python API", "", notice, "", *_markdown(api.__doc__)]
+    lines = ["# The Python API", "", notice, "", *_markdown(api.__doc__ or "")]
     for name in api.__all__:
         value = getattr(api, name)
         lines += [f"## {name}", "", *_entry(name, value)]
@@ -24,22 +24,27 @@ def api_page(notice: str) -> str:
 
 def _entry(name: str, value) -> list[str]:
     """Signature and docstring."""
-    return ["```python", _signature(name, value), "```", "", *_markdown(value.__doc__)]
+    return ["```python", _signature(name, value), "```", "", *_markdown(value.__doc__ or "")]
 
 
 def _members(name: str, kind: type) -> list[str]:
-    """The public properties and methods of a class, in the order of the source."""
-    public = {key: member for key, member in vars(kind).items() if not key.startswith("_")}
+    """The public properties and methods of a class, its bases' first, as in the source."""
+    public = {
+        key: member
+        for base in reversed(kind.__mro__[:-1])
+        for key, member in vars(base).items()
+        if not key.startswith("_")
+    }
     lines = []
     for key, member in public.items():
         if isinstance(member, property | functools.cached_property):
-            said = re.split(r"\n\s*\n\s*(?:Args|Returns|Raises):", member.__doc__)[0]
+            said = re.split(r"\n\s*\n\s*(?:Args|Returns|Raises):", member.__doc__ or "")[0]
             lines.append(f"- `{key}`: {' '.join(said.split())}")
     lines = ["Properties:", "", *lines, ""] if lines else []
     for key, member in public.items():
         if inspect.isfunction(member):
             lines += [f"### {name}.{key}", "", *_entry(key, member)]
-    return lines
+    return [line.replace(") -> Self", f") -> {name}") for line in lines]
 
 
 def _signature(name: str, value) -> str:

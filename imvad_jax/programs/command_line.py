@@ -41,11 +41,15 @@ def parse(
     except UserError as error:
         fail(error.text)
     if len(rest) > 1:
-        fail(
-            f"unexpected argument '{rest[1]}'; flags are written --name=value, and patterns in "
-            "quotes: --input='parts/*.png'"
-        )
+        fail(f"unexpected argument '{rest[1]}'; flags are written --name=value{_example(module)}")
     return rest
+
+
+def _example(module: ModuleType | None) -> str:
+    names = [flag.name for flag in help_text.flags_of(module)] if module else ["input"]
+    if "input" in names:  # a shell has written out a pattern
+        return ", and patterns in quotes: --input='parts/*.png'"
+    return f", as in {spelled(help_text.name_of(module))} --{names[0]}=..."
 
 
 def unknown_flag(name: str, module: ModuleType | None) -> str:
@@ -59,7 +63,7 @@ def unknown_flag(name: str, module: ModuleType | None) -> str:
     if near := difflib.get_close_matches(plain, own, n=1, cutoff=0.7):
         parts.append(f"did you mean --{near[0]}?")
     if owners := _programs_with(name, besides=program):
-        parts.append(f"{listed([spelled(owner) for owner in owners])} has it")
+        parts.append(f"it is one of {listed([spelled(owner) for owner in owners], most=3)}")
     parts.append(f"{spelled(program)} --helpfull lists all flags")
     return f"--{name}: no flag of {spelled(program)}; {'; '.join(parts)}"
 

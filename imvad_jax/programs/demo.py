@@ -2,7 +2,7 @@
 
     imvad demo --out=demo
 
-Writes four categories in the layout of MVTec AD to OUT/parts, and the result to OUT/run; open its
+Writes three categories in the layout of MVTec AD to OUT/parts, and the result to OUT/run; open its
 index.html. It takes a few minutes on two cores. The backbone's ImageNet weights come with a pip
 package, so nothing is downloaded.
 """

@@ -54,7 +54,8 @@ def cache_dir() -> Path | None:
 
 def decoded_dir() -> str | None:
     """Where decoded images are kept, or None."""
-    return str(cache_dir() / "decoded") if cache_dir() else None
+    kept = cache_dir()
+    return str(kept / "decoded") if kept else None
 
 
 def start_jax():
@@ -72,8 +73,8 @@ def start_jax():
     with contextlib.suppress(RuntimeError):  # the devices are fixed once JAX runs (in tests)
         jax.config.update("jax_num_cpu_devices", max(_NUM_DEVICES.value or cores or 1, 1))
     hosts.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    if cache_dir():
-        _keep_programs(cache_dir() / "compiled")
+    if kept := cache_dir():
+        _keep_programs(kept / "compiled")
         # XLA's own caches are told their path by an option that is part of a program's key: with
         # them, nothing would be found again in a directory that was moved.
         jax.config.update("jax_persistent_cache_enable_xla_caches", "none")

@@ -23,6 +23,17 @@ from imvad_jax.programs.shared_flags import DATA_DIR, PRESET, WEIGHTS, WORKDIR
 
 SAME_AS = "run"
 DEFAULTS = {"method": "patchcore", "dataset": "folder", "preset": None}
+HELP = {
+    "data_dir": "Folder of images of good parts; or one with train/good, and test/good and "
+    "test/DEFECT to evaluate on.",
+    "workdir": "Directory to write the fitted detector to, new or empty.",
+    "preset": "Named configuration: official (of the paper), benchmark, cpu (fits two cores) or "
+    "demo. Default: demo, if its weights are there (a pip package) or named, else cpu.",
+    "weights": "ImageNet weights of the backbone: a file (.safetensors, .npz, .pth, ...), "
+    "hub:OWNER/NAME@REVISION, which downloads them, or package:NAME. Default: those of demo.",
+    "holdout": "Share of the images that is not fitted on: the threshold of the verdict is found "
+    "from them. Default: 0.2, or where that is fewer than 20 images, by folds.",
+}
 FIRST = (
     "data_dir", "workdir", "method", "preset", "weights", "holdout", "threshold_quantile", "tile",
     "recursive", "on_bad_image", "seed", "json",
@@ -43,7 +54,7 @@ def choose() -> list[str]:
     """
     method, found = flags.FLAGS.method, _has_demo_weights()
     named, chosen = presets.of(method), []
-    if PRESET.value is None:
+    if flags.FLAGS.preset is None:
         with_demo = WEIGHTS.value == _DEMO if WEIGHTS.value else found
         wanted = "demo" if with_demo else "cpu"
         flags.FLAGS.preset = wanted if wanted in named else "official"

@@ -33,7 +33,7 @@ def use() -> None:
 def _given_on_request() -> bool:
     """Whether this system gives huge pages to those who ask, and this C library can ask."""
     try:
-        name, version = os.confstr("CS_GNU_LIBC_VERSION").split()
+        name, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").split()
         known = name == "glibc" and tuple(map(int, version.split(".")[:2])) >= SINCE
         return known and bool(sys.executable) and "[madvise]" in SETTING.read_text()
     except (AttributeError, OSError, ValueError):  # no Linux, or not this C library

@@ -119,6 +119,7 @@ def main() -> int:
     model = dataclasses.replace(load(run_dir, devices.start_jax()), reader=reader)
     if good:
         model = predictor.calibrate_from(model, good, _QUANTILE.value, _BATCH_SIZE.value, limit)
+    assert model.calibration  # the run's, or that of the good images
     say(model.calibration.describe())
     limit.check("the images")  # before an earlier result goes
     options = predictor.Options(

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
+from typing import cast
 
 from absl import app, flags, logging
 
@@ -84,16 +85,18 @@ def guard(main: Callable[[], int | None]) -> int | None:
 
 
 def set_defaults(module: ModuleType) -> None:
-    """Flags of another program that the module takes over have its own defaults (`DEFAULTS`)."""
+    """Flags of another program that the module takes over: its own `DEFAULTS` and `HELP`."""
     for name, value in getattr(module, "DEFAULTS", {}).items():
         flags.FLAGS.set_default(name, value)
+    for name, text in getattr(module, "HELP", {}).items():
+        flags.FLAGS[name].help = text
 
 
 def start(module: ModuleType) -> None:
     """Runs the program of a module of this package that a user started.
 
-    The module has `main` and perhaps `prepare`, `DEFAULTS` and `FIRST` (`help_text`); `--help`
-    shows its description and its flags.
+    The module has `main`, and perhaps `prepare`, `DEFAULTS`, `HELP` and `FIRST` (`help_text`).
+    `--help` shows its description and its flags.
     """
     set_defaults(module)
     run(module.main, getattr(module, "prepare", lambda argv: None), module)
@@ -118,7 +121,7 @@ def run(
         try:
             status = guard(main)
         except SystemExit as end:
-            status = end.code
+            status = cast("int | None", end.code)  # ours are numbers
         except BaseException:
             stopping.wait_to_leave()
             raise

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+from typing import Any, NoReturn
 
 from imvad_jax.leaving import CHILD, leave
 
@@ -27,9 +28,10 @@ _SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasat
 _BY_TERMINAL, _BY_OTHERS = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 _told: int | None = None  # the exit status that the first signal asks for
-_limit = None
+_limit: Any = None  # a `training.limit.Limit`, which is not imported here
 _how = ANEW
 _listener: threading.Thread | None = None
+_sockets: tuple = ()  # those that it listens at
 
 
 def told() -> int | None:
@@ -42,7 +44,7 @@ def listen() -> None:
 
     What was ignored when the process was started, as by nohup, stays ignored.
     """
-    global _listener
+    global _listener, _sockets
     if _listener is not None:
         return
     received, telling = socket.socketpair()
@@ -59,7 +61,7 @@ def listen() -> None:
                 _take(number[0])
 
     _listener = threading.Thread(target=wait, daemon=True)
-    _listener.sockets = received, telling  # else they are closed
+    _sockets = received, telling  # else they are closed
     _listener.start()
 
 
@@ -103,9 +105,10 @@ def _take(number: int) -> None:
     _limit.end_soon(_told)
 
 
-def _leave(what: str) -> None:
+def _leave(what: str) -> NoReturn:
     how = _how if _limit is None else GOES_ON
     log(f"{what}: what is finished is written, nothing is half written; {how}")
+    assert _told is not None  # it is set before
     leave(_told)
 
 

@@ -16,6 +16,8 @@ _CLOSED_LOOP = "Event loop is closed"
 class _Escaped(io.TextIOWrapper):
     """Text in which names of files and folders give the terminal no orders."""
 
+    beneath: io.TextIOWrapper  # whose buffer this one has
+
     def write(self, text: str) -> int:
         super().write(escaped(text, kept="\n\t"))
         return len(text)
@@ -31,11 +33,12 @@ def prepare() -> None:
     sys.unraisablehook = _without_closed_loops(sys.unraisablehook)
     out = sys.stdout
     if isinstance(out, io.TextIOWrapper):
-        sys.stdout = _Escaped(
+        escaped_out = _Escaped(
             out.buffer, out.encoding, "backslashreplace", line_buffering=out.line_buffering,
             write_through=out.write_through,
         )  # fmt: skip
-        sys.stdout.beneath = out  # else it would close the buffer that both have
+        escaped_out.beneath = out  # else it would close the buffer
+        sys.stdout = escaped_out
 
 
 def _without_closed_loops(show: Callable) -> Callable:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from imvad_jax.reporting.metric_names import METRICS, is_missing
 
@@ -30,5 +30,5 @@ def check_timings(stages: Mapping[str, Any]) -> None:
                 raise ValueError(f"{name:.40}: {field} is {value!r:.40}, expected seconds")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -15,7 +15,7 @@ from pathlib import Path
 from imvad_jax import methods, names, sealed
 from imvad_jax.errors import UserError
 from imvad_jax.reporting.checked import check_metrics, check_timings
-from imvad_jax.reporting.metric_names import METRICS, is_missing, mean_of
+from imvad_jax.reporting.metric_names import METRICS, defined, mean_of
 from imvad_jax.reporting.results import (
     BASELINE,
     backbone_of,
@@ -174,9 +174,8 @@ class Row:
 
     def figure(self, category: str, metric: str) -> Figure:
         """The mean over the finished seeds."""
-        values = [cell.metrics.get(metric) for cell in self.finished(category)]
-        mean, count = mean_of(values)
-        found = [value for value in values if not is_missing(value)]
+        found = defined((cell.metrics or {}).get(metric) for cell in self.finished(category))
+        mean, count = mean_of(found)
         spread = statistics.stdev(found) if count > 1 else None
         return Figure(mean, spread, count, len(self.cells.get(category, ())))
 
@@ -194,8 +193,8 @@ class Row:
         by_seed: dict[int, list[float]] = {}
         for name in names:
             for cell in self.finished(name):
-                if not is_missing(cell.metrics.get(metric)):
-                    by_seed.setdefault(cell.seed, []).append(cell.metrics[metric])
+                for value in defined([(cell.metrics or {}).get(metric)]):
+                    by_seed.setdefault(cell.seed, []).append(value)
         complete = all(len(values) == count for values in by_seed.values())
         means = [math.fsum(values) / count for values in by_seed.values()] if complete else []
         return Figure(mean, statistics.stdev(means) if len(means) > 1 else None, count, of)

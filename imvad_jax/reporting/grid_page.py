@@ -156,7 +156,7 @@ def _cell(
                         if value is not None},
         "signed": {key: format_difference(value) for key, value in differences.items()
                    if value is not None},
-        "colour": colour(differences.get(shown), shown),
+        "colour": colour(differences.get(shown or ""), shown),
     }  # fmt: skip
 
 

@@ -127,7 +127,7 @@ def _lists(grid: Grid) -> list[str]:
     parts = []
     if failed := grid.in_state("failed"):
         parts += ["", "## Failed", ""]
-        parts += [f"- {markdown_cell(c.name)}: {markdown_cell(c.error)}" for c in failed]
+        parts += [f"- {markdown_cell(c.name)}: {markdown_cell(c.error or '')}" for c in failed]
     if waiting := grid.in_state("not finished"):
         parts += ["", "## Not finished", ""]
         parts += [f"- {markdown_cell(cell.name)}" for cell in waiting]
@@ -168,8 +168,8 @@ def tidy_csv(grid: Grid, compare: bool = False) -> str:
                 "settings": row.settings.replace("**", ""),
                 "backbone": row.backbone,
                 "published": _number(theirs),
-                "published_backbone": table.backbone if theirs is not None else "",
-                "published_source": table.source if theirs is not None else "",
+                "published_backbone": table.backbone if table and theirs is not None else "",
+                "published_source": table.source if table and theirs is not None else "",
                 "difference": _number(difference(figure.value, theirs)),
                 "same_backbone": _number(same),
                 "same_backbone_source": same_source,

@@ -93,7 +93,8 @@ def draw_outline(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return drawn
     thickness = 1 if max(mask.shape) < 300 else 2
     # Outside of the image counts as good: a defect cut by the edge is closed there.
-    inside = ndimage.binary_erosion(mask, np.ones((3, 3)), iterations=thickness)
+    eroded = ndimage.binary_erosion(mask, np.ones((3, 3)), iterations=thickness)
+    inside = np.asarray(eroded, bool)
     around = ndimage.binary_dilation(mask, np.ones((3, 3)))
     drawn[around & ~mask] = OUTLINE_EDGE
     drawn[mask & ~inside] = OUTLINE

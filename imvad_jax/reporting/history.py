@@ -79,7 +79,7 @@ def _read_rows(path: Path) -> list[dict]:
 
 def _tensorboard_writer(directory: Path):
     try:
-        from tensorboardX import SummaryWriter
+        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports] - an extra
     except ImportError:
         raise UserError(
             "--tensorboard needs tensorboardX: pip install 'imvad_jax[tensorboard]'"

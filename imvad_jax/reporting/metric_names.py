@@ -59,7 +59,12 @@ def format_value(value: float | None) -> str:
     return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
 
 
+def defined(values: Iterable[float | None]) -> list[float]:
+    """Those of the values that are there and finite."""
+    return [value for value in values if value is not None and not is_missing(value)]
+
+
 def mean_of(values: Iterable[float | None]) -> tuple[float | None, int]:
     """The plain mean of the defined values (None if there are none), and how many they are."""
-    found = [value for value in values if not is_missing(value)]
+    found = defined(values)
     return (math.fsum(found) / len(found) if found else None), len(found)

@@ -108,7 +108,9 @@ def present(
     picture = enlarged(picture)
     if anomaly_map is None:
         return Presented(None, None, None, (thumbnail(picture),))
-    placement = Placement(geometry, *anomaly_map.shape, *size)
+    assert scale  # there is one where there is a map
+    rows, columns = anomaly_map.shape
+    placement = Placement(geometry, rows, columns, *size)
     regions, count = find_regions(anomaly_map, scale, placement)
     heated = add_heat(picture, anomaly_map, scale, placement)
     drawn = draw_regions(heated, regions, placement)

@@ -10,6 +10,8 @@ import jinja2
 from imvad_jax.marks import MARK
 from imvad_jax.owned import write_own
 
+_PACKAGE = "imvad_jax.reporting"
+
 
 def write_page(path: Path, template: str, context: Mapping) -> Path:
     """Renders a template, which may use `asset(name)` for the text of a file beside it."""
@@ -32,4 +34,4 @@ def _environment() -> jinja2.Environment:
 
 
 def _asset(name: str) -> str:
-    return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
+    return resources.files(_PACKAGE).joinpath("templates", name).read_text(encoding="utf-8")

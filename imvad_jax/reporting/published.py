@@ -10,6 +10,7 @@ import csv
 import functools
 from importlib import resources
 
+_PACKAGE = "imvad_jax.reporting"
 DATASET = "mvtec_ad"  # the one all of it is about
 
 # Methods of which the printed headings are wrong, and averages that their columns contradict.
@@ -91,7 +92,7 @@ _METHOD_KEYS = {
 
 @functools.cache
 def _read(name: str) -> tuple[dict[str, str], ...]:
-    text = resources.files(__package__).joinpath("published", name).read_text(encoding="utf-8")
+    text = resources.files(_PACKAGE).joinpath("published", name).read_text(encoding="utf-8")
     return tuple(csv.DictReader(text.splitlines()))
 
 
@@ -120,11 +121,6 @@ def benchmark(method: str, category: str, metric: str) -> float | None:
 def categories() -> tuple[str, ...]:
     """The fifteen categories, sorted."""
     return tuple(sorted({category for _, category, _ in _benchmark()} - {"average"}))
-
-
-def benchmark_table() -> list[dict]:
-    """The benchmark's table as printed: `method, metric, printed_column, category, value`."""
-    return [dict(row, value=float(row["value"])) for row in _read("benchmark_vanilla.csv")]
 
 
 def benchmark_source(method: str) -> str:

@@ -225,8 +225,8 @@ def _settings_context(record: Mapping, calibration: Calibration | None) -> dict:
 
 
 def _metrics_context(record: Mapping, metrics: Mapping) -> dict:
-    method, category = record["method"], record.get("category")
-    reference = {}
+    method, category = record["method"], str(record.get("category"))
+    reference: dict[str, float | None] = {}
     if record.get("dataset") == published.DATASET:
         reference = {m.key: published.benchmark(method, category, m.key) for m in METRICS}
     has_reference = any(value is not None for value in reference.values())

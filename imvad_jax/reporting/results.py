@@ -9,12 +9,13 @@ import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from imvad_jax import methods, names, sealed
 from imvad_jax.errors import UserError
 from imvad_jax.reporting import published
 from imvad_jax.reporting.checked import check_metrics, check_timings
-from imvad_jax.reporting.metric_names import METRICS, format_value, is_missing, mean_of
+from imvad_jax.reporting.metric_names import METRICS, defined, format_value, mean_of
 from imvad_jax.reporting.text_table import Form, format_rows, markdown_cell
 from imvad_jax.training.record import FORMAT
 from imvad_jax.training.record_check import check_record
@@ -149,7 +150,7 @@ def _products(result: Mapping, label: str) -> list[str]:
 
 def identity_key(result: Mapping, fields: Sequence[str]) -> str:
     """Text that is equal where two records agree in `fields`, and sortable."""
-    values = {field: result.get(field) for field in fields}
+    values: dict[str, Any] = {field: result.get(field) for field in fields}
     if "config" in values:
         values["config"] = methods.decisive_fields(values["config"])
     if "matmul_precision" in values:
@@ -210,16 +211,15 @@ def _spread(values: Sequence[float | None]) -> str:
     """`.829 ± .012` over seeds; the count where a figure is undefined for some of them."""
     mean, count = mean_of(values)
     text = format_value(mean)
-    found = [value for value in values if not is_missing(value)]
     if count > 1:
-        text += f" ± {format_value(statistics.stdev(found))}"
+        text += f" ± {format_value(statistics.stdev(defined(values)))}"
     return f"{text} ({count} of {len(values)})" if 0 < count < len(values) else text
 
 
 def _seconds(members: Sequence[dict], stage: str) -> str:
     walls = [((m.get("timings") or {}).get(stage) or {}).get("wall_s") for m in members]
-    mean, count = mean_of(walls)
-    if not count:
+    mean, _ = mean_of(walls)
+    if mean is None:
         return "-"
     return f"{mean:.1f}" if mean < 100 else f"{mean:.0f}"
 

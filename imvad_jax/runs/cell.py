@@ -12,6 +12,7 @@ from imvad_jax import locks
 from imvad_jax.commands import command
 from imvad_jax.data.category import CategoryData, open_category
 from imvad_jax.data.decode import Geometry
+from imvad_jax.data.tiled import TiledImages
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation import Calibration
 from imvad_jax.evaluation.calibration import NAME as CALIBRATION
@@ -107,11 +108,11 @@ def resolve(cell: Cell, work: Work) -> Case:
     record = make_record(model, cell, data, work.parallel)
     if data.held_out is None and (found := folds.find_folds(cell, len(data.train_names))):
         record[folds.KEY] = found
-    if cell.checkpoint and (other := identity.difference(fitter, record, identity.DETECTOR)):
+    if cell.checkpoint and (other := identity.difference(fitter or {}, record, identity.DETECTOR)):
         raise UserError(f"--checkpoint: {source} holds another detector ({other})")
     if stored is not None:
         identity.refuse_other(cell.run_dir, identity.difference(stored, record))
-    if origin is Origin.SAME:  # commit and hardware stay those of the fit
+    if origin is Origin.SAME and stored:  # commit and hardware stay those of the fit
         record = stored | {"found": data.found.as_dict()}
     elif stored is not None:  # as are the pictures that lie there
         record["marked"] = stored.get("marked", False)
@@ -281,7 +282,7 @@ def _unfitted(cell: Cell, data: CategoryData, origin: Origin, fitter: dict | Non
         "preset": cell.preset, "overrides": cell.overrides, "parallel": work.parallel,
         "tiling": data.tiling, "reader": data.found.reader,
     }  # fmt: skip
-    if origin is not Origin.NEW and (cell.checkpoint or not cell.weights):
+    if fitter and origin is not Origin.NEW and (cell.checkpoint or not cell.weights):
         config, fallback = cell.config, cell.config.without_missing_layers()
         if fallback is not None and config_of(fitter) == fallback:
             config = fallback
@@ -296,14 +297,15 @@ def _unfitted(cell: Cell, data: CategoryData, origin: Origin, fitter: dict | Non
         return model
     pictures, notes = inputs.read_picture_dirs(model.config)
     return dataclasses.replace(
-        model, variables=model.variables | pictures, notes=(*model.notes, *notes)
+        model, variables={**model.variables, **pictures}, notes=(*model.notes, *notes)
     )
 
 
 @contextlib.contextmanager
 def _training_options(case: Case, work: Work) -> Iterator[dict]:
     """What a fit with a gradient phase is given besides: its loop, checkpoints, and the history."""
-    config, options, run_dir = case.model.config, case.cell.options, case.cell.run_dir
+    config, options = case.model.detector.config, case.cell.options
+    run_dir = case.cell.run_dir
     if "gradient" not in case.model.detector.phases:
         yield {}
         return
@@ -369,7 +371,7 @@ def _write_pictures(scores: Scores, data: CategoryData, options: Options, run_di
     if options.save_heatmaps:
         images = (
             data.test.pictures(heatmaps.MAX_SIDE)
-            if data.tiling
+            if isinstance(data.test, TiledImages)
             else (im for batch in data.test.batches(32) for im in batch.images[batch.valid])
         )
         done = tqdm_progress(len(data.test_names), "heat maps")

@@ -85,10 +85,11 @@ class Display:
         return self.left.of([task.method for task in self._waiting])
 
     def _figures(self, task: Task) -> str:
-        metrics = read_cell(task.workdir, task.path).metrics
+        cell = read_cell(task.workdir, task.path)
+        metrics = (cell and cell.metrics) or {}
         return f"image AUC {format_value(metrics.get('image_auroc'))}"
 
-    def _say(self, text: str) -> None:
+    def _log(self, text: str) -> None:
         if self._bar is not None:
             self._bar.write(escaped(text), file=sys.stderr)
         else:

@@ -42,7 +42,7 @@ def compute_metrics(scores: Scores, data: CategoryData, options: Options) -> dic
     return metrics | pixel_metrics(maps, masks, benchmark_pro=options.benchmark_pro)
 
 
-def count_regions(data: CategoryData, options: Options) -> dict[str, int]:
+def count_regions(data: CategoryData, options: Options) -> dict[str, int | None]:
     """How many defect regions there are, and how many the pixel metrics cannot count."""
     if data.masks is None:
         return {}

@@ -101,7 +101,7 @@ def check(parts: dict[str, int], available: int | None) -> str:
       UserError: more is needed than there is, with the largest part and the flags to turn.
     """
     total = sum(parts.values())
-    largest = max(parts, key=parts.get)
+    largest = max(parts, key=lambda name: parts[name])
     have = f"{gib(available)} available" if available is not None else "available: unknown"
     if available is not None and total > available:
         raise UserError(

@@ -114,7 +114,8 @@ class Writer:
         not_used: Sequence[NotUsed] = (),
     ):
         self.output, self.names, self.options = output, names, options
-        self.model, self.workdir = model, workdir
+        assert model.calibration  # asked for by who predicts
+        self.model, self.calibration, self.workdir = model, model.calibration, workdir
         self.heatmaps = picture_names(names, ".jpg")
         self.thumbnails = predictions.Thumbnails(options.page_images)
         self.images: list[predictions.Scored] = []
@@ -150,26 +151,28 @@ class Writer:
             self._receive()
 
     def _present(self, file: Decoded, anomaly_map: np.ndarray | None):
+        assert file.picture  # decoded to be shown
         found = present(
-            file.picture, file.size, anomaly_map, self.model.calibration.pixel, self.model.geometry
+            file.picture, file.size, anomaly_map, self.calibration.pixel, self.model.geometry
         )
-        if found.heatmap:
+        if heatmap := found.heatmap:
             path = self.output / "heatmaps" / self.heatmaps[file.number]
-            write_atomically(path, lambda file: file.write(found.heatmap))
+            write_atomically(path, lambda file: file.write(heatmap))
         return found
 
     def _receive(self) -> None:
         file, future, raw = self._pending.popleft()
         found, name = future.result(), self.names[file.number]
-        score = float(self.model.calibration.image.normalize(raw))
+        score = float(self.calibration.image.normalize(raw))
         self.thumbnails.add(name, score, found.thumbnails)
+        width, height = file.size
         place = box = None
         if found.regions is not None:
             place = self.spool.put(json.dumps([region.as_dict() for region in found.regions]))
             box = found.regions[0].box if found.regions else None
         self.images.append(
             predictions.Scored(
-                name, score, raw, *file.size,
+                name, score, raw, width, height,
                 found.num_regions, box, place,
                 f"heatmaps/{self.heatmaps[file.number]}" if found.heatmap else None,
             )
@@ -188,10 +191,10 @@ class Writer:
             spool=self.spool,
             unreadable=self.unreadable,
             threshold=self.options.threshold,
-            calibration=model.calibration,
+            calibration=self.calibration,
             notes=[
                 *_notes(model),
-                *model.calibration.notes,
+                *self.calibration.notes,
                 *remarks_in_words(self.remarks),
             ],
             not_used=self.not_used,

@@ -61,7 +61,7 @@ def matmul_precision(platform: str) -> str:
     """What products of float32 values are computed in: `float32`, or what JAX was told, such as
     `default` (TF32 where a GPU has it, bfloat16 on TPUs).
     """
-    told = str(jax.config.jax_default_matmul_precision or "default")
+    told = str(jax.config.read("jax_default_matmul_precision") or "default")
     return FLOAT32 if platform == "cpu" or told in ("highest", FLOAT32) else told
 
 

@@ -172,6 +172,7 @@ class Pool:
 
     def _end(self, process: subprocess.Popen) -> None:
         """Its standard input closes, and it goes."""
+        assert process.stdin and process.stdout  # pipes
         process.stdin.close()
         process.wait()
         process.stdout.close()
@@ -184,6 +185,7 @@ class Pool:
         try:
             left = self._limit.left
             given = dataclasses.replace(task, seconds_left=left if left < float("inf") else None)
+            assert worker.stdin  # a pipe
             worker.stdin.write(given.to_json() + "\n")
             worker.stdin.flush()
             answer = _answer(worker)
@@ -207,6 +209,7 @@ class Pool:
 
 def _answer(worker: subprocess.Popen) -> dict:
     """The next line that a worker writes; empty if it has ended, perhaps within the line."""
+    assert worker.stdout  # a pipe
     try:
         return json.loads(worker.stdout.readline() or "{}")
     except ValueError:

@@ -5,7 +5,7 @@ import itertools
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ FIELD = "checkpoint"  # of that record; and "checkpoints", all folders that are 
 _NAMES = re.compile(rf"{NAME}(-\d+)?")
 
 
-def save_variables(run_dir: str | Path, variables: dict, name: str = NAME) -> None:
+def save_variables(run_dir: str | Path, variables: Mapping, name: str = NAME) -> None:
     """Writes a fitted detector's variables to the folder `name`; waits until they are there.
 
     They are saved as host arrays, so that they restore on any number of devices, with a digest of
@@ -198,7 +198,9 @@ class TrainingCheckpoints:
         # Copies: the step that follows overwrites the donated state while orbax still writes.
         leaves = [np.array(leaf) for leaf in jax.device_get(jax.tree.leaves(state))]
         tree = {f"leaf{number:05}": leaf for number, leaf in enumerate(leaves)}
-        with _naming(self._manager.directory):  # of an earlier epoch, too: it goes on behind us
+        with _naming(
+            Path(self._manager.directory)
+        ):  # of an earlier epoch, too: it goes on behind us
             self._manager.save(
                 epoch, args=ocp.args.StandardSave(tree), custom_metadata=verified.metadata(tree)
             )
@@ -282,7 +284,7 @@ class TrainingCheckpoints:
 
     def wait(self) -> None:
         """Returns when everything is on disk."""
-        with _naming(self._manager.directory):
+        with _naming(Path(self._manager.directory)):
             self._manager.wait_until_finished()
 
     def close(self) -> None:

@@ -5,14 +5,15 @@ step (`training/epoch.py`). `training/loops.py` chooses between them.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from imvad_jax.data.batches import Images
+from imvad_jax.data.batches import Images, in_memory
 from imvad_jax.errors import UserError
 from imvad_jax.methods.base import Detector, TrainedConfig
 from imvad_jax.ops.collectives import mean_over_devices
@@ -117,7 +118,7 @@ def training_key(seed: int) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), 3)
 
 
-def init_state(config: TrainedConfig, variables: dict, steps: int | jax.Array) -> dict:
+def init_state(config: TrainedConfig, variables: Mapping, steps: Any) -> dict:
     """The initial state of a training of `steps` steps in all."""
     params = variables["params"]
     return {
@@ -147,6 +148,7 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
     if job.checkpoints:
         epoch, state = job.checkpoints.resume(state)
     state = parallel.replicate(jax.tree.map(jnp.array, state))  # copies: the state is donated
+    run = None
     if epoch < config.epochs:
         fixed = place_fixed(detector, variables, parallel)
         run = begin_loop(loop, detector, fixed, job).run
@@ -154,7 +156,7 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
     shown = draws if config.steps_per_epoch else count
     done = job.progress((config.epochs - epoch) * shown, "train")
     watch = Watch(job, steps_per_epoch, config.epochs)
-    while epoch < config.epochs:
+    while run and epoch < config.epochs:
         watch.begin(epoch)
         order = epoch_order(job.seed, epoch, count, draws)
         # Each host takes its part of every batch.
@@ -193,7 +195,8 @@ def begin_loop(loop: str, detector: Detector, fixed: dict, job: Job) -> HostLoop
         images = compute_features(detector, fixed, job)
     key, compiled_for = training_key(job.seed), (detector.compile_key(), tuple(parallel.devices))
     if loop == DEVICE:
-        there = on_devices(images, parallel)
+        kept = images if isinstance(images, Features) else in_memory(images)
+        there = on_devices(kept, parallel)
         given = {"fixed": fixed, "images": there, "key": key, "steps": steps}
         return DeviceLoop(device_loop(*compiled_for), given, parallel, job)
     step = training_step(*compiled_for)

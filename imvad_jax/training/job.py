@@ -3,12 +3,12 @@
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from imvad_jax.data.batches import Batch, Images
+from imvad_jax.data.batches import Images
 from imvad_jax.methods.base import Progress
 from imvad_jax.progress import silent_progress
 from imvad_jax.training.checkpoint import TrainingCheckpoints
@@ -18,15 +18,15 @@ from imvad_jax.training.timing import Timings
 
 IN_FLIGHT = 2  # batches dispatched ahead of the device
 
+B = TypeVar("B")  # a batch
+
 
 def as_float(images: jax.Array) -> jax.Array:
     """uint8 images as float32 in [0, 1], on the device."""
     return images.astype(jnp.float32) / 255
 
 
-def in_flight(
-    step: Callable[[Batch], Any], batches: Iterable[Batch]
-) -> Iterator[tuple[Any, Batch]]:
+def in_flight(step: Callable[[B], Any], batches: Iterable[B]) -> Iterator[tuple[Any, B]]:
     """Yields the result of `step` and the batch, in order; `IN_FLIGHT` steps stay ahead."""
     waiting = deque()
     for batch in batches:

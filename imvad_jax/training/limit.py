@@ -161,11 +161,12 @@ def limited(progress: Progress, limit: Limit) -> Progress:
         def count(number: int) -> None:
             done(number)
             pace.add(number)
-            late = pace.rest is not None and not limit.fits(pace.rest)
+            rest = pace.rest
+            late = rest is not None and not limit.fits(rest)
             if label != "train" and pace.done < total and (limit.ended_by_signal or late):
-                rest = f" ({in_words(pace.rest)} more are needed)" if late and pace.rest > 1 else ""
+                more = f" ({in_words(rest)} more are needed)" if rest and late and rest > 1 else ""
                 raise limit.stop(
-                    f"stopped during '{label}', {pace.done} of {total}{rest}; the same command "
+                    f"stopped during '{label}', {pace.done} of {total}{more}; the same command "
                     "begins it anew"
                 )
 

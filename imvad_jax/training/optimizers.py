@@ -35,7 +35,7 @@ def make_schedule(config: TrainedConfig, steps: int | Array) -> optax.Schedule:
 class AmsgradState(NamedTuple):
     """Moments of `scale_by_torch_amsgrad`."""
 
-    count: Array
+    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
     first: optax.Updates
     second: optax.Updates
     largest: optax.Updates

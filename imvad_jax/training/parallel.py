@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -10,6 +10,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from imvad_jax.errors import UserError
 from imvad_jax.ops.collectives import AXIS
+
+# jaxlib's stubs call it a variable.
+Device: TypeAlias = jax.Device  # pyright: ignore[reportInvalidTypeForm]
 
 MOST_SHARED = 4  # images whose rows are split over the devices
 
@@ -21,7 +24,7 @@ class Parallel:
     they have none. Of several hosts each handles the arrays of its own devices only.
     """
 
-    def __init__(self, devices: Sequence[jax.Device] | None = None):
+    def __init__(self, devices: Sequence[Device] | None = None):
         # By host, as the hosts' shares of a batch follow each other.
         self.devices = sorted(devices or jax.devices(), key=lambda device: device.process_index)
         this = jax.process_index()
@@ -97,8 +100,8 @@ class Parallel:
 
     def join(self, array: jax.Array) -> np.ndarray:
         """The host's copy of a per-device result, devices in order: `[B, ...]`."""
-        array = np.asarray(array)
-        return array if self.alone else array.reshape(-1, *array.shape[2:])
+        found = np.asarray(array)
+        return found if self.alone else found.reshape(-1, *found.shape[2:])
 
     def parts(self, tree: Any) -> list[Any]:
         """Per-device values as one pytree a device, each left where it lies.
@@ -121,7 +124,7 @@ class Parallel:
         Raises:
           UserError: the hosts do not divide the batch.
         """
-        hosts: dict[int, list[jax.Device]] = {}
+        hosts: dict[int, list[Device]] = {}
         for device in self.devices:
             hosts.setdefault(device.process_index, []).append(device)
         if batch_size % len(hosts):
@@ -159,13 +162,13 @@ def choose_devices(count: int) -> Parallel:
             f"--num_devices={count}: this machine has {len(local)} {local[0].platform} devices; "
             f"expected 0 (all) to {len(local)}"
         )
-    chosen: dict[int, list[jax.Device]] = {}
+    chosen: dict[int, list[Device]] = {}
     for device in jax.devices():
         chosen.setdefault(device.process_index, []).append(device)
     return Parallel([d for devices in chosen.values() for d in devices[: count or len(local)]])
 
 
-def available_bytes(device: jax.Device) -> int | None:
+def available_bytes(device: Device) -> int | None:
     """Free memory in bytes, of the accelerator or the machine; None if unknown."""
     if device.platform != "cpu":
         stats = device.memory_stats() or {}

@@ -1,6 +1,7 @@
 """The record beside a fitted detector, `config.json`: which method it is, and how it is set."""
 
 from pathlib import Path
+from typing import Any
 
 from imvad_jax import methods, sealed
 from imvad_jax.errors import UserError
@@ -52,7 +53,9 @@ def config_of(record: dict, run_dir: str | Path | None = None) -> methods.Detect
         kind = methods.get(record["method"]).config
     except UserError as error:
         raise UserError(f"{where}: the method of the run is not there: {error.text}") from None
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in record["config"].items()}
+    values: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in record["config"].items()
+    }
     try:
         check_config(values, kind)
         return kind(**values)

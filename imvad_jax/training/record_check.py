@@ -63,6 +63,7 @@ _FIELDS: dict[str, _Test] = {
     "notes": _TEXTS,
     "tile": _COUNT,
     "overlap": _COUNT,
+    "fitted_on": _COUNT,
     "holdout": ((lambda v: _is_number(v) and 0 <= v < 1), "a number from 0 to below 1"),
     "full_scale": ((lambda v: _is_number(v) and v > 0), "a number above 0"),
     "training_loop": ((lambda v: v in ("host", "device")), "host or device"),

@@ -2,8 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -20,7 +20,15 @@ from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.timing import Timings
 from imvad_jax.training.transformed import with_transformed
 
-B = TypeVar("B")  # a kind of batch
+
+class WithImages(Protocol):
+    """A batch: anything with uint8 `[B, H, W, 3]`."""
+
+    @property
+    def images(self) -> np.ndarray: ...
+
+
+B = TypeVar("B", bound=WithImages)  # a kind of batch
 
 
 class Scores(NamedTuple):
@@ -31,6 +39,17 @@ class Scores(NamedTuple):
 
     image: np.ndarray
     maps: np.ndarray | list[np.ndarray] | None
+
+    def __repr__(self) -> str:
+        count = len(self.image)
+        said = [f"{count} image{'s' * (count != 1)}"]
+        if count:
+            said.append(f"scores {self.image.min():.6g} to {self.image.max():.6g}")
+        if isinstance(self.maps, np.ndarray):
+            said.append(f"maps {' x '.join(map(str, self.maps.shape[1:]))}")
+        else:
+            said.append("no maps" if self.maps is None else "maps of tiled pictures")
+        return f"Scores({', '.join(said)})"
 
 
 @functools.lru_cache(maxsize=64)
@@ -77,9 +96,9 @@ class Scorer:
     image, but where `Parallel.shares_rows` of so few images, and the network allows it, row by row.
     """
 
-    def __init__(self, detector: Detector, variables: dict, parallel: Parallel):
+    def __init__(self, detector: Detector, variables: Mapping, parallel: Parallel):
         self.parallel = parallel.here()
-        self._detector, self._variables = detector, variables
+        self._detector, self._variables = detector, dict(variables)
         self._default = detector.config.batch_size
 
     @functools.cached_property
@@ -141,6 +160,7 @@ class Scorer:
     def _dispatch(self, images: np.ndarray) -> Prediction:
         if self._whole(images):
             return self._step(*self._placed, self.parallel.split(images))
+        assert self._by_rows  # else `batch_size` gives none of this number
         step, placed = self._by_rows
         return step(*placed, self.parallel.repeat(images))
 
@@ -188,7 +208,7 @@ class Scorer:
             rows = slice(finished, finished + int(batch.valid.sum()))
             finished = rows.stop
             scores[rows] = found.image[batch.valid]
-            if found.maps is not None:
+            if isinstance(found.maps, np.ndarray):
                 if maps is None:
                     maps = np.zeros((len(order), *found.maps.shape[1:]), np.float32)
                 maps[rows] = found.maps[batch.valid]
@@ -201,7 +221,7 @@ class Scorer:
 
 def score(
     detector: Detector,
-    variables: dict,
+    variables: Mapping,
     images: Images | TiledImages,
     parallel: Parallel,
     batch_size: int = 0,

@@ -20,11 +20,11 @@ class CompileMonitor:
         self.seconds = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._listen)
 
-    def _listen(self, event: str, seconds: float, **kwargs) -> None:
+    def _listen(self, event: str, duration_secs: float, **kwargs) -> None:
         if event == _COMPILE_EVENT:
             self.programs += 1
         if event.startswith(_COMPILE_PREFIX):
-            self.seconds += seconds
+            self.seconds += duration_secs
 
 
 COMPILES = CompileMonitor()  # jax.monitoring has no way to remove one listener, so there is one

@@ -53,7 +53,7 @@ def refusal(name: str) -> str:
 def test_a_complete_class_is_a_method(written):
     name = written("class Other(Whole):\n    title = 'other parts'\n")
     found = methods.get(name)
-    assert (found.title, found.config().cells, found.in_benchmark) == ("Whole", 4, False)
+    assert (found.title, found.config().cells) == ("Whole", 4)
     assert methods.get("others.parts:Other").title == "other parts"
     assert methods.make(name).config == found.config()
 

@@ -8,7 +8,14 @@ from scipy import ndimage
 
 from imvad_jax.ops import perlin
 
-noise_of = jax.jit(perlin.perlin, static_argnums=1)
+
+def _noise(key, size, resolution):
+    """Noise of gradients drawn at random."""
+    angles = jax.random.uniform(key, perlin.LATTICE, maxval=2 * np.pi)
+    return perlin.perlin_of(angles, size, resolution)
+
+
+noise_of = jax.jit(_noise, static_argnums=1)
 
 
 def pixel_by_pixel(key, size, resolution):

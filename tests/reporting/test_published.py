@@ -1,7 +1,9 @@
 """The published table and its correction."""
 
+import csv
 import statistics
 from collections import defaultdict
+from importlib import resources
 
 import pytest
 
@@ -14,11 +16,18 @@ CATEGORIES = [
 ]  # fmt: skip
 
 
+def printed_rows() -> list[dict]:
+    """The benchmark's table as printed: `method, metric, printed_column, category, value`."""
+    file = resources.files("imvad_jax.reporting").joinpath("published/benchmark_vanilla.csv")
+    rows = csv.DictReader(file.read_text(encoding="utf-8").splitlines())
+    return [row | {"value": float(row["value"])} for row in rows]
+
+
 def test_relabelling():
     assert published.benchmark("padim", "screw", "image_auroc") == 0.809
     printed = {
         (row["method"], row["metric"], row["printed_column"]): row["value"]
-        for row in published.benchmark_table()
+        for row in printed_rows()
     }
     assert printed["padim", "image_auroc", "zipper"] == 0.809
     assert printed["padim", "image_auroc", "screw"] == 0.922
@@ -26,7 +35,7 @@ def test_relabelling():
 
 def test_columns_follow_the_order_of_numbers_sorted_as_text():
     order = [CATEGORIES[number] for number in sorted(range(15), key=str)]
-    for row in published.benchmark_table():
+    for row in printed_rows():
         if row["printed_column"] == "average":
             assert row["category"] == "average"
             continue
@@ -37,7 +46,7 @@ def test_columns_follow_the_order_of_numbers_sorted_as_text():
 
 def test_averages_are_means_but_for_two_misprints():
     values, averages = defaultdict(list), {}
-    for row in published.benchmark_table():
+    for row in printed_rows():
         key = row["method"], row["metric"]
         if row["category"] == "average":
             averages[key] = row["value"]
@@ -53,7 +62,7 @@ def test_averages_are_means_but_for_two_misprints():
 
 
 def test_every_method_is_whole():
-    assert set(published.BENCHMARK_BACKBONES) == {r["method"] for r in published.benchmark_table()}
+    assert set(published.BENCHMARK_BACKBONES) == {r["method"] for r in printed_rows()}
     for method in published.BENCHMARK_BACKBONES:
         for category in CATEGORIES:
             for metric in METRICS:

@@ -40,6 +40,7 @@ def _agreement(step: plan.Step, out: Path, command: str) -> None:
     """Compares the scores on the device with those on the CPU, as soon as both are there."""
     work = step.folder.parent
     cpu, highest = work / "scores-cpu", work / "scores-highest"
+    assert step.requires  # the run whose scores are compared
     run = step.requires.parent
     if not (cpu / "metrics.json").is_file():
         return

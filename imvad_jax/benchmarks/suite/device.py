@@ -51,7 +51,7 @@ def product(dtype: str, precision: str | None, size: int, seconds: float = SECON
     error = float(np.sqrt(np.mean((found - exact) ** 2) / np.mean(exact**2)))
     return {
         "dtype": dtype,
-        "precision": precision or str(jax.config.jax_default_matmul_precision or "default"),
+        "precision": precision or str(jax.config.read("jax_default_matmul_precision") or "default"),
         "computed_in": precision_in_words(error) if dtype == "float32" else dtype,
         "error": error,
         "size": size,
@@ -101,7 +101,7 @@ def measure(seconds: float = SECONDS, size: int | None = None) -> dict:
         "memory_bytes": memory.get("bytes_limit"),
         "runtime": str(getattr(device.client, "platform_version", "")).splitlines()[:1],
         "versions": versions(),
-        "products": [product(*kind, size, seconds) for kind in chosen],
+        "products": [product(dtype, precision, size, seconds) for dtype, precision in chosen],
         "copies": copies(COPY_BYTES.get(device.platform, LARGE_COPY), seconds),
     }
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from imvad_jax.archives import DAMAGE, read_arrays
 from imvad_jax.data import category, decoded_cache
-from imvad_jax.data.batches import ArrayImages
+from imvad_jax.data.batches import ArrayImages, in_memory
 from imvad_jax.data.category import CategoryData
 from imvad_jax.data.decode import Geometry
 from imvad_jax.data.reading import VERSION, Found
@@ -181,7 +181,7 @@ def _version(meta: dict, arrays: dict, whole: np.ndarray, number: int) -> Catego
 
 def _pixels(data: CategoryData) -> np.ndarray:
     """uint8 `[N, H, W, C]`: grey only where all images are."""
-    parts = [data.train.images, data.test.images]
+    parts = [in_memory(data.train).images, in_memory(data.test).images]
     channels = max(part.shape[-1] for part in parts)
     return np.concatenate([np.repeat(p, channels // p.shape[-1], axis=-1) for p in parts])
 
@@ -197,7 +197,7 @@ def _load(path: str | Path, only: Sequence[str] | None = None) -> tuple[dict, di
         meta = json.loads(str(arrays.pop("meta")))
         if meta["mark"] != MARK or meta["version"] != VERSION:
             raise ValueError(f"version {meta['version']}, expected {VERSION}")
-        meta["versions"][0]["geometry"]["size"], meta["category"]
+        _ = meta["versions"][0]["geometry"]["size"], meta["category"]
         return meta, arrays
     except (*DAMAGE, IndexError) as error:
         raise damaged(path, error) from None

@@ -1,5 +1,8 @@
 """The base class of all methods' training in plain PyTorch."""
 
+# PyTorch is no dependency, and may be absent.
+# pyright: reportMissingImports=false
+
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +13,7 @@ from torch import Tensor
 from imvad_jax.backbones import resnet
 from imvad_jax.benchmarks.torch_networks.frozen import Frozen
 from imvad_jax.benchmarks.torch_networks.layers import Converter, Layers, leaves
-from imvad_jax.methods.base import Detector, TrainedConfig
+from imvad_jax.methods.base import Detector
 
 
 class Network:
@@ -24,7 +27,8 @@ class Network:
         wrap: Callable = lambda work: work,
     ):  # fmt: skip
         """`wrap` compiles what is frozen and what is trained, each as a whole."""
-        self.config, self.teacher, self.device = detector.config, teacher, device
+        self.config, self.device = detector.config, device
+        self.teacher: Any = teacher  # asked by methods that have one
         convert = Converter(device)
         self.params = self.convert(convert, variables["params"])
         self.stats = convert(variables.get("batch_stats", {}))
@@ -33,12 +37,12 @@ class Network:
         self._frozen, self._loss_of = wrap(self.frozen_features), wrap(self.loss_of)
 
     @classmethod
-    def keeps(cls, config: TrainedConfig) -> bool:
+    def keeps(cls, config: Any) -> bool:
         """Whether there is something that training does not change and that may be kept."""
         return True
 
     @classmethod
-    def in_its_favour(cls, config: TrainedConfig) -> str:
+    def in_its_favour(cls, config: Any) -> str:
         """What our step does and this one does not, a clause; empty: nothing."""
         return ""
 

@@ -83,6 +83,7 @@ def drawing_call(subject: Subject, kind: type[Network], batch: Batch) -> Callabl
     key = first_key(subject)
 
     def call(count):
+        found = None
         for _ in range(count):
             found = draw(fixed, parallel.split(batch.images), key)
         jax.block_until_ready(found)

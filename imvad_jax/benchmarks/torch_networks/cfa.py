@@ -1,5 +1,8 @@
 """CFA's descriptor and its loss in plain PyTorch."""
 
+# PyTorch is no dependency, and may be absent.
+# pyright: reportMissingImports=false
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,5 +1,8 @@
 """CS-Flow's couplings in plain PyTorch."""
 
+# PyTorch is no dependency, and may be absent.
+# pyright: reportMissingImports=false
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,7 +30,7 @@ class CSFlow(Network):
             maps, more = self.coupled(maps, self.trained[name], permutations)
             log_det, number = log_det + more, number + 1
         energy = 0.5 * sum((z**2).sum((1, 2, 3)) for z in maps)
-        return (energy - log_det).mean() / sum(z[0].numel() for z in maps)
+        return torch.mean(energy - log_det) / sum(z[0].numel() for z in maps)
 
     def coupled(
         self, maps: list[Tensor], block: Layers, permutations: list[Tensor]

@@ -1,5 +1,8 @@
 """DRAEM's two networks and its losses in plain PyTorch."""
 
+# PyTorch is no dependency, and may be absent.
+# pyright: reportMissingImports=false
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor

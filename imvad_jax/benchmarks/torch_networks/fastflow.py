@@ -1,5 +1,8 @@
 """FastFlow's flows in plain PyTorch."""
 
+# PyTorch is no dependency, and may be absent.
+# pyright: reportMissingImports=false
+
 import math
 
 import torch

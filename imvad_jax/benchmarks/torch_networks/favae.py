@@ -1,5 +1,8 @@
 """FAVAE's autoencoder in plain PyTorch."""
 
+# PyTorch is no dependency, and may be absent.
+# pyright: reportMissingImports=false
+
 import jax
 import torch
 import torch.nn.functional as F

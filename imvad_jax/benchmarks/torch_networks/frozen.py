@@ -1,5 +1,8 @@
 """Frozen feature extractors in plain PyTorch, from our variables: ResNets and VGG-16."""
 
+# PyTorch is no dependency, and may be absent.
+# pyright: reportMissingImports=false
+
 import numpy as np
 import torch
 import torch.nn.functional as F

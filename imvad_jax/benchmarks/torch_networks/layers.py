@@ -3,6 +3,9 @@
 Maps are `[B, C, h, w]` in PyTorch's memory format channels last, kernels too.
 """
 
+# PyTorch is no dependency, and may be absent.
+# pyright: reportMissingImports=false
+
 import jax
 import numpy as np
 import torch

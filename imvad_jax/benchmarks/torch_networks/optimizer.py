@@ -1,5 +1,8 @@
 """PyTorch's optimiser from a method's configuration, with its rates by step."""
 
+# PyTorch is no dependency, and may be absent.
+# pyright: reportMissingImports=false
+
 import math
 
 import torch

@@ -1,5 +1,8 @@
 """RD4AD's embedding and decoder in plain PyTorch."""
 
+# PyTorch is no dependency, and may be absent.
+# pyright: reportMissingImports=false
+
 import torch
 import torch.nn.functional as F
 

@@ -1,5 +1,8 @@
 """STPM's student in plain PyTorch."""
 
+# PyTorch is no dependency, and may be absent.
+# pyright: reportMissingImports=false
+
 import torch.nn.functional as F
 
 from imvad_jax.benchmarks.torch_networks.base import Network, normalised, trained_resnet_missing

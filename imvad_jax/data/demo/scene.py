@@ -17,10 +17,10 @@ from imvad_jax.data.demo.primitives import axes, grain
 class Light:
     """One lamp over diffuse surroundings."""
 
-    direction: tuple[float, float, float]  # towards the lamp, unit length
+    direction: tuple[float, ...]  # x, y, z: towards the lamp, unit length
     ambient: float  # share of the surroundings
-    colour: np.ndarray  # [3] or scalar array: gain of the exposure and white balance
-    slope: tuple[float, float]  # how brightness falls off across the canvas
+    colour: np.ndarray | np.float32  # [3] or one: gain of the exposure and white balance
+    slope: tuple[float, ...]  # x, y: how brightness falls off across the canvas
     vignette: float
     focus: float  # blur of the optics, in output pixels at 256
 
