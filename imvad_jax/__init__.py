@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _OF_API = ("make", "load", "Model", "ImagePrediction", "load_data", "fit", "score", "save")
-_MODULES = ("api", "methods", "metrics")
+_MODULES = ("api", "audit", "methods", "metrics")
 
 __all__ = [
     "ImagePrediction",
     "Model",
     "UserError",
     "api",
+    "audit",
     "fit",
     "load",
     "load_data",
@@ -36,7 +37,7 @@ __all__ = [
 
 if TYPE_CHECKING:  # what type checkers and editors read: they do not follow `__getattr__`
     import imvad_jax.methods as _methods
-    from imvad_jax import api, metrics
+    from imvad_jax import api, audit, metrics
     from imvad_jax.api import fit, load, load_data, make, save, score
     from imvad_jax.errors import UserError
     from imvad_jax.model import ImagePrediction, Model

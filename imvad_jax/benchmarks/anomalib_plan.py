@@ -87,7 +87,10 @@ PEERS = {  # by class of ours
     ),
     "DRAEM": Peer(
         model="draem", settings=lambda detector: {},
-        fixed=("reconstructive_widths", "discriminative_widths", "own_textures"),
+        fixed=(
+            "reconstructive_widths", "discriminative_widths", "own_textures", "brightness_shift",
+            "matched_textures",
+        ),
         backbones=("none",), trains=ADAM | {"learning_rate": 1e-4},
         notes=("anomalib makes its anomalies on the host, image by image",),
     ),

@@ -23,6 +23,7 @@ from imvad_jax.ops import convolution, rows
 from imvad_jax.ops.collectives import device_number
 
 FLOAT = 4  # bytes
+IMAGE_SCORES = ("patch", "map")  # what an image's score is the largest value of
 
 
 class Prediction(NamedTuple):
@@ -368,6 +369,17 @@ def _parse(default: Any, text: str):
         item = type(default[0]) if default else str
         return tuple(item(part.strip()) for part in text.split(",") if part.strip())
     return kind(text)
+
+
+def image_scores(grid: Array, anomaly_map: Array, choice: str) -> Array:
+    """Scores `[B]`: the largest value of each map.
+
+    Args:
+      grid: `[B, h, w]`, one value a patch, as it was found.
+      anomaly_map: `[B, H, W]`, the same enlarged and smoothed.
+      choice: `patch` takes that of the grid, `map` that of the map.
+    """
+    return (grid if choice == "patch" else anomaly_map).max((1, 2))
 
 
 def row_mask(rows: int, count: Array) -> Array:

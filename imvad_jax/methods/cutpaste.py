@@ -89,6 +89,9 @@ class CutPasteConfig(base.TrainedConfig):
     patch_size: int = 0
     # Distance between the patches that are scored, in pixels.
     patch_stride: int = 4
+    # Image score when there is a map: map (largest value of the map) or patch (largest distance of
+    # a patch, before distances are spread over the pixels).
+    image_score: str = "map"
     # Original images per batch, summed over all devices; each comes with its augmented copies.
     batch_size: int = 32
     epochs: int = 256
@@ -101,6 +104,7 @@ class CutPasteConfig(base.TrainedConfig):
     def __post_init__(self):
         super().__post_init__()
         choose("--variant", self.variant, CLASSES)
+        choose("--image_score", self.image_score, base.IMAGE_SCORES)
         for name in ("head_layers", "head_dim", "piece_jitter", "image_jitter"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name}={getattr(self, name)}: must not be negative")
@@ -306,7 +310,8 @@ class CutPaste(base.Detector[CutPasteConfig]):
             distances, images.shape[1:3], config.patch_size, config.patch_stride,
             config.patch_size / SPREAD,
         )  # fmt: skip
-        return base.Prediction(anomaly_map.max((1, 2)), anomaly_map)
+        scores = base.image_scores(distances, anomaly_map, config.image_score)
+        return base.Prediction(scores, anomaly_map)
 
     def memory_estimate(self, images, devices):
         spec = backbones.get(self.config.backbone)

@@ -56,6 +56,12 @@ class DRAEMConfig(base.TrainedConfig):
     own_textures: float = 0.0
     # Largest sharpness factor of a texture: 1 leaves it unchanged, smaller values blur it.
     texture_sharpness: float = 3.0
+    # Each training image is made brighter or darker by up to this fraction of the range of values,
+    # input and target alike, so that the light of an image is no defect; 0 in the authors' code.
+    brightness_shift: float = 0.0
+    # Fraction of the anomalies whose texture is shifted to the mean brightness of the region that
+    # it covers, so that brightness alone does not reveal them; 0 in the authors' code.
+    matched_textures: float = 0.0
     # Side of the averaging window in pixels (odd); the image score is the largest window mean of
     # the anomaly map.
     score_window: int = 21
@@ -64,8 +70,9 @@ class DRAEMConfig(base.TrainedConfig):
         super().__post_init__()
         if self.score_window < 1 or self.score_window % 2 == 0:
             raise UserError(f"--score_window={self.score_window}: must be odd and positive")
-        if not 0 <= self.own_textures <= 1:
-            raise UserError(f"--own_textures={self.own_textures}: must lie in [0, 1]")
+        for name in ("own_textures", "matched_textures", "brightness_shift"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"--{name}={getattr(self, name)}: must lie in [0, 1]")
         if self.texture_sharpness < 0:
             raise UserError(f"--texture_sharpness={self.texture_sharpness}: must not be negative")
         for name in ("reconstructive_widths", "discriminative_widths"):
@@ -118,16 +125,20 @@ class DRAEM(base.Detector[DRAEMConfig]):
         both = jnp.concatenate([repaired, images.astype(repaired.dtype)], -1)
         return full_precision(repaired), full_precision(self.discriminative(both, train))
 
-    def loss(self, inputs):
-        """Mean squared error and 1 - SSIM of the repaired images, and the focal loss of the map."""
-        pictures = None
+    def draw_anomalies(self, images: Array) -> anomaly.SyntheticAnomaly:
+        """A batch of good images with and without drawn anomalies, of the stream `noise`."""
+        config, pictures = self.config, None
         if self.has_variable("textures", "images"):
             pictures = self.get_variable("textures", "images")
-        keys = self.image_keys(inputs.shape[0])
-        drawn = anomaly.synthesize(
-            keys, inputs, pictures, own=self.config.own_textures,
-            sharpest=self.config.texture_sharpness,
+        return anomaly.synthesize(
+            self.image_keys(images.shape[0]), images, pictures, own=config.own_textures,
+            sharpest=config.texture_sharpness, shift=config.brightness_shift,
+            matched=config.matched_textures,
         )  # fmt: skip
+
+    def loss(self, inputs):
+        """Mean squared error and 1 - SSIM of the repaired images, and the focal loss of the map."""
+        drawn = self.draw_anomalies(inputs)
         repaired, logits = self.networks(drawn.augmented, train=True)
         metrics = {
             "mse": jnp.mean((repaired - drawn.original) ** 2),

@@ -45,9 +45,13 @@ class PaDiMConfig(base.DetectorConfig):
     regularization: float = 0.01
     # Standard deviation of the Gaussian that smooths the anomaly map, in pixels.
     sigma: float = 4.0
+    # Image score: map (largest value of the smoothed map, as in the common implementation) or patch
+    # (largest distance at a position, not smoothed).
+    image_score: str = "map"
 
     def __post_init__(self):
         super().__post_init__()
+        choose("--image_score", self.image_score, base.IMAGE_SCORES)
         choose("--channels", self.channels, CHANNELS)
 
 
@@ -129,7 +133,8 @@ class PaDiM(base.Detector[PaDiMConfig]):
 
         grid = rows.by_rows(distances, images)
         anomaly_map = resample.upsample_and_smooth(grid, images.shape[1:3], self.config.sigma)
-        return base.Prediction(anomaly_map.max((1, 2)), anomaly_map)
+        scores = base.image_scores(grid, anomaly_map, self.config.image_score)
+        return base.Prediction(scores, anomaly_map)
 
     def memory_estimate(self, images, devices):
         positions = self.grid[0] * self.grid[1]

@@ -20,10 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from imvad_jax.errors import UserError
+from imvad_jax.errors import UserError, choose
 from imvad_jax.methods import base, buffers
 from imvad_jax.ops import loops, neighbors, resample, rows
 from imvad_jax.ops.sums import total
+
+IMAGE_SCORES = ("neighbors", "map")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +41,13 @@ class SPADEConfig(base.DetectorConfig):
     num_neighbors: int = 5
     # Standard deviation of the Gaussian that smooths the anomaly map, in pixels.
     sigma: float = 4.0
+    # Image score: neighbors (mean distance to the K nearest images, as in the paper) or map
+    # (largest value of the smoothed map).
+    image_score: str = "neighbors"
 
     def __post_init__(self):
         super().__post_init__()
+        choose("--image_score", self.image_score, IMAGE_SCORES)
         if self.num_neighbors < 1:
             raise UserError(f"--num_neighbors={self.num_neighbors}: must be at least 1")
 
@@ -52,7 +58,7 @@ class SPADEConfig(base.DetectorConfig):
 
 
 class SPADE(base.Detector[SPADEConfig]):
-    """SPADE (Cohen, Hoshen, 2020). The image score does not depend on the map."""
+    """SPADE (Cohen, Hoshen, 2020). By default the image score does not use the map."""
 
     config: SPADEConfig
     all_by_rows = True
@@ -132,7 +138,10 @@ class SPADE(base.Detector[SPADEConfig]):
 
         # Smoothing is linear, so it may stand inside the mean over the layers.
         layers = [layer_map(name) for name in self.config.layers]
-        return base.Prediction(scores, total(layers) / len(layers))
+        anomaly_map = total(layers) / len(layers)
+        if self.config.image_score == "map":
+            scores = anomaly_map.max((1, 2))
+        return base.Prediction(scores, anomaly_map)
 
     def memory_estimate(self, images, devices):
         shapes = self.feature_shapes()

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from imvad_jax.audit.ranges import Ranges
 from imvad_jax.data.batches import Images
 from imvad_jax.data.holdout import draw_held_out, number_of_folds
 from imvad_jax.data.tiled import TiledImages
@@ -41,6 +42,9 @@ class Model(State):
       tiling: The `tile` and `overlap` that it was fitted with; None for whole images.
       reader: How image files are read, for the fit and for new images.
       calibration: Its thresholds. If None, it returns scores but no verdicts.
+      ranges: Lowest, median and highest value of the simple statistics (mean grey, sharpness and so
+        on) of its good images, by which `predict` recognises images taken under other conditions;
+        None if unknown.
       record: The record of the run that fitted it, or the record saved with it.
       parallel: Devices that it uses; None means all devices of this machine.
     """
@@ -119,13 +123,14 @@ class Model(State):
         if not pictures:
             pictures = inputs.read_picture_dirs(self.config)[0]
         variables = fitting.init_variables(self.detector, backbone, self.seed) | pictures
+        ranges = self.ranges or Ranges.of_images(images)
         variables = fitting.fit(self.detector, variables, images, self.devices, seed, **options)
         tiled = isinstance(images, TiledImages)
         return dataclasses.replace(
             self, variables=variables, fitted=True,
             fitted_on=len(images.paths) if tiled else len(images),
             tiling=images.tiling if tiled else None,
-            reader=getattr(images, "reader", self.reader),
+            reader=getattr(images, "reader", self.reader), ranges=ranges,
         )  # fmt: skip
 
     def calibrate(
@@ -253,7 +258,7 @@ class Model(State):
         self._require_fitted()
         return Stream(
             self.scorer, self.geometry, self.tiling, self.reader, self.calibration,
-            batch_size, picture_size,
+            batch_size, picture_size, self.ranges,
         )  # fmt: skip
 
     def save(self, directory: str | Path) -> None:

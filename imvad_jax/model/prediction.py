@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from imvad_jax.audit.ranges import Ranges
+from imvad_jax.audit.statistics import numbers_of
 from imvad_jax.data.decode import Geometry, Reader
 from imvad_jax.data.stream import Decoded, Source, decode_files, picture_batches
 from imvad_jax.data.tiled import AHEAD, tile_batches
@@ -32,6 +34,9 @@ class ImagePrediction:
         part of the image that is left after cropping.
       size: Width and height of the image, in pixels.
       remark: What was unusual about reading the file; mostly empty.
+      outside: The simple statistics (mean grey, sharpness and so on, see docs/audit.md) in which
+        the image lies outside the range of the good images of the fit; empty if no range is known.
+        Among many images under unchanged light a few may lie outside.
     """
 
     name: str
@@ -41,6 +46,7 @@ class ImagePrediction:
     remark: str
     calibration: Calibration | None
     geometry: Geometry
+    outside: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         said = [self.name, self.verdict or "no threshold", f"score {self.score:.6g}"]
@@ -91,6 +97,7 @@ class Stream:
     calibration: Calibration | None
     batch_size: int = 0  # 0: that of the configuration
     picture_size: int = 0  # longest side of the image returned with its score; 0: none
+    ranges: Ranges | None = None  # of the good images; with them images have `numbers`
 
     def run(
         self,
@@ -127,7 +134,11 @@ class Stream:
         ahead = 0 if count == 1 else size
         files = decode_files(sources, self.geometry, side, ahead, reader=self.reader)
         for found, batch in self.scorer.batches(picture_batches(files, size, on_bad)):
-            for row, file in enumerate(batch.files):
+            files = batch.files
+            if self.ranges:
+                numbers = numbers_of(batch.images[: len(files)])
+                files = [file._replace(numbers=own) for file, own in zip(files, numbers)]
+            for row, file in enumerate(files):
                 yield file, float(found.image[row]), None if found.maps is None else found.maps[row]
 
     def _tiles(self, batches):
@@ -154,6 +165,7 @@ class Stream:
             yield ImagePrediction(
                 names.pop(file.number), score, anomaly_map, file.size, file.remark,
                 self.calibration, self.geometry,
+                self.ranges.outside(file.numbers) if file.numbers else (),
             )  # fmt: skip
 
 

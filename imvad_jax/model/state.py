@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from imvad_jax import methods
+from imvad_jax.audit.ranges import Ranges
 from imvad_jax.data.decode import EVERY_DEPTH, Geometry, Reader
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError
@@ -31,6 +32,7 @@ class State:
     tiling: Tiling | None = None
     reader: Reader = EVERY_DEPTH
     calibration: Calibration | None = None
+    ranges: Ranges | None = None
     record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     parallel: Parallel | None = None
 

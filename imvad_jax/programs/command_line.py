@@ -46,7 +46,9 @@ def parse(
 
 
 def _example(module: ModuleType | None) -> str:
-    names = [flag.name for flag in help_text.flags_of(module)] if module else ["input"]
+    if module is None:
+        return ""
+    names = [flag.name for flag in help_text.flags_of(module)]
     if "input" in names:  # a shell has written out a pattern
         return ", and patterns in quotes: --input='parts/*.png'"
     return f", as in {spelled(help_text.name_of(module))} --{names[0]}=..."

@@ -43,6 +43,7 @@ AUGMENTATIONS: dict[str, Callable[[Array, Array], dict[str, Array]]] = {
     "scar": functools.partial(_pasted, scar),
     "draem": anomaly.show,
     "draem_own": functools.partial(anomaly.show, own=1.0),
+    "draem_matched": functools.partial(anomaly.show, matched=1.0),
 }
 
 _AUGMENTATION = flags.DEFINE_string(

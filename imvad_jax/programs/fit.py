@@ -16,7 +16,7 @@ from absl import flags
 
 from imvad_jax import backbones, methods, presets
 from imvad_jax.backbones.weights import DEMO_PACKAGE
-from imvad_jax.commands import command
+from imvad_jax.commands import command, spelled
 from imvad_jax.errors import UserError, say
 from imvad_jax.programs import config_flags, run
 from imvad_jax.programs.shared_flags import DATA_DIR, PRESET, WEIGHTS, WORKDIR
@@ -24,15 +24,16 @@ from imvad_jax.programs.shared_flags import DATA_DIR, PRESET, WEIGHTS, WORKDIR
 SAME_AS = "run"
 DEFAULTS = {"method": "patchcore", "dataset": "folder", "preset": None}
 HELP = {
-    "data_dir": "Folder of images of good parts; or one with train/good, and test/good and "
-    "test/DEFECT to evaluate on.",
-    "workdir": "Directory to write the fitted detector to, new or empty.",
-    "preset": "Named configuration: official (of the paper), benchmark, cpu (fits two cores) or "
-    "demo. Default: demo, if its weights are there (a pip package) or named, else cpu.",
+    "data_dir": "Folder with images of good parts; or a folder with train/good, and with test/good "
+    "and test/DEFECT to evaluate on.",
+    "workdir": "New or empty directory to write the fitted detector to.",
+    "preset": "Named configuration: official (of the paper), benchmark, cpu (for two cores) or "
+    "demo. Default: demo if its weights are installed (a pip package) or named, otherwise cpu.",
     "weights": "ImageNet weights of the backbone: a file (.safetensors, .npz, .pth, ...), "
-    "hub:OWNER/NAME@REVISION, which downloads them, or package:NAME. Default: those of demo.",
-    "holdout": "Share of the images that is not fitted on: the threshold of the verdict is found "
-    "from them. Default: 0.2, or where that is fewer than 20 images, by folds.",
+    "hub:OWNER/NAME@REVISION, which downloads them, or package:NAME. Default: those of the preset "
+    "demo.",
+    "holdout": "Fraction of the images held out from the fit, to set the threshold of the verdict. "
+    "Default: 0.2; where that is fewer than 20 images, the threshold is set by cross-validation.",
 }
 FIRST = (
     "data_dir", "workdir", "method", "preset", "weights", "holdout", "threshold_quantile", "tile",
@@ -87,7 +88,8 @@ def main() -> int:
     for name, flag in (("data_dir", DATA_DIR), ("workdir", WORKDIR)):
         if not flag.value:
             raise UserError(
-                f"--{name} is missing: imvad fit --data_dir=GOOD_PARTS --workdir=RUN; see --help"
+                f"--{name} is missing: {spelled('fit')} --data_dir=GOOD_PARTS --workdir=RUN; "
+                "see --help"
             )
     methods.get(flags.FLAGS.method)
     # The record's command names what was chosen: elsewhere it might be another.

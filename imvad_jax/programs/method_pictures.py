@@ -23,7 +23,14 @@ class Picture:
             "A drawn part with the true outline of its defect, the anomaly map over it, and the "
             f"map alone: `heatmaps/{self.heatmap}` of this run, in the colours of all of its test "
             "images. Drawn parts show that the program runs; they are no measure of a method."
+            + self.shortened
         )
+
+    @property
+    def shortened(self) -> str:
+        """A warning where the training is shorter than the preset's."""
+        epochs = [flag.split("=")[1] for flag in self.flags if flag.startswith("--epochs=")]
+        return f" The preset trains for longer than these {epochs[0]} epochs." if epochs else ""
 
     def run_flags(self, method: str) -> list[str]:
         """The flags of the run."""
@@ -40,10 +47,13 @@ class Picture:
 
 
 RUST = "hexnut-test-rust-000.png"
-# A method without a picture has a page without one. Trained ones with fewer epochs than the preset.
+# A method without a picture has a page without one. Trained ones took fewer epochs
+# than the preset has.
 PICTURES = {
     "cfa": Picture("hexnut", RUST, (*WEIGHTS, "--epochs=5")),
+    "draem": Picture("fabric", "fabric-test-hole-000.png", ("--epochs=40",)),
     "fastflow": Picture("hexnut", RUST, (*WEIGHTS, "--epochs=15")),
+    "favae": Picture("tablet", "tablet-test-contamination-000.png", (*WEIGHTS, "--epochs=30")),
     "padim": Picture("hexnut", RUST),
     "patchcore": Picture("hexnut", RUST),
     "raw_color": Picture("hexnut", RUST, ()),

@@ -9,6 +9,7 @@ from imvad_jax import methods
 from imvad_jax.errors import UserError
 from imvad_jax.programs import method_tables
 from imvad_jax.programs.method_pictures import PICTURES
+from imvad_jax.reporting.results import BASELINE
 from imvad_jax.reporting.text_table import Form, format_rows
 
 # What a method's docstring says below its title and its source, each with a heading on the page.
@@ -59,7 +60,7 @@ def method_page(name: str, notice: str) -> str:
     """The text of the page of a method; `notice` says who wrote it."""
     said, title = describe(name), methods.get(name).title
     lines = [f"# {_sentence(title)}", "", notice, "", *_wrapped(_sentence(said["summary"])), ""]
-    paper = "Paper: " if methods.get(name).in_benchmark else ""
+    paper = "Paper: " if name != BASELINE else ""
     lines += [*_wrapped(f"{paper}{said['source']}"), ""]
     if picture := PICTURES.get(name):
         alt = f"Heat map of {title} on a drawn {picture.category}"
@@ -73,7 +74,7 @@ def method_page(name: str, notice: str) -> str:
     lines += ["## More", ""]
     section = anchor(f"{name}: {title}")
     lines.append(f"- [All its settings](../flags.md#{section}), with what each preset sets")
-    if methods.get(name).in_benchmark:
+    if name != BASELINE:
         where = f"../fidelity.md#{anchor(title)}"
         lines.append(f"- [How it was compared with the reference code]({where})")
     lines.append("- [RESULTS.md](../../RESULTS.md) and [BENCHMARKS.md](../../BENCHMARKS.md): all")

@@ -2,11 +2,10 @@
 
     imvad predict --workdir=RUN --input=PARTS --output=DIR
 
---input is a file, a folder or a pattern, and may be repeated. DIR then holds index.html,
-results.csv, results.json and heatmaps/. Exit status: 0 if all images were scored; 3 if some could
-not be read and were left out (all reports list them); 2 if nothing could be done, or if
---on_bad_image=error met such a file. What was scored until then is written in that case, and also
-after Ctrl-C (status 130) or SIGTERM (143).
+--input is a file, a folder or a pattern. DIR then holds index.html, results.csv, results.json and
+heatmaps/. Exit status: 0 if all images were scored; 3 if some could not be read, which all reports
+list; 2 if nothing could be done, or if --on_bad_image=error met such a file. What was scored until
+then is written in that case, and also after Ctrl-C (status 130) or SIGTERM (143).
 """
 
 import dataclasses

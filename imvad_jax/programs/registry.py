@@ -10,6 +10,7 @@ GROUPS = {
         "fit": "fit a detector on a folder of images of good parts",
         "predict": "score new images with it: verdicts, outlines and a report page",
         "export": "export it to one file that runs without this package",
+        "audit": "check whether light, size or copies alone tell images apart",
     },
     "Comparing methods": {
         "run": "fit one method on a dataset and evaluate it",

@@ -1,7 +1,6 @@
 """Fits one method on images of good parts and evaluates it on the test images.
 
-    imvad run --method=padim --dataset=mvtec_ad --data_dir=DIR \\
-        --category=screw --backbone=resnet18 --weights=FILE --workdir=RUN
+    imvad run --method=padim --data_dir=DIR --category=screw --weights=FILE --workdir=RUN
     imvad run --method=patchcore --preset=cpu --dataset=folder \\
         --data_dir=GOOD_PARTS --weights=hub:timm/resnet18.tv_in1k@main --workdir=RUN
 
@@ -72,6 +71,11 @@ _BENCHMARK_PRO = flags.DEFINE_bool(
     "benchmark_pro", False, "Also report the PRO of the published benchmark, which uses 100 "
     "thresholds, as pixel_pro_100.",
 )  # fmt: skip
+_BRIGHTNESS_MATCHED = flags.DEFINE_bool(
+    "brightness_matched", False, "Score the test images a second time, each shifted to the mean "
+    "brightness of the training images, and add the metrics as brightness_matched_NAME "
+    "(docs/audit.md).",
+)  # fmt: skip
 _KEEP_CHECKPOINTS = flags.DEFINE_integer(
     "keep_checkpoints", 2, "Number of training checkpoints to keep.", lower_bound=1
 )
@@ -100,7 +104,8 @@ def find_request(recorded: str = "") -> RunRequest:
         save_predictions=SAVE_PREDICTIONS.value, save_heatmaps=SAVE_HEATMAPS.value,
         full_resolution_metrics=_FULL_RESOLUTION.value, benchmark_pro=_BENCHMARK_PRO.value,
         checkpoint_every=CHECKPOINT_EVERY.value, keep_checkpoints=_KEEP_CHECKPOINTS.value,
-        tensorboard=_TENSORBOARD.value, threshold_quantile=_THRESHOLD_QUANTILE.value,
+        brightness_matched=_BRIGHTNESS_MATCHED.value, tensorboard=_TENSORBOARD.value,
+        threshold_quantile=_THRESHOLD_QUANTILE.value,
         results_dir=RESULTS_DIR.value, training_loop=TRAINING_LOOP.value,
     )  # fmt: skip
     return RunRequest(
@@ -131,9 +136,8 @@ def make(request: RunRequest) -> int:
     if not _DRY_RUN.value:
         cells.check_before(request.workdir, asked)
     parallel = devices.start_jax()
-    how = cells.Making(
-        parallel=parallel, limit=limit, log=say if hosts.is_first() else lambda text: None
-    )
+    log = say if hosts.is_first() else lambda text: None
+    how = cells.Making(parallel=parallel, limit=limit, log=log)
     if _DRY_RUN.value:
         needed = [cells.what_is_needed(one, how) for one in asked]
         output.result("\n".join(map(cells.needed_text, needed)), needed)

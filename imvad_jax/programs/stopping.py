@@ -87,9 +87,7 @@ def _take(number: int) -> None:
     if number not in _SIGNALS:
         return
     if _told is not None:
-        if by_terminal:
-            _leave("left at once")
-        return
+        return _leave("left at once") if by_terminal else None
     _told = _BY_TERMINAL if by_terminal else _BY_OTHERS
     what = "interrupted" if by_terminal else "told to end"
     if _limit is None:
@@ -133,9 +131,9 @@ def closing(status: int | None) -> int | None:
     """
     wait_to_leave()
     if _told is None:
-        if _listener is not None and not _several_hosts():
-            for number in _SIGNALS:  # all is done, and only the teardown is left
-                signal.signal(number, signal.SIG_IGN)
+        # All is done, and only the teardown is left.
+        for number in _SIGNALS if _listener is not None and not _several_hosts() else ():
+            signal.signal(number, signal.SIG_IGN)
         return status
     if not status and _told == _BY_TERMINAL:
         log("interrupted, and all was finished in time; the same command finds it done")
@@ -149,5 +147,4 @@ def closing(status: int | None) -> int | None:
 
 def _several_hosts() -> bool:
     """Whether others would miss this process: its teardown tells them."""
-    jax = sys.modules.get("jax")
-    return jax is not None and jax.distributed.is_initialized()
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()

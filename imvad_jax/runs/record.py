@@ -20,6 +20,7 @@ from imvad_jax.owned import write_own
 from imvad_jax.reporting.results import FLOAT32, result_path
 from imvad_jax.runs.specs import Cell
 from imvad_jax.training.parallel import Parallel
+from imvad_jax.training.record_check import RANGES
 
 _ROOT = Path(__file__).resolve().parents[2]  # of the checkout, if it is one
 _NAMED = re.compile(r"^name\s*=\s*imvad_jax\s*$", re.MULTILINE)  # in setup.cfg
@@ -61,13 +62,15 @@ def matmul_precision(platform: str) -> str:
     """What products of float32 values are computed in: `float32`, or what JAX was told, such as
     `default` (TF32 where a GPU has it, bfloat16 on TPUs).
     """
-    told = str(jax.config.read("jax_default_matmul_precision") or "default")
+    # Not by `config.read`, which refuses what a context may set.
+    told = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+    told = str(told or "default")
     return FLOAT32 if platform == "cpu" or told in ("highest", FLOAT32) else told
 
 
 def small_result(result: dict) -> dict:
     """What `run_cell` returns, without its long lists of files: a result file."""
-    kept = {key: value for key, value in result.items() if key != "train_files"}
+    kept = {key: value for key, value in result.items() if key not in ("train_files", RANGES)}
     kept["found"] = {key: value for key, value in kept["found"].items() if key != "not_used"}
     return kept | {"backbone": result["config"]["backbone"]}
 

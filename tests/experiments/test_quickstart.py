@@ -36,10 +36,11 @@ def test_it_runs_from_top_to_end(record_property):
     assert said(outputs["fit"]).splitlines()[-1].startswith("Model(PaDiM, preset demo, ")
     assert 2 <= len(outputs["fit"]) <= 6 and "100%" in said(outputs["fit"])
     assert said(outputs["threshold"]).startswith("threshold ")
-    verdicts = said(outputs["predict"])
-    good, *defects = sorted(verdicts.splitlines(), key=lambda line: not line.startswith("good"))
-    assert good.startswith("good: ") and len(defects) >= 3
-    assert any(re.match(r"\w+: 4 of 4 are called defective", line) for line in defects)
+    lines = re.findall(r"(\w+): (\d+) of (\d+) are called", said(outputs["predict"]))
+    found = {kind: (int(flagged), int(count)) for kind, flagged, count in lines}
+    assert found.pop("good")[0] <= 3  # of 12; one in 20 is to be expected
+    flagged, count = (sum(values) for values in zip(*found.values()))
+    assert count == 16 and flagged >= 8  # thin scratches and shallow dents are missed at this size
     for name in ("draw", "maps", "curve"):
         assert any("image/png" in output.get("data", {}) for output in outputs[name]), name
     assert all(metric.key in said(outputs["metrics"]) for metric in METRICS)
