@@ -4,14 +4,16 @@ from imvad_jax.benchmarks.columns import number
 from imvad_jax.reporting.text_table import Form, format_rows
 
 HEADER = """\
-- **Device**: plain products of one device, and copies: within its memory (what is read and what is
-  written both count), from the host's memory and back. **computed in** is told from the error
+- **Device** lists plain matrix products on one device, and copies: within its memory (bytes read
+  and written both count), and from and to host memory. **computed in** is inferred from the error
   against float64.
-- **Against the CPU**: one fitted detector scored on the device and on the CPU; the largest
-  differences over the range of the CPU's values. **products**: those of float32 values.
-- **An epoch by both loops of a training**: the host calls the compiled step once a batch, or all
-  images lie on each device and one call takes many steps; in turn. **first s**: the first epoch,
-  which compiles. **ratio**: the device's seconds over the host's. **MB**: the images on a device.
+- **Against the CPU** compares the scores of one fitted detector on the device and on the CPU; the
+  largest differences are relative to the range of the CPU's values. **products** is the precision
+  of float32 products.
+- **An epoch by both loops of a training**: the host calls the compiled step once per batch, or all
+  images are on each device and one call runs many steps; alternating. **first s** is the first
+  epoch, which compiles. **ratio** is the time with the device loop over that with the host loop.
+  **MB** is the size of the images on a device.
 """
 PRODUCTS = ("product", "precision", "computed in", "error", "rows", "TFLOP/s")
 COPIES = ("copy", "GB/s")

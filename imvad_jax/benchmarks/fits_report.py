@@ -6,17 +6,17 @@ from imvad_jax.benchmarks.columns import label_of, number
 from imvad_jax.reporting.metric_names import format_value
 
 COLUMNS = (
-    "method", "program", "decode s", "fit s", "first epoch s", "epoch s", "ms a step",
+    "method", "program", "decode s", "fit s", "first epoch s", "epoch s", "ms per step",
     "score and metrics s", "process s", "peak GiB", "image AUROC",
 )  # fmt: skip
 
 HEADER = """\
-- **Whole fits**: as **Whole processes**, of trained methods over a few epochs with the same images,
-  size, batch and, where anomalib can have it, backbone with its weights. **first epoch s** counts
-  from the start of the fit: it holds compilation, or the reading of compiled programs (warm), and
-  what is computed before the first step. **epoch s** and **ms a step** are means of the epochs
-  after it. Our last batch of an epoch is filled up, anomalib's is smaller. What else differs stands
-  below the table. **image AUROC** is that of so few epochs: whether both learn, and no result.
+- **Whole fits** is like **Whole processes**, for trained methods over a few epochs with the same
+  images, size, batch and, if anomalib supports it, backbone with its weights. **first epoch s**
+  counts from the start of the fit: it includes compilation, or the reading of compiled programs
+  (warm), and the work before the first step. **epoch s** and **ms per step** are means over later
+  epochs. Our last batch of an epoch is padded, anomalib's is smaller. Other differences are listed
+  below the table. **image AUROC** after so few epochs only shows that both learn; it is no result.
 """
 
 

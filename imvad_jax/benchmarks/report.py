@@ -25,50 +25,53 @@ BUSY = 0.1  # share of the machine that others may use before figures are not pu
 HEADER = f"""# Benchmarks
 
 Generated from the files in `benchmarks/` by `{COMMAND}`; do not edit.
-`{COMMAND} --check` fails where this page and the files differ.
+`{COMMAND} --check` fails if this page and the files differ.
 
-- A file is what one call of `imvad benchmark` measured, in one run on one machine.
-  Compare figures within a file only. A file that was measured while other processes used more than
-  {BUSY:.0%} of the machine is refused.
-- Figures are medians over repeats, after warm-up and compilation. The files hold minimum and
-  maximum, too.
-- **compile s** is the compilation of that step, without the cache of earlier runs.
-- **ms at 1**, **ms a batch**: from a batch in host memory to its result on the device, one at a
-  time; a single image on one device. **images/s**: the compiled step with batches in flight.
-  **end to end**: all images, batches made and maps brought back to the host.
+- Each file holds the measurements of one call of `imvad benchmark` on one machine. Compare figures
+  only within a file. A file that was measured while other processes used more than {BUSY:.0%} of
+  the machine is refused.
+- Figures are medians over repeats, after warm-up and compilation. The files also hold minimum and
+  maximum.
+- **compile s** is the compile time of the step, without a cache of earlier runs.
+- **ms at 1** and **ms per batch** are the time from a batch in host memory to its result on the
+  device, one batch at a time; a single image uses one device. **images/s** is the rate of the
+  compiled step with batches in flight. **end to end** is the rate over all images, including the
+  making of batches and the transfer of maps to the host.
 - **GFLOP/s** counts the matrix products and convolutions of the program as written, with all
-  rounds of its loops (XLA's own analysis counts one of them; it is in the files). Convolutions are
-  counted as direct ones, in whatever form they are computed. `>`: a loop without a known end was
-  counted once. **of product**: that over what a plain matrix product of the same type reaches on
-  all devices. More than 100 % is possible: by Winograd a 3x3 convolution takes as little as a
-  quarter of the multiplications that are counted.
-- **fit s**: the whole fit after compilation; `*`: with compilation. Trained methods: so many epochs
-  as are named. **peak** is that of the process on the CPU, else of the devices.
-- **Whole processes**: our program and another one, each from its start to its end, on the same
-  files, in turn. **decode s** of ours is making the decoded cache (cold) or reading it (warm); the
-  first call has no compiled programs either. anomalib decodes while it fits and tests.
-  **process s** holds everything: start, imports, what is written, and the validation by which
-  anomalib finds its thresholds; what runs from **fit to metrics** leaves these out. **peak** is
-  that of a program's largest process; the workers that read anomalib's files are apart. Metrics are
-  each program's own.
-- **Five metrics**: ours (`imvad_jax/evaluation`) against scikit-learn's AUROC and AP and a plain
-  PRO of 100 thresholds, as the benchmark's code computes it; in turn, on the same scores and maps
-  in host memory. Our three pixel metrics come from one call, which stands beside each part of
-  theirs. **difference** is the largest one of the figures; PRO is compared with ours of 100
-  thresholds, **PRO (100)**, as **PRO** itself is exact.
-- Kept against recomputed: what training does not change (a teacher's features) is kept in host
-  memory or computed in every step; ratio of the seconds of a step, below 1 where keeping pays.
+  iterations of its loops (XLA's own analysis, which counts one of them, is in the files).
+  Convolutions are counted as direct ones, whatever their implementation. `>` means that a loop of
+  unknown length was counted once. **of product** is the rate relative to a plain matrix product of
+  the same dtype on all devices. It can exceed 100 %, because with Winograd a 3x3 convolution needs
+  as little as a quarter of the counted multiplications.
+- **fit s** is the whole fit after compilation; `*` means including compilation. Trained methods
+  are fitted for the stated number of epochs. **peak** is the peak memory of the process on the CPU,
+  otherwise of the devices.
+- **Whole processes** compares our program and another one, each from start to end, alternating on
+  the same files. Our **decode s** is the making of the decoded cache (cold) or its reading (warm);
+  the first call has no compiled programs either. anomalib decodes while it fits and tests.
+  **process s** includes everything: start, imports, output, and the validation that anomalib needs
+  for its thresholds; **fit to metrics** excludes these. **peak** is the peak memory of the largest
+  process of each program; anomalib's data loading workers are listed separately. Each program
+  computes its own metrics.
+- **Five metrics** compares ours (`imvad_jax/evaluation`) with scikit-learn's AUROC and AP and a
+  plain PRO with 100 thresholds, like the published benchmark's, alternating on the same scores and
+  maps in host memory. Our three pixel metrics come from one call, whose time is shown beside each
+  part of theirs. **difference** is the largest difference of the figures; PRO is compared with our
+  variant of 100 thresholds, **PRO (100)**, because **PRO** itself is exact.
+- **Cached against recomputed features**: the inputs of the loss that training does not change (such
+  as a teacher's features) are cached in host memory or computed in every step. The ratio is that of
+  the times per step; caching pays off below 1.
 {fits.HEADER}{steps.HEADER}{devices.HEADER}{scaling.HEADER}"""
 
 SCORING = (
-    "method", "pixels", "batch", "compile s", "ms at 1", "ms a batch", "images/s", "end to end",
+    "method", "pixels", "batch", "compile s", "ms at 1", "ms per batch", "images/s", "end to end",
     "GFLOP/s", "of product",
 )  # fmt: skip
 FITTING = (
-    "method", "batch", "compile s", "ms a step", "images/s", "GFLOP/s", "of product", "fit s",
+    "method", "batch", "compile s", "ms per step", "images/s", "GFLOP/s", "of product", "fit s",
     "images", "epochs", "peak GiB",
 )  # fmt: skip
-KEPT = ("method", "kept ms", "recomputed ms", "wall ratio", "CPU ratio", "MB an image")
+KEPT = ("method", "cached ms", "recomputed ms", "wall ratio", "CPU ratio", "MB per image")
 COMPARED = ("method", "work", "against", "ours s", "theirs s", "theirs / ours", "difference")
 EVALUATED = (
     "method", "metrics of", "by", *(metric.label for metric in METRICS), "PRO (100)"
@@ -187,7 +190,7 @@ def format_tables(records: Sequence[dict], markdown: bool = False) -> str:
     for title, head, rows, left in (
         ("Scoring", SCORING, [row for record in done for row in scoring_rows(record)], 1),
         ("Fitting", FITTING, [fitting_row(record) for record in done], 1),
-        ("Kept against recomputed features", KEPT, _kept_rows(done), 1),
+        ("Cached against recomputed features", KEPT, _kept_rows(done), 1),
         ("Compared", COMPARED, _compared_rows(done), 3),
         ("Training steps against PyTorch", steps.COLUMNS, steps.rows(done), 2),
         ("Metrics of both", EVALUATED, _evaluated_rows(done), 3),

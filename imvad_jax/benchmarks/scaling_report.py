@@ -10,11 +10,12 @@ from imvad_jax.reporting.plots import DEFECTS, GOOD, INK, soften
 from imvad_jax.reporting.text_table import Form, format_rows
 
 HEADER = """\
-- **Fit against images**: the whole fit on drawn images, of which only a batch lies in memory. Every
-  row is a process of its own, and **peak** is that process's (on an accelerator: the devices').
-  **Scoring against bank**: a batch against so many drawn patches. **Scoring against devices**:
-  virtual devices are more than the CPU has cores; they show that work can be shared out, and no
-  gain. One CPU device uses all cores, too. **of first**: images/s over those of the first row.
+- **Fit against images** is the whole fit on synthetic images, of which only one batch is in memory.
+  Every row is measured in its own process, and **peak** is the peak memory of that process (on an
+  accelerator, of the devices). **Scoring against bank** scores a batch against a bank of synthetic
+  patches. In **Scoring against devices**, CPU devices beyond the number of cores are virtual: they
+  show that the work can be split, not a gain. A single CPU device also uses all cores. **of first**
+  is images/s relative to the first row.
 """
 TITLES = {
     "images": "Fit against images",

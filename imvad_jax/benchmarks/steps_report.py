@@ -17,13 +17,13 @@ COLUMNS = (
 )  # fmt: skip
 
 HEADER = """\
-- **Training steps against PyTorch**: the same network with the same parameters in plain PyTorch
-  (channels last, fused optimiser), eager and by torch.compile (**compiled**: loss and gradients),
-  all in turn with our compiled step: a batch from host memory, loss, gradients, update.
-  **features**: what training does not change (a teacher's features) is computed in every step, or
-  kept in host memory, on both sides alike. **difference** is that of the first loss. What is drawn
-  at random is drawn by ours and given to PyTorch, whose step holds no drawing; where that is more
-  than noise it stands below the table.
+- **Training steps against PyTorch** compares the same network with the same parameters in plain
+  PyTorch (channels last, fused optimiser), eager and with torch.compile (**compiled**: loss and
+  gradients), alternating with our compiled step. A step takes a batch from host memory and computes
+  loss, gradients and update. **features** says whether the inputs that training does not change
+  (such as a teacher's features) are computed in every step or cached in host memory, on both sides.
+  **difference** is that of the first loss. Random numbers are drawn by our side and passed to
+  PyTorch, whose step draws none; draws beyond plain noise are listed below the table.
 """
 
 

@@ -59,7 +59,7 @@ def find(cache_dir: str | None, dataset: str, name: str, geometry: Geometry) -> 
       UserError: there is none, or several.
     """
     if not cache_dir:
-        raise UserError("--data_dir and --cache_dir are missing: there is nothing to read")
+        raise UserError("--data_dir is missing, and so is --cache_dir: there is nothing to read")
     begin = stem(dataset, name, geometry)
     found = sorted(Path(cache_dir).expanduser().glob(glob.escape(begin) + "*.npz"))
     if len(found) != 1:

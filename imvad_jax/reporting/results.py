@@ -33,14 +33,16 @@ _REQUIRED = ("dataset", "category", "method", "preset", "config", "seed", "metri
 _HEADER = f"""# Results
 
 Generated from the files in `results/` by `{COMMAND}`; do not edit.
-`{COMMAND} --check` fails where this page and the files differ.
+`{COMMAND} --check` fails if this page and the files differ.
 
-- Trained methods are evaluated after their last epoch; nothing is chosen by looking at test images.
-- AP adds up the steps of the precision-recall curve. PRO is exact, over 8-connected regions, up to
-  a false positive rate of .3 and divided by it. Maps are evaluated at the size the method sees.
-- Several seeds: mean ± standard deviation (n - 1). `-`: undefined, or not published.
-- The raw-colour baseline uses no network; a method that does not beat it has learnt nothing about
-  parts.
+- Trained methods are evaluated after their last epoch; nothing is selected on test images.
+- AP is the step-wise area under the precision-recall curve. PRO is exact, over 8-connected regions,
+  up to a false positive rate of .3 and divided by it. Pixel metrics use the input size of the
+  method.
+- With several seeds, figures are mean ± standard deviation (n - 1). `-` means undefined or not
+  published.
+- The raw-colour baseline uses no network; a method that does not beat it has learned nothing about
+  the parts.
 - Seconds are wall time on the hardware named with the commands; *fit* includes compilation.
 """
 

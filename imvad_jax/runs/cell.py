@@ -165,7 +165,7 @@ def obtain(case: Case, work: Work) -> Model:
         return dataclasses.replace(load(case.source, work.parallel), detector=model.detector)
     if hosts.is_first():
         write_json(run_dir / "config.json", case.record)
-    work.log(f"compiling {model.title} as it is first used (kept for later runs) ...")
+    work.log(f"compiling {model.title} on first use (cached for later runs) ...")
     with (
         work.timings.stage("fit"),
         _training_options(case, work) as options,
@@ -299,10 +299,10 @@ def open_data(cell: Cell, work: Work) -> CategoryData:
     for text in (f"{data.name}: {data.found.line}", *(f"note: {n}" for n in data.found.notes)):
         work.log(text)
     if found := folds.find_folds(cell, len(data.train_names)):
-        apart = f" and to find the threshold by {found} folds ({found} more, short fits)"
+        apart = f" and to set the threshold by {found} folds ({found} more, short fits)"
     else:
         data = data.hold_out(cell.holdout, cell.seed)
-        apart = f", {len(data.held_out_names)} to find the threshold" if data.held_out else ""
+        apart = f", {len(data.held_out_names)} to set the threshold" if data.held_out else ""
     work.log(f"{len(data.train_names)} good images to fit on{apart}, {len(data.test_names)} to "
              f"test ({int(data.labels.sum())} defective), {geometry.crop} px")  # fmt: skip
     if tiling:

@@ -70,8 +70,8 @@ def _notes(data: CategoryData, options: Options, metrics: dict) -> list[str]:
         notes.append("Pixel metrics are computed at the original size of the masks.")
     if data.tiling:
         notes.append(
-            f"Looked at in tiles of {data.tiling.tile} px that overlap by {data.tiling.overlap}: "
-            "the score of an image is that of its highest tile, its map is blended from theirs."
+            f"Inspected in tiles of {data.tiling.tile} px that overlap by {data.tiling.overlap}: "
+            "the score of an image is the highest of its tiles, its map is blended from theirs."
         )
     if data.masks is not None:
         vanished = sum(bool(y) and not mask.any() for y, mask in zip(data.labels, data.masks))

@@ -226,14 +226,14 @@ def _notes(model: Model) -> list[str]:
     geometry, tiling = model.geometry, model.tiling
     if tiling:
         notes.append(
-            f"Looked at in tiles of {tiling.tile} pixels that overlap by {tiling.overlap}; the "
-            "score of an image is that of its highest tile."
+            f"Inspected in tiles of {tiling.tile} pixels that overlap by {tiling.overlap}; the "
+            "score of an image is the highest score of its tiles."
         )
     if geometry.crop < geometry.size:
         share = 100 * geometry.crop / geometry.size
         notes.append(
-            f"The detector looks at the middle {share:.0f} % of the width and height; what lies "
-            "outside is not inspected (fit with --crop_size=0 to change that)."
+            f"The detector inspects the central {share:.0f} % of the width and height, not the "
+            "border (fit with --crop_size=0 to change that)."
         )
     return notes
 

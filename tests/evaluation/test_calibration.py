@@ -49,7 +49,7 @@ def test_the_share_of_flagged_good_images_lies_where_it_is_said(count):
         low, high = found.rate_interval
         inside.append(low <= 1 - found.image.threshold <= high)
     assert np.mean(inside) == pytest.approx(0.9, abs=0.03)
-    assert f"({100 * low:.1g} to {100 * high:.2g} %" in found.describe()
+    assert f"90 % interval: {100 * low:.1g} to {100 * high:.2g} %" in found.describe()
 
 
 def test_pixel_threshold_flags_as_many_maps():
@@ -133,7 +133,7 @@ def test_few_images_are_said_to_promise_nothing_in_one_line():
     assert "; 99 would do" in calibrate(np.arange(1.0, 20), list("s" * 19), 0.99).notes[0]
     # That the largest score is the threshold is what was asked for.
     assert calibrate(np.arange(1.0, 5), list("abcd"), 1.0).notes == ()
-    assert any("no scale" in line for line in calibrate(np.ones(1), ["a"], 0.95).notes)
+    assert any("does not define a scale" in line for line in calibrate(np.ones(1), ["a"], 0.95).notes)
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-6, 7.0, -500.0])

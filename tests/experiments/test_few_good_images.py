@@ -88,7 +88,7 @@ def test_six_good_parts_give_a_scale_and_say_what_they_cannot_promise(tmp_path):
     new = {f"good{i:02}": part(100 + i) for i in range(12)}
     new |= {f"bad{i}": with_hole(part(200 + i), 16, 110) for i in range(3)}
     said = fit(parts, tmp_path / "run")
-    assert any("6 good images to fit on and to find the threshold by 6 folds" in s for s in said)
+    assert any("6 good images to fit on and to set the threshold by 6 folds" in s for s in said)
     line = "no rate of 5 % can be promised from 6 images; 19 would do"
     assert any(line in s for s in said)
     lines, found, page = predict(tmp_path / "run", write(tmp_path / "new", new), tmp_path / "out")
@@ -116,7 +116,7 @@ def test_six_good_parts_give_a_scale_and_say_what_they_cannot_promise(tmp_path):
 def test_a_run_that_held_images_out_goes_on_with_them(tmp_path):
     parts = write(tmp_path / "parts", {f"{i:02}": part(i) for i in range(10)})
     said = fit(parts, tmp_path / "run", may_fold=False)
-    assert any("8 good images to fit on, 2 to find the threshold" in s for s in said)
+    assert any("8 good images to fit on, 2 to set the threshold" in s for s in said)
     assert any("from 2 images; 19 would do" in s for s in said)
     before = read_calibration(tmp_path / "run")
     said = fit(parts, tmp_path / "run")

@@ -199,7 +199,7 @@ def test_folder_without_test_images_is_fitted_and_stored(call, tmp_path):
     given = ("--dataset=folder", "--holdout=0.5", "--threshold_quantile=1")
     images = tmp_path / "mine/train/good"
     status, out, _ = call(*given, method="raw_color", workdir="other", data_dir=images)
-    assert status == 0 and "2 good images to fit on, 2 to find the threshold" in out
+    assert status == 0 and "2 good images to fit on, 2 to set the threshold" in out
     assert "it flags 0 of them" in out and "imvad predict --workdir=" in out
     found = read(tmp_path / "other/calibration.json")
     assert found["count"] == 2 and found["quantile"] == 1

@@ -143,7 +143,7 @@ BAD_FLAGS = {
     "--coreset_ratio=0.1": "none of the methods padim, raw_color has this setting",
     "--sigma=big": "--sigma=big",
     "--num_processes=2": "--shard=i/n",
-    "--overlap=8": "give --tile, too",
+    "--overlap=8": "--overlap: needs --tile",
     "--data_dir=nowhere": "no such directory",
 }
 

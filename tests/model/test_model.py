@@ -186,7 +186,7 @@ def test_fitting_takes_paths_and_pictures_of_any_size(parts):
     for other in (of_paths, of_arrays):
         assert other.predict(probe).score == pytest.approx(of_folder.predict(probe).score)
         assert other.calibration.image == of_folder.calibration.image
-    with pytest.raises(UserError, match="tile: pictures in memory"):
+    with pytest.raises(UserError, match="tile: only image files"):
         make("raw_color", **FIELDS, crop_size=0).fit([probe] * 3, tile=32)
 
 

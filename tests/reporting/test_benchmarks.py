@@ -53,10 +53,10 @@ def test_rows_hold_medians_and_rates():
     text = benchmarks.format_tables([made_up()], markdown=True)
     row = cells(text, "ms at 1")
     assert row["method"] == "stpm (cpu, resnet18, sigma=2)" and row["pixels"] == "256"
-    assert (row["ms at 1"], row["ms a batch"], row["images/s"]) == ("40.0", "1000", "64.0")
+    assert (row["ms at 1"], row["ms per batch"], row["images/s"]) == ("40.0", "1000", "64.0")
     assert (row["GFLOP/s"], row["of product"], row["end to end"]) == ("80.0", "80.0%", "60.0")
-    row = cells(text, "ms a step")
-    assert (row["ms a step"], row["images/s"], row["fit s"]) == ("250", "32.0", "5.00")
+    row = cells(text, "ms per step")
+    assert (row["ms per step"], row["images/s"], row["fit s"]) == ("250", "32.0", "5.00")
     assert (row["GFLOP/s"], row["of product"]) == (">80.0", ">80.0%")
     assert (row["epochs"], row["peak GiB"]) == ("1", "1.50")
 
@@ -96,8 +96,8 @@ def test_untrained_methods_have_no_step_and_a_first_fit_is_marked():
     record = made_up(memory=None)
     del record["training"]
     record["fit"] |= {"epochs": None, "seconds": None}
-    row = cells(benchmarks.format_tables([record], markdown=True), "ms a step")
-    assert row["ms a step"] == row["epochs"] == row["peak GiB"] == "-" and row["fit s"] == "9.00*"
+    row = cells(benchmarks.format_tables([record], markdown=True), "ms per step")
+    assert row["ms per step"] == row["epochs"] == row["peak GiB"] == "-" and row["fit s"] == "9.00*"
 
 
 def test_training_steps_have_a_row_with_features_kept_and_one_without():
@@ -136,7 +136,7 @@ def test_comparisons_have_tables_of_their_own():
         "fit", "torch", "1.50", "3e-05"
     ]  # fmt: skip
     row = cells(text, "CPU ratio")
-    assert [row[k] for k in ("kept ms", "wall ratio", "CPU ratio", "MB an image")] == [
+    assert [row[k] for k in ("cached ms", "wall ratio", "CPU ratio", "MB per image")] == [
         "800", "0.800", "0.900", "1.80"
     ]  # fmt: skip
 

@@ -100,7 +100,7 @@ def test_report_without_pictures(run_dir):
 
 def test_report_without_predictions(run_dir):
     (run_dir / "predictions.npz").unlink()
-    assert "kept no predictions" in page_of(report.write_report(run_dir)).text
+    assert "stored no predictions" in page_of(report.write_report(run_dir)).text
 
 
 def test_image_only_with_bad_scores(run_dir):
