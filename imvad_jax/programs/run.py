@@ -21,6 +21,7 @@ from imvad_jax.errors import UserError
 from imvad_jax.model.model import HOLDOUT
 from imvad_jax.programs import config_flags, devices, program, shared_flags, time_limit
 from imvad_jax.programs.shared_flags import (
+    BRIGHTNESS_MATCHED,
     CHECKPOINT_EVERY,
     DATA_DIR,
     DATASET,
@@ -69,10 +70,6 @@ _FULL_RESOLUTION = flags.DEFINE_bool(
 _BENCHMARK_PRO = flags.DEFINE_bool(
     "benchmark_pro", False, "Add the benchmark's 100-threshold PRO as pixel_pro_100."
 )
-_BRIGHTNESS_MATCHED = flags.DEFINE_bool(
-    "brightness_matched", False, "Score the test images a second time, the mean of each shifted to "
-    "the training's, and add the metrics as brightness_matched_NAME (docs/audit.md).",
-)  # fmt: skip
 _KEEP_CHECKPOINTS = flags.DEFINE_integer(
     "keep_checkpoints", 2, "How many checkpoints of a training are kept.", lower_bound=1
 )
@@ -93,7 +90,7 @@ def find_request() -> RunRequest:
         save_predictions=SAVE_PREDICTIONS.value, save_heatmaps=SAVE_HEATMAPS.value,
         full_resolution_metrics=_FULL_RESOLUTION.value, benchmark_pro=_BENCHMARK_PRO.value,
         checkpoint_every=CHECKPOINT_EVERY.value, keep_checkpoints=_KEEP_CHECKPOINTS.value,
-        brightness_matched=_BRIGHTNESS_MATCHED.value,
+        brightness_matched=BRIGHTNESS_MATCHED.value,
         tensorboard=_TENSORBOARD.value, threshold_quantile=_THRESHOLD_QUANTILE.value,
         results_dir=RESULTS_DIR.value, training_loop=TRAINING_LOOP.value,
     )  # fmt: skip
