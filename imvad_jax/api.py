@@ -1,16 +1,23 @@
 """The Python API: make a method by name, load images, fit, score, predict, save, load.
 
-    from imvad_jax import api
+    import imvad_jax
 
-    model = api.make("patchcore", preset="cpu", weights="hub:timm/resnet18.tv_in1k@main")
+    print(imvad_jax.methods())  # all methods by name, with their presets
+    model = imvad_jax.make("patchcore", preset="cpu", weights="hub:timm/resnet18.tv_in1k@main")
     model = model.fit("good_parts")
     for part in model.predict("new_parts"):
         print(part.name, part.verdict, part.normalized_score)
     model.save("detector")
+    model = imvad_jax.load("detector")
 
-`make` and `load` give a `Model`, and its methods do the rest. `load_data` opens a dataset of any
-layout for a fit and an evaluation: TensorFlow is needed by it, and by a fit on a folder, the first
-time that they decode images. All errors for bad input are `UserError`, a `ValueError`.
+The names below are those of the package, `imvad_jax.make`, and of its module `imvad_jax.api`, which
+holds them; importing the package takes milliseconds, as each is imported when it is first used.
+`imvad_jax.metrics` has the five metrics as functions of arrays, `imvad_jax.metrics.compute` all of
+them in one call. `imvad_jax.methods` is also the module of the methods: `methods.get("padim")`.
+
+`make` and `load` return a `Model`, whose methods do the rest. `load_data` opens a dataset of any
+layout, to fit and evaluate. It needs TensorFlow the first time that it decodes images, and so does
+a fit on a folder. All errors for bad input are `UserError`, which is a `ValueError`.
 """
 
 import os
@@ -49,32 +56,31 @@ def load_data(
     recursive: bool = False,
     on_bad_image: str = "error",
 ) -> CategoryData:
-    """The images of one category at the size that `model` sees.
+    """Loads the images of one category at the input size of `model`.
 
-    The result has `train` (good images) and `test`, which `fit` and `score` take, `labels` (int
-    `[T]`, 1 for defective), `masks` (bool `[T, S, S]`, or None), `train_names`, `test_names` and
-    `test_defects`. In `train.images` and `test.images` lie the arrays, uint8 `[N, S, S, C]`, unless
+    The result has `train` (good images) and `test`, the arguments of `fit` and `score`, `labels`
+    (int `[T]`, 1 for defective), `masks` (bool `[T, S, S]`, or None), `train_names`, `test_names`
+    and `test_defects`. `train.images` and `test.images` are arrays, uint8 `[N, S, S, C]`, unless
     the category is so large that it is streamed from its files. With `tile` there are no such
-    arrays, and `masks` is a list of arrays `[h, w]`, of the sizes of the maps that `score` gives.
+    arrays, and `masks` is a list of arrays `[h, w]` with the sizes of the maps from `score`.
 
     Args:
-      data_dir: The directory of the dataset; for "folder" also one with images of good parts alone.
-      model: From `make` or `load`; it says the size.
+      data_dir: Directory of the dataset; for "folder", it may hold images of good parts only.
+      model: From `make` or `load`; it determines the size.
       dataset: Name of the layout: "folder", "mvtec_ad", "visa" and so on.
-      category: May be left out where the directory holds one only.
-      cache_dir: Where decoded images are kept for the next time; None keeps none.
-      progress: Shows a bar.
-      tile: Side in pixels of the tiles that images are looked at in; 0: as `model` was fitted,
-        whole if it was not.
-      overlap: Pixels by which neighbouring tiles overlap; None: an eighth of `tile`.
-      full_scale: The value that is white in files deeper than 8 bits; "auto": as `model` was
-        fitted, else found from the good images.
+      category: Name of the category; may be omitted if the directory holds only one.
+      cache_dir: Directory that caches decoded images; None disables the cache.
+      progress: Whether to show a progress bar.
+      tile: Side of the tiles in pixels; 0 means the tiles of a fitted `model`, otherwise none.
+      overlap: Overlap of neighbouring tiles in pixels; None means an eighth of `tile`.
+      full_scale: Pixel value that means white in files deeper than 8 bits; "auto" takes that of a
+        fitted `model`, otherwise it is found from the good images.
       max_megapixels, mask_values, mask_orientation, recursive, on_bad_image: As the flags of
-        experiments.run of these names (docs/flags.md).
+        imvad run of these names (docs/flags.md).
 
     Raises:
-      UserError: nothing to be found there, or a file that cannot be read; it is named. Images
-        smaller than a tile, or tiles for a model that crops.
+      UserError: There are no images, a file cannot be read (the message names it), an image is
+        smaller than a tile, or the model crops and `tile` is set.
     """
     scale = parse_full_scale(str(full_scale))
     if scale is None and model.fitted:
@@ -96,18 +102,18 @@ def load_data(
 
 
 def fit(model: Model, images: np.ndarray | Images, seed: int = 0, progress: bool = False) -> Model:
-    """The model fitted on all of these good images, without a threshold; `model` stays as it was.
+    """Returns the model fitted on all of these good images, without a threshold.
 
-    `Model.fit` holds some of them out and finds the threshold from them.
+    `model` itself does not change. `Model.fit` also holds out images to set a threshold.
 
     Args:
       model: From `make`.
-      images: uint8 `[N, S, S, C]`, C 1 or 3, or `train` of `load_data`.
-      seed: Seeds what is drawn while it is fitted.
-      progress: Shows a bar.
+      images: uint8 `[N, S, S, C]` with C 1 or 3, or `train` of `load_data`.
+      seed: Seed of the random numbers of the fit.
+      progress: Whether to show a progress bar.
 
     Raises:
-      UserError: no images, of another size or type, or the training diverged.
+      UserError: There are no images, they have another size or type, or the training diverged.
     """
     shown = tqdm_progress if progress else silent_progress
     tiling = getattr(images, "tiling", None)
@@ -118,10 +124,10 @@ def fit(model: Model, images: np.ndarray | Images, seed: int = 0, progress: bool
 def score(
     model: Model, images: np.ndarray | Images, batch_size: int = 0, progress: bool = False
 ) -> Scores:
-    """As `Model.score`."""
+    """Same as `Model.score`."""
     return model.score(images, batch_size, progress)
 
 
 def save(model: Model, directory: str | Path) -> None:
-    """As `Model.save`."""
+    """Same as `Model.save`."""
     model.save(directory)

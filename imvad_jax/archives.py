@@ -1,4 +1,4 @@
-"""Arrays of `.npz` files, read so that no damage to one stays unnoticed."""
+"""Reads arrays of `.npz` files such that any damage is detected."""
 
 import struct
 import tokenize
@@ -34,7 +34,7 @@ def read_arrays(path: str | Path, only: Sequence[str] | None = None) -> dict[str
             with archive.open(name) as member:
                 array = np.lib.format.read_array(member, allow_pickle=False)
                 if member.read(1):
-                    raise ValueError(f"{name}: holds more than its header tells of")
+                    raise ValueError(f"{name}: holds more data than its header declares")
             found[name.removesuffix(".npy")] = array
     return found
 

@@ -1,6 +1,6 @@
-"""Digests by which damage to stored arrays is noticed, at the speed of the memory.
+"""Digests of arrays, computed at memory speed, to detect damaged files.
 
-They are made for accidents. Whoever changes a file on purpose can change its digest as well.
+They protect against accidents only: whoever changes a file on purpose can change its digest too.
 """
 
 import hashlib

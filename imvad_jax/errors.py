@@ -1,4 +1,4 @@
-"""The one exception for bad input: a clear line for the user, never a traceback."""
+"""The exception for bad input, which users see as one line, and messages on stderr."""
 
 import difflib
 import os
@@ -65,6 +65,11 @@ def escaped(text: str, kept: str = "") -> str:
         return f"\\x{ord(sign):02x}" if ord(sign) < 256 else f"\\u{ord(sign):04x}"
 
     return _CONTROL.sub(written, text)
+
+
+def say(text: object = "") -> None:
+    """Says on stderr what the work does: standard output is for results alone."""
+    print(escaped(str(text), kept="\n\t"), file=sys.stderr, flush=True)
 
 
 def warn_once(kind: str, text: str) -> None:

@@ -1,8 +1,8 @@
-"""Files and folders that are there whole or not at all.
+"""Atomic writes: files and folders exist completely or not at all.
 
-What is written goes to a temporary name beside its place, `.NAME.imvad_jax-HOST-PID-TOKEN.tmp`, and
-is renamed when it is complete. What a killed process leaves under such a name is swept by the next
-one that writes into the folder.
+Data is written to a temporary name in the same folder, `.NAME.imvad_jax-HOST-PID-TOKEN.tmp`, which
+is renamed when it is complete. The next process that writes to the folder removes the temporary
+files of a killed one.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ LOCK = ".imvad_jax.lock"  # in a directory that a process writes to (`locks`)
 OLD = 24 * 3600  # seconds without a change, after which a temporary file is nobody's any more
 _TOKEN = secrets.token_hex(3)  # a process of an earlier life may have had the same number
 _TEMPORARY = re.compile(r"\..*\.imvad_jax-(?P<host>\w+)-(?P<pid>\d+)-(?P<token>[0-9a-f]{6})\.tmp")
-# The names of before carried neither the program nor the host: only of files that it alone writes.
+# Earlier names had neither program nor host: swept only for files that this program alone writes.
 _EARLIER = re.compile(
     r"\.((config|metrics|timings|calibration|history|error|table)\.json|predictions\.npz"
     r"|.+-\d+-\d+-(tiles-\d+-\d+-)?[0-9a-f]{12}\.(npz|raw))\.\d+\.tmp"
@@ -48,7 +48,7 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> N
     A process that is killed meanwhile leaves what was there before.
 
     Raises:
-      NotWritten: the disk is full or read-only, say; what was there before stays.
+      NotWritten: for example, the disk is full or read-only; what was there before stays.
     """
     path = Path(path)
     temporary = temporary_path(path)
@@ -114,7 +114,7 @@ def create_atomically(path: str | Path, create: Callable[[Path], object]) -> Non
     killed right then leaves it aside. `recover` puts it back.
 
     Raises:
-      NotWritten: the disk is full or read-only, say; what was there before stays.
+      NotWritten: for example, the disk is full or read-only; what was there before stays.
     """
     path = Path(path)
     temporary = temporary_path(path)

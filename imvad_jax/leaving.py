@@ -1,8 +1,8 @@
-"""How a process ends at once: without the interpreter's teardown, and with nothing left behind.
+"""Ends a process at once, without the interpreter's teardown and without leaving anything behind.
 
-Teardown while the devices still compile or compute may end in a segmentation fault. A process that
-leaves at once runs none of the `finally` blocks that it is in: what has to be undone all the same,
-a temporary file or a child process, is registered here as long as it is there.
+Teardown while devices still compile or compute may crash with a segmentation fault. A process that
+leaves at once runs no `finally` blocks, so whatever must be undone, such as temporary files and
+child processes, is registered here while it exists.
 """
 
 import contextlib

@@ -1,9 +1,9 @@
-"""One process at a time writes to a directory: a lock that names who holds it.
+"""Directory locks: only one process at a time writes to a directory, and the lock names its holder.
 
-The lock is the file `files.LOCK`, which holds host, process and start, and on which its holder
-keeps the system's own lock (`flock`). A holder that was killed leaves the file: the system has let
-go of it then, and no process of that number and start lives. Where a file system knows no `flock`,
-number and start alone tell.
+The lock is the file `files.LOCK`, which contains host, process and start time, and on which its
+holder keeps a system lock (`flock`). A killed holder leaves the file behind, but the system has
+released the lock, and no process with that number and start time exists. On file systems without
+`flock`, only number and start time decide.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from imvad_jax.errors import UserError, readable
+from imvad_jax.errors import UserError, readable, say
 from imvad_jax.files import LOCK, host, not_written
 from imvad_jax.leaving import undone_by
 
@@ -32,7 +32,7 @@ class Held(UserError):
 
 @contextlib.contextmanager
 def hold(
-    directory: str | Path, flag: str = "--workdir", log: Callable[[str], object] = print
+    directory: str | Path, flag: str = "--workdir", log: Callable[[str], object] = say
 ) -> Iterator[None]:
     """Holds the lock of a directory, which is made if need be and goes again if it stays empty.
 
@@ -75,7 +75,7 @@ def _take(path: Path, what: str, log: Callable[[str], object]) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
         try:
             held = _flock(descriptor)
-            if not _is_at(descriptor, path):  # whoever held it has just removed it
+            if not _is_at(descriptor, path):  # its holder has just removed it
                 os.close(descriptor)
                 continue
             holder = _read(descriptor)

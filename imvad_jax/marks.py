@@ -1,7 +1,7 @@
-"""How the program's own files are told from everybody else's.
+"""Recognises files that this program wrote.
 
-A picture or page that the program writes carries `MARK`; everything else, and what versions without
-the mark wrote, is told by its content.
+Images and pages carry `MARK`; everything else, including output of versions without the mark, is
+recognised by its content.
 """
 
 import json
@@ -18,7 +18,9 @@ from imvad_jax.sealed import FIELD
 MARK = "generated-by: imvad_jax"  # near the beginning of a file: a comment, or a field
 _HEAD = 1 << 13  # bytes
 _STYLE = b"--ground: #fbfaf8; --card: #ffffff; --ink: #1d2126;"  # of pages without the mark
-_PAGES = re.compile(rb"(Generated from the files in|Written by) .{0,80}`python -m experiments\.")
+_PAGES = re.compile(
+    rb"(Generated from the files in|Written by) .{0,80}`(python -m experiments\.|imvad )"
+)
 # What orbax writes into a checkpoint, and tensorstore while it writes.
 _ORBAX = re.compile(
     r"(\d+/)?((default|descriptor|metrics|metadata|array_metadatas|ocdbt\.process_\d+|d)/)*"

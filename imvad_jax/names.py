@@ -1,7 +1,7 @@
-"""File names made from other people's names: such as every file system takes.
+"""Turns arbitrary names into file names that every file system accepts.
 
-Ordinary names stay as they are. Of the others, what Windows or a limit of 255 bytes forbids is
-replaced, and a digest of the whole name keeps them apart.
+Ordinary names are unchanged. In others, whatever Windows or a limit of 255 bytes forbids is
+replaced, and a digest of the whole name keeps them distinct.
 """
 
 import hashlib

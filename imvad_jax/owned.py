@@ -1,7 +1,7 @@
-"""Nothing is ever replaced or deleted but what the program wrote itself (`marks.is_ours`).
+"""Never replaces or deletes anything that this program did not write (`marks.is_ours`).
 
-A directory is written to if it is new, empty, or holds a result of the program; of what lies in it
-a program touches its own files alone.
+A directory is written to if it is new, empty, or holds a result of the program; only the program's
+own files in it are touched.
 """
 
 import dataclasses
@@ -31,10 +31,10 @@ class Kind:
 
 
 RUN = Kind(
-    "a run of experiments.run", ("config.json", "error.json"),
+    "a run of imvad", ("config.json", "error.json"),
     ("config.json", "error.json", "metrics.json", "timings.json", "calibration.json",
-     "history.json", "learning_curve.png", "predictions.npz", "report.html", "heatmaps",
-     "checkpoint", "training"), nested=True,
+     "history.json", "audit.json", "learning_curve.png", "predictions.npz", "report.html",
+     "heatmaps", "checkpoint", "training"), nested=True,
 )  # fmt: skip
 CATEGORIES = Kind(
     "a run of several categories", ("index.html", "*/config.json"), ("index.html",), nested=True
@@ -54,6 +54,7 @@ BENCHMARK = Kind(
 SUITE = Kind(
     "an earlier suite", ("suite.json",), ("suite.json", "suite.zip", "summary.txt"),
 )  # fmt: skip
+AUDIT = Kind("an earlier audit", ("audit.json",), ("audit.json", "index.html"))
 PARCEL = Kind("an earlier parcel", ("parcel.json",), ("parcel.json",))
 
 _ANY = Kind("", (), ())
@@ -80,7 +81,7 @@ def refuse_foreign(
     if os.path.lexists(path) and not test(path):
         raise UserError(
             f"{flag}{path}: is there already and was not written by this program; it is left as "
-            "it is: move it, or choose another place"
+            "it is: move it, or choose another path"
         )
 
 

@@ -1,4 +1,7 @@
-"""Progress bars: rate and time left on a terminal, a line now and then in a log."""
+"""Progress bars: rate and remaining time on a terminal, occasional lines in a log.
+
+In a notebook a bar is one line of text that is updated in place; no widgets are needed.
+"""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -29,9 +32,49 @@ class _Log:
         sys.stderr.flush()
 
 
+class _Cell:
+    """Where a bar writes in a notebook: one output below the cell, replaced by every later line."""
+
+    def __init__(self):
+        self._shown = None
+
+    def write(self, text: str) -> None:
+        if not (line := text.strip()):
+            return
+        display = sys.modules["IPython.display"].display
+        bundle = {"text/plain": line}
+        if self._shown is None:
+            self._shown = display(bundle, raw=True, display_id=True)
+        else:
+            self._shown.update(bundle, raw=True)
+
+    def flush(self) -> None:
+        pass
+
+
+def _in_notebook() -> bool:
+    """Whether cells of a notebook run in this process: a kernel of Jupyter, not IPython alone."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return type(shell).__name__ == "ZMQInteractiveShell" and "IPython.display" in sys.modules
+
+
 def _bar(total: int, label: str, unit: str | None) -> tqdm:
     label = escaped(label)
     unit = f" {_UNITS.get(label, unit or 'images')}"
+    if _in_notebook():
+        return tqdm(
+            total=total,
+            desc=label,
+            unit=unit,
+            file=_Cell(),
+            position=0,
+            ncols=80,
+            ascii=False,
+            # Looked at after every unit: tqdm's monitor thread, whose output would belong to no
+            # cell, then never draws.
+            miniters=1,
+        )
     if sys.stderr.isatty():
         return tqdm(total=total, desc=label, unit=unit, file=sys.stderr, dynamic_ncols=True)
     return tqdm(

@@ -1,12 +1,14 @@
-"""JSON files that carry a digest of themselves, so that damage to them is noticed.
+"""JSON files with a digest of their own values, to detect damage.
 
-The digest stands in the field `digest`: of an object in itself, of a list in its last entry. It is
-that of the values, so a file may be formatted anew. Files without one, as earlier versions wrote
-them, are read as they are.
+The digest is in the field `digest` of an object, or of the last entry of a list. It covers the
+values, so a file may be reformatted. Files without a digest, from earlier versions, are read as
+they are.
 """
 
 import hashlib
 import json
+import math
+import numbers
 import re
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,17 @@ def sealed(value: Any) -> Any:
 def dumps(value: Any, indent: int | None = 1) -> str:
     """The JSON text of `sealed(value)`, with a line end."""
     return json.dumps(sealed(value), indent=indent) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """A value as strict JSON has it: floats of any type as `float`, NaN and infinity as null."""
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
+        return float(value) if math.isfinite(value) else None
+    return value
 
 
 def parse(text: str | bytes) -> Any:

@@ -107,5 +107,5 @@ def test_an_array_that_is_read_short_is_damaged(tmp_path):
     assert read_arrays(path)["b"].shape == (0, 2)
     path.write_bytes(path.read_bytes().replace(b"'shape': (6400,)", b"'shape': (3400,)"))
     assert len(np.load(path)["a"]) == 3400  # numpy does not notice
-    with pytest.raises(DAMAGE, match="more than its header tells of"):
+    with pytest.raises(DAMAGE, match="more data than its header declares"):
         read_arrays(path, ("a",))

@@ -1,4 +1,4 @@
-"""Frozen feature extractors: `get(name)` gives the spec, `weights.load_weights` its variables.
+"""Frozen feature extractors: `get(name)` returns the spec, `weights.load_weights` its variables.
 
 A new backbone is one new file that lists its `SPECS`, and one line below.
 """

@@ -119,7 +119,7 @@ class MBConv(nn.Module):
 
 
 class EfficientNet(nn.Module):
-    """An EfficientNet that returns the features asked for and computes no deeper than them.
+    """An EfficientNet that returns the requested features and computes no deeper layers.
 
     `lite`: ReLU6, no gates; stem, head and the depth of the outer stages are not scaled.
     `statistics` are the mean and standard deviation (RGB in [0, 1]) of the training recipe. Lite

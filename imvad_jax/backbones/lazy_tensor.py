@@ -1,4 +1,4 @@
-"""A tensor of a file: its shape and type are known before its numbers are read."""
+"""A tensor of a file whose shape and dtype are known before its values are read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class LazyTensor:
 
 @dataclass(frozen=True)
 class Contents:
-    """The tensors of a file, each described when it is asked for, and what the user is told.
+    """The tensors of a file, each described on access, and notes for the user.
 
     `describe` raises Malformed, or what the format's library raises for a damaged file.
     """

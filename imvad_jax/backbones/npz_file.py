@@ -1,7 +1,7 @@
-"""Reads the arrays of a .npz archive, each header before its numbers; nothing is unpickled.
+"""Reads the arrays of a .npz archive, each header before its values; nothing is unpickled.
 
-`numpy.load` unfolds a record as large as its header claims. Here the shape is known first, so
-that a record of another shape than the one expected is never unfolded.
+`numpy.load` decompresses as much as a header claims. Here the shape is known first, so an array of
+an unexpected shape is never decompressed.
 """
 
 import math
@@ -57,7 +57,7 @@ def open_npz(path: Path, closing: ExitStack) -> Contents:
 
 def _describe(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> LazyTensor:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        # The other kinds of compression unfold a whole block, however little is asked for.
+        # Other kinds of compression decompress a whole block, however little is requested.
         raise Malformed("it is compressed in a way that numpy does not use")
     with archive.open(info) as record:
         header = _header(record)

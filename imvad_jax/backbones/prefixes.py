@@ -1,7 +1,8 @@
-"""Names of a network that was saved inside another one: `module.`, `_orig_mod.` and the like.
+"""Removes the prefixes of wrapped networks from tensor names: `module.`, `_orig_mod.` and the like.
 
-Data parallelism writes `module.` before each name, torch.compile `_orig_mod.`, and a network that
-holds the backbone as an attribute `model.` or `backbone.`; they nest in any order.
+Data parallelism adds `module.` to each name, torch.compile adds `_orig_mod.`, and a network with
+the backbone as an attribute adds `model.` or `backbone.`; they nest in any order. A submodule that
+was compiled on its own has `_orig_mod.` inside its names.
 """
 
 import re
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 _WRAPPED = re.compile(r"(?:(?:_orig_mod|module|model|backbone)\.)+")
+_COMPILED_PART = "._orig_mod."
 
 
 class Names(NamedTuple):
@@ -35,7 +37,8 @@ def find_names(
     for key in file_names:
         match = _WRAPPED.match(key)
         prefix = match[0] if match else ""
-        groups.setdefault(prefix, {})[rename(key[len(prefix) :])] = key
+        name = key[len(prefix) :].replace(_COMPILED_PART, ".")
+        groups.setdefault(prefix, {})[rename(name)] = key
     needed = set(needed)
     found = {prefix: sum(name in needed for name in keys) for prefix, keys in groups.items()}
     most = max(found.values())

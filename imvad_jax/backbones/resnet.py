@@ -76,7 +76,7 @@ class BottleneckBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A residual network that returns the features asked for and computes no deeper than them.
+    """A residual network that returns the requested features and computes no deeper layers.
 
     Under pmap all devices share the training statistics.
     """

@@ -38,7 +38,7 @@ def open_safetensors(path: Path, closing: ExitStack) -> Contents:
 
     Raises:
       Malformed: the header is too large.
-      UserError: a tensor that is asked for is quantised.
+      UserError: A requested tensor is quantised.
       SafetensorError: the header is not well formed.
     """
     with path.open("rb") as start:

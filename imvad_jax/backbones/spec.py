@@ -1,4 +1,4 @@
-"""What the rest of the project knows about a backbone: its taps, its module, its file names."""
+"""The specification of a backbone: its outputs, its module, its weights."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence

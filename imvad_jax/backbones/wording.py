@@ -1,4 +1,4 @@
-"""Text of a file in messages: of bounded length, in one line, whatever the file holds."""
+"""Shortens text from a file for messages: bounded length, one line."""
 
 from collections.abc import Sequence
 

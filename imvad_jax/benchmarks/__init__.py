@@ -1,1 +1,1 @@
-"""Programs' worth of measurements: what is measured on a device, and how it is brought back."""
+"""Measurements of speed and memory, and their reports."""

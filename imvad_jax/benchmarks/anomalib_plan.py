@@ -1,6 +1,6 @@
-"""What anomalib is asked for: the same work as a method of ours, and where it differs all the same.
+"""Settings that make anomalib do the same work as one of our methods; remaining differences.
 
-A method that anomalib has no equal of, or a setting that it cannot be given, is refused.
+A method without an equivalent in anomalib, or a setting that it cannot be given, is refused.
 """
 
 import dataclasses
@@ -87,7 +87,10 @@ PEERS = {  # by class of ours
     ),
     "DRAEM": Peer(
         model="draem", settings=lambda detector: {},
-        fixed=("reconstructive_widths", "discriminative_widths", "own_textures"),
+        fixed=(
+            "reconstructive_widths", "discriminative_widths", "own_textures", "brightness_shift",
+            "matched_textures",
+        ),
         backbones=("none",), trains=ADAM | {"learning_rate": 1e-4},
         notes=("anomalib makes its anomalies on the host, image by image",),
     ),

@@ -1,8 +1,8 @@
-"""Our program and anomalib's, each run as a process of its own that is measured whole.
+"""Runs our program and anomalib's, each as a process that is measured as a whole.
 
-anomalib lives in an environment of its own; its interpreter runs `anomalib_driver.py`. Ours runs
-`experiments.run`, with its decoded images deleted before (cold) and kept (warm). What both leave
-out is the writing of pictures and predictions.
+anomalib has its own environment, whose interpreter runs `anomalib_driver.py`. Ours runs `imvad
+run`, with its decoded images deleted beforehand (cold) or kept (warm). Neither side writes images
+or predictions.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from imvad_jax import leaving, sealed
+from imvad_jax.commands import process
 from imvad_jax.errors import UserError
 from imvad_jax.methods.base import TrainedConfig
 from imvad_jax.training.gradient import epoch_steps
@@ -42,7 +43,7 @@ class Request:
     category: str
     weights: str
     seed: int
-    device_flags: tuple[str, ...]  # for experiments.run: devices, but for the cache
+    device_flags: tuple[str, ...]  # for imvad run: devices, but for the cache
     workdir: Path
     repeats: int
 
@@ -97,16 +98,16 @@ class Programs:
         self.others: dict = {}  # what the driver says besides seconds and metrics
 
     def ours(self, cold: bool = False) -> dict:
-        """`{decode_s, fit_s, ..., process_s, peak_bytes, metrics}` of experiments.run."""
+        """`{decode_s, fit_s, ..., process_s, peak_bytes, metrics}` of imvad run."""
         request, run = self.request, self.directory / "run"
         shutil.rmtree(run, ignore_errors=True)  # or it would be evaluated without fitting
         if cold:
             shutil.rmtree(self.cache / "decoded", ignore_errors=True)
         command = [
-            sys.executable, "-m", "experiments.run", f"--method={request.method}",
-            f"--preset={request.preset}", f"--data_dir={request.data_dir}",
-            f"--category={request.category}", f"--weights={request.weights}",
-            f"--seed={request.seed}", f"--cache_dir={self.cache}", f"--workdir={run}",
+            *process("run"), f"--method={request.method}", f"--preset={request.preset}",
+            f"--data_dir={request.data_dir}", f"--category={request.category}",
+            f"--weights={request.weights}", f"--seed={request.seed}",
+            f"--cache_dir={self.cache}", f"--workdir={run}",
             "--holdout=0", "--save_heatmaps=false", "--save_predictions=false",
             *(f"--{key}={value}" for key, value in request.overrides.items()),
             *request.device_flags,

@@ -1,4 +1,4 @@
-"""What changes of the code were worth: seconds of an earlier commit beside those of a file."""
+"""Speed-ups by changes of the code: times of an earlier commit beside those of a file."""
 
 from collections.abc import Mapping
 from pathlib import Path

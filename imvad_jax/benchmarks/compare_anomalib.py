@@ -24,12 +24,12 @@ from imvad_jax.benchmarks.anomalib_processes import Programs, Request, find_anom
 from imvad_jax.benchmarks.workloads import Subject
 from imvad_jax.data.category import CategoryData, open_category
 from imvad_jax.data.decode import Geometry
-from imvad_jax.errors import UserError
+from imvad_jax.errors import UserError, say
 from imvad_jax.progress import silent_progress
 from imvad_jax.training.job import as_float, in_flight
 
 
-def compare(subject: Subject, request: Request, log=print, progress=silent_progress) -> dict:
+def compare(subject: Subject, request: Request, log=say, progress=silent_progress) -> dict:
     """`{versions, threads, images, driver, notes, programs, parts}`: `driver` is what it was asked
     for, `notes` say what differs, the last two are those of `collect`, or for a trained method of
     `collect_fits`, with its `epochs`. A process that fails in a later repeat leaves the repeats

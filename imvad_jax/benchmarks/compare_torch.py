@@ -221,7 +221,10 @@ class PaDiM(Work):
 
 
 class PatchCore(Work):
-    """PatchCore as its official code: unfold, two adaptive pools, a greedy coreset."""
+    """PatchCore as its official code: unfold, two adaptive pools, a greedy coreset.
+
+    With `aggregation=local_average`: an average pool, scaled or pooled over channels.
+    """
 
     def __init__(self, subject, network):
         super().__init__(subject, network)
@@ -231,6 +234,8 @@ class PatchCore(Work):
             )
 
     def embed(self, images):
+        if self.config.aggregation == "local_average":
+            return self.averages(images)
         maps, size, dim = self.network(images), self.config.patch_size, self.config.embedding_dim
         grid, parts = maps[self.layers[0]].shape[2:], []
         for name in self.layers:
@@ -244,6 +249,24 @@ class PatchCore(Work):
             parts.append(F.adaptive_avg_pool1d(patches, dim))
         pooled = F.adaptive_avg_pool1d(torch.cat(parts, 2), dim)
         return pooled.view(len(images), -1, dim)
+
+    def averages(self, images):
+        """Patch vectors `[B, P, D]` of the paper's local average."""
+        maps, size = self.network(images), self.config.patch_size
+        share = self.config.embedding_dim // len(self.layers)
+        grid, parts = maps[self.layers[0]].shape[2:], []
+        for name in self.layers:
+            part = F.avg_pool2d(maps[name], size, 1, (size - 1) // 2)
+            if part.shape[2:] != grid:
+                part = F.interpolate(part, grid, mode="bilinear", align_corners=False)
+            part = part.flatten(2).transpose(1, 2)
+            more = part.shape[2] > share
+            parts.append(
+                F.adaptive_avg_pool1d(part, share)
+                if more
+                else part * (share / part.shape[2]) ** 0.5
+            )
+        return torch.cat(parts, 2)
 
     def fit(self):
         patches = torch.cat([self.embed(images) for images in self.batches()]).flatten(0, 1)
@@ -259,7 +282,7 @@ class PatchCore(Work):
 
     def random_projection(self, patches):
         """A fresh draw of the size of ours."""
-        size = (self.config.embedding_dim, self.config.projection_dim)
+        size = (patches.shape[1], self.config.projection_dim)
         return torch.empty(size, device=patches.device).uniform_(-1, 1) / size[0] ** 0.5
 
     def adopt(self):

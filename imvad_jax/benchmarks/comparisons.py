@@ -1,4 +1,4 @@
-"""What measures the same work as ours, by name: plain PyTorch, anomalib, other metrics."""
+"""The comparisons with other implementations, by name: PyTorch, anomalib, other metrics."""
 
 import dataclasses
 import importlib.util
@@ -10,7 +10,7 @@ from imvad_jax.benchmarks import anomalib_plan, anomalib_processes, compare_anom
 from imvad_jax.benchmarks.images import Source, load_category
 from imvad_jax.benchmarks.workloads import Subject
 from imvad_jax.data.decode import Geometry
-from imvad_jax.errors import UserError, choose
+from imvad_jax.errors import UserError, choose, say
 from imvad_jax.methods import DetectorConfig
 from imvad_jax.methods.base import Progress
 from imvad_jax.model import Model
@@ -29,7 +29,7 @@ class Comparisons:
     workdir: Path = Path()
     anomalib_python: str | None = None  # of an environment that has anomalib
     process_repeats: int = 3
-    device_flags: tuple[str, ...] = ()  # for the processes of experiments.run
+    device_flags: tuple[str, ...] = ()  # for the processes of imvad run
 
     def check(self, methods: Methods) -> None:
         """Raises UserError for an unknown name, or where one is not installed or lacks its data.
@@ -44,7 +44,7 @@ class Comparisons:
             checks[choose("--compare", name, checks)]()
 
     def of(
-        self, model: Model, log: Callable[[str], object] = print,
+        self, model: Model, log: Callable[[str], object] = say,
         progress: Progress = silent_progress,
     ) -> dict[str, Callable[[Subject], dict]]:  # fmt: skip
         """What measures the work of a model, by name."""

@@ -1,4 +1,4 @@
-"""What the rule of `ops.convolution` rests on: rates of its forms and of XLA's, by shape."""
+"""Measures the forms of `ops.convolution` and XLA's by shape, the basis of its rule."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

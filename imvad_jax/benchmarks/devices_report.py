@@ -1,4 +1,4 @@
-"""What the suite says of a device: plain products, copies, and how scores agree with the CPU's."""
+"""Report of the suite on a device: plain products, copies, agreement with the CPU."""
 
 from imvad_jax.benchmarks.columns import number
 from imvad_jax.reporting.text_table import Form, format_rows

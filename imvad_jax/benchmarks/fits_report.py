@@ -1,4 +1,4 @@
-"""The whole fits of `--compare=anomalib`, of trained methods: their table and its notes."""
+"""Table and notes of `--compare=anomalib` for whole fits of trained methods."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""The images that a method is measured on: good ones of a dataset, or random ones."""
+"""The images that a method is measured on: good images of a dataset, or random ones."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Timing that can be trusted: warm-up apart, repeats in turn, medians, and who else was busy."""
+"""Reliable timing: separate warm-up, alternating repeats, medians, load of other processes."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""The benchmark of one method: what is measured, in which order, and its record."""
+"""The benchmark of one method: its measurements, their order, and its record."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from imvad_jax.benchmarks import profiling, workloads
 from imvad_jax.benchmarks.measure import OtherLoad, peak_memory
 from imvad_jax.benchmarks.report import BUSY
 from imvad_jax.data.batches import Images
-from imvad_jax.errors import UserError
+from imvad_jax.errors import UserError, say
 from imvad_jax.methods.base import TrainedConfig
 from imvad_jax.model import Model, store
 from imvad_jax.model.inputs import read_picture_dirs
@@ -31,7 +31,7 @@ def benchmark(
     *,
     comparisons: dict[str, Callable[[workloads.Subject], dict]] | None = None,
     command: str = "",
-    log=print,
+    log=say,
     progress=silent_progress,
     limit: Limit = NO_LIMIT,
 ) -> dict:

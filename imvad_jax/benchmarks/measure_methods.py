@@ -1,4 +1,4 @@
-"""The benchmark of several methods, each in a process of its own, and the files it writes."""
+"""The benchmark of several methods, one process per method, and its files."""
 
 import dataclasses
 import os
@@ -13,7 +13,7 @@ from imvad_jax import leaving, methods
 from imvad_jax.benchmarks import measure_method, report, workloads
 from imvad_jax.benchmarks.comparisons import Comparisons
 from imvad_jax.benchmarks.images import Source
-from imvad_jax.errors import UserError
+from imvad_jax.errors import UserError, say
 from imvad_jax.methods.base import Progress
 from imvad_jax.model.make import assemble
 from imvad_jax.owned import BENCHMARK, check_directory, write_own
@@ -52,7 +52,7 @@ class Measuring:
     start: Callable[[], Parallel]  # sets JAX up in this process
     apart: Callable[[str, Path, float], list[str]]
     limit: Limit = dataclasses.field(default_factory=Limit)
-    log: Callable[[str], object] = print
+    log: Callable[[str], object] = say
     progress: Progress = silent_progress
 
 
@@ -145,7 +145,7 @@ def measure_apart(name: str, request: Request, how: Measuring) -> dict:
     command, last = how.apart(name, own, limit.left), ""
     environment = {**os.environ, leaving.CHILD: "1"}
     with leaving.child(
-        command, stderr=subprocess.PIPE, text=True, errors="replace", env=environment
+        command, stdout=2, stderr=subprocess.PIPE, text=True, errors="replace", env=environment
     ) as child:
         limit.on_end(child.terminate)
         assert child.stderr  # a pipe

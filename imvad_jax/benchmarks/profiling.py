@@ -16,6 +16,7 @@ import jax
 from imvad_jax.benchmarks import workloads
 from imvad_jax.benchmarks.columns import number
 from imvad_jax.benchmarks.workloads import Subject
+from imvad_jax.errors import say
 from imvad_jax.reporting.text_table import format_rows
 from imvad_jax.training.fit import fit
 from imvad_jax.training.score import score
@@ -177,7 +178,7 @@ def calls(unfitted: Subject, fitted: Subject) -> Iterator[tuple[str, Callable[[]
 
 
 def profile(
-    unfitted: Subject, fitted: Subject, directory: Path, log: Callable[[str], object] = print
+    unfitted: Subject, fitted: Subject, directory: Path, log: Callable[[str], object] = say
 ) -> dict[str, dict]:
     """Traces below `directory` what `calls` names and says which operations took longest."""
     found = {}

@@ -1,4 +1,4 @@
-"""What the benchmark measured: as text, as a picture, and as the page made of stored files."""
+"""Reports of the benchmark: as text, as a plot, and as a page made from stored files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from imvad_jax.reporting.plots import GOOD, INK, soften
 from imvad_jax.reporting.results import portable_command
 from imvad_jax.reporting.text_table import Form, format_rows
 
-COMMAND = "python -m experiments.benchmark --render"
+COMMAND = "imvad benchmark --render"
 BUSY = 0.1  # share of the machine that others may use before figures are not published
 
 HEADER = f"""# Benchmarks
@@ -27,7 +27,7 @@ HEADER = f"""# Benchmarks
 Generated from the files in `benchmarks/` by `{COMMAND}`; do not edit.
 `{COMMAND} --check` fails where this page and the files differ.
 
-- A file is what one call of `python -m experiments.benchmark` measured, in one run on one machine.
+- A file is what one call of `imvad benchmark` measured, in one run on one machine.
   Compare figures within a file only. A file that was measured while other processes used more than
   {BUSY:.0%} of the machine is refused.
 - Figures are medians over repeats, after warm-up and compilation. The files hold minimum and
@@ -268,7 +268,7 @@ def read_benchmark(path: str | Path) -> dict:
             scaling.machine_line(record)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
-        raise UserError(f"{path}: not a file of experiments.benchmark ({reason})") from None
+        raise UserError(f"{path}: not a file of imvad benchmark ({reason})") from None
     return found
 
 

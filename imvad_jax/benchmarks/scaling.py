@@ -6,7 +6,6 @@ Every point is measured in a process of its own (`scaling_point.py`); this one c
 import dataclasses
 import json
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +14,8 @@ from imvad_jax.benchmarks import scaling_report as tables
 from imvad_jax.benchmarks.measure import OtherLoad
 from imvad_jax.benchmarks.report import BUSY
 from imvad_jax.benchmarks.scaling_point import AXES, Request
-from imvad_jax.errors import UserError
+from imvad_jax.commands import process
+from imvad_jax.errors import UserError, say
 from imvad_jax.owned import BENCHMARK, check_directory, write_own
 from imvad_jax.progress import silent_progress
 from imvad_jax.reporting.plots import figure_png
@@ -68,8 +68,7 @@ class Scaling:
 
 def run_point(request: Request, num_devices: int) -> dict:
     """The figures of a point, or `{value, error}`."""
-    program = [sys.executable, "-m", "imvad_jax.programs.entry", "scaling_point"]
-    command = [*program, f"--num_devices={num_devices}"]
+    command = process("scaling_point", f"--num_devices={num_devices}")
     asked = json.dumps(dataclasses.asdict(request))
     done = leaving.run(
         command, asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -86,7 +85,7 @@ def run_point(request: Request, num_devices: int) -> dict:
 
 
 def measure(
-    scale: Scale, values: dict[str, list[int]], command: str, log=print, done=lambda count: None
+    scale: Scale, values: dict[str, list[int]], command: str, log=say, done=lambda count: None
 ) -> dict:
     """The record of one method: what it is, the machine, and a list of points an axis."""
     others, asked = OtherLoad(), scale.template
@@ -118,8 +117,17 @@ def write(workdir: Path, command: str, records: list[dict]) -> None:
         write_own(workdir / "scaling.png", lambda file: file.write(png))
 
 
-def run(asked: Scaling, log=print, progress=silent_progress) -> int:
-    """Measures the methods, writes after each and prints the tables; returns the exit status.
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What came of it: in words, as a JSON document, and whether any point failed."""
+
+    text: str
+    document: dict
+    failed: bool
+
+
+def run(asked: Scaling, log=say, progress=silent_progress) -> Measured:
+    """Measures the methods and writes after each.
 
     Raises:
       UserError: there is nothing to measure, or somebody else's files lie in its directory.
@@ -142,6 +150,8 @@ def run(asked: Scaling, log=print, progress=silent_progress) -> int:
                 f"note: other processes used {record['others_share']:.0%} of the machine while "
                 f"{record['method']} was measured; these figures are not for publication"
             )
-    log(tables.format_tables(records))
-    log(f"written to {workdir}: scaling.json, scaling.png")
-    return 1 if any("error" in p for r in records for a in r["points"].values() for p in a) else 0
+    return Measured(
+        f"{tables.format_tables(records)}\nwritten to {workdir}: scaling.json, scaling.png",
+        {"workdir": str(workdir), "command": asked.command, "scaling": records},
+        any("error" in p for r in records for a in r["points"].values() for p in a),
+    )

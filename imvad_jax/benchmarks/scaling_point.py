@@ -1,4 +1,4 @@
-"""One point of how cost grows: what is measured of a method at one number of images and so on."""
+"""Measures one point of a scaling curve, such as a method at one number of images."""
 
 import dataclasses
 import os
@@ -75,11 +75,11 @@ def score_bank(subject: workloads.Subject, value: int) -> dict:
     """Scoring against a bank of so many drawn patches (rounded up as a fitted one is)."""
     config = subject.detector.config
     rng = np.random.default_rng(subject.seed)
-    shape = (round_up(value, BANK_BUCKET), config.embedding_dim)
+    shape = (round_up(value, BANK_BUCKET), subject.detector.dim)
     drawn = {
         "bank": rng.standard_normal(shape, np.float32),
         "bank_count": np.int32(value),
-        "center": np.zeros(config.embedding_dim, np.float32),
+        "center": np.zeros(subject.detector.dim, np.float32),
     }
     memory_ = subject.variables.get("memory", {})
     subject.variables = subject.variables | {"memory": memory_ | drawn}

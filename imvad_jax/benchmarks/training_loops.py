@@ -1,4 +1,4 @@
-"""An epoch of a training by the loop on the host and by the loop on the devices, in turn."""
+"""Measures one epoch with the host loop and with the device loop, alternating."""
 
 import time
 

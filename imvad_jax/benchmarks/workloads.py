@@ -1,4 +1,4 @@
-"""What the benchmark measures of one method: its fit, its training step, its scoring."""
+"""The workloads of the benchmark for one method: its fit, training step and scoring."""
 
 import dataclasses
 import itertools

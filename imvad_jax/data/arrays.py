@@ -1,4 +1,4 @@
-"""Pictures that are in memory already: what may be given for a file, made a picture of 8 bits."""
+"""Converts images in memory, such as PIL images and arrays, to 8-bit images."""
 
 from typing import Any
 

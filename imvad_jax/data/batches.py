@@ -52,6 +52,10 @@ class ArrayImages:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __repr__(self) -> str:
+        count, *shape = self.images.shape
+        return f"ArrayImages({count} images, {' x '.join(map(str, shape))}, in memory)"
+
     def take(self, numbers):
         return ArrayImages(self.images[np.asarray(numbers, int)], self.reader)
 

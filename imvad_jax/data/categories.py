@@ -1,4 +1,4 @@
-"""Which categories there are to be read: in the files of a dataset, or in the decoded cache."""
+"""Finds the categories of a dataset, in its files or in the decoded cache."""
 
 from imvad_jax.data import layouts
 from imvad_jax.data.decoded_cache import cached_categories
@@ -20,7 +20,7 @@ def find_categories(
       dataset: The name of its layout.
       data_dir: The directory of the dataset; None: those in the decoded cache are found.
       decoded_dir: The directory of the decoded cache.
-      recursive: As the flag of experiments.run of this name.
+      recursive: As the flag of imvad run of this name.
 
     Raises:
       UserError: one is not there, or there is nothing to read.
@@ -32,8 +32,8 @@ def find_categories(
     if dataset == "folder" and found and wanted in ([], ["all"]):
         # Not whatever folder was fitted on last.
         raise UserError(
-            "--data_dir is missing: name the folder of your images; or name by --category one that "
-            f"is in the decoded cache: {', '.join(found)}"
+            "--data_dir is missing: name the folder of your images, or choose a --category from "
+            f"the decoded cache: {', '.join(found)}"
         )
     if not found:
         layouts.base.require_directory("")  # says what is missing

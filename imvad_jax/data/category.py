@@ -1,4 +1,4 @@
-"""One category ready for use: decoded once, cached compressed, or streamed where it is too big."""
+"""One category, ready for use: decoded once and cached, or streamed if it is too large."""
 
 import dataclasses
 import os
@@ -27,7 +27,7 @@ DECODE_BATCH = 32
 MAX_DECODED_BYTES = 4 * 2**30  # of a category that is held in memory
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class CategoryData:
     """The images of one category at one geometry.
 
@@ -53,6 +53,18 @@ class CategoryData:
     held_out_names: list[str] = dataclasses.field(default_factory=list)
     tiling: Tiling | None = None
 
+    def __repr__(self) -> str:
+        defective = int(self.labels.sum())
+        said = [
+            f"{self.dataset} {self.name}",
+            f"tiles of {self.tiling.tile} px" if self.tiling else f"{self.geometry.crop} px",
+            f"{len(self.train_names)} to fit on",
+            f"{len(self.held_out_names)} held out" if self.held_out_names else "",
+            f"{len(self.test_names)} to test ({defective} defective)",
+            "masks" if self.masks is not None else "no masks",
+        ]
+        return f"CategoryData({', '.join(filter(None, said))})"
+
     def hold_out(self, share: float, seed: int) -> "CategoryData":
         """The category with a share of its good images (one at least), drawn by `seed`, held out.
 
@@ -74,7 +86,7 @@ class CategoryData:
 
     @property
     def late_notes(self) -> list[str]:
-        """Notes on test images that are decoded as they are scored; to be asked for afterwards."""
+        """Notes on test images that are decoded while they are scored; read them afterwards."""
         remarks: dict[int, str] = getattr(self.test, "remarks", {})
         return remarks_in_words([(self.test_names[n], remarks[n]) for n in sorted(remarks)])
 
@@ -121,7 +133,8 @@ def open_category(
     layout = layouts.get(dataset)
     if reading.on_bad_image == "skip" and layout.published:
         raise UserError(
-            "--on_bad_image=skip: it is for --dataset=folder; a row of a table covers all images"
+            "--on_bad_image=skip: only with --dataset=folder; results on a published dataset must "
+            "cover all images"
         )
     assert data_dir  # `check_tiled` asks for it, too
     files = layouts.read_category(layout, data_dir, name, seed, reading.recursive)
@@ -145,7 +158,7 @@ def open_category(
         try:
             return _load_cache(path, geometry, files)
         except UserError as error:
-            logging.warning("%s: the pictures are there, so it is made anew", error.text)
+            logging.warning("%s: the images are available, so it is rebuilt", error.text)
     size = (len(files.train) + len(files.test)) * geometry.crop**2 * 3
     if size > max_decoded_bytes:
         return _open_streamed(files, layout, reading, geometry)
@@ -161,8 +174,8 @@ def check_tiled(data_dir: str | None, geometry: Geometry) -> None:
         raise UserError("--tile: whole images are not in the decoded cache; give --data_dir")
     if geometry.crop != geometry.size:
         raise UserError(
-            f"--crop_size={geometry.crop}: of tiles nothing may be cropped, or what lies between "
-            "them is never looked at; add --crop_size=0"
+            f"--crop_size={geometry.crop}: tiles cannot be cropped, because the gaps between them "
+            "would never be inspected; add --crop_size=0"
         )
 
 

@@ -1,4 +1,4 @@
-"""The one decoder, Pillow: a file becomes a resized, cropped uint8 array."""
+"""The decoder, based on Pillow: turns a file into a resized, cropped uint8 array."""
 
 import dataclasses
 from typing import NamedTuple
@@ -86,7 +86,7 @@ class Reader:
 
     @classmethod
     def of_record(cls, record: dict, max_megapixels: float = MAX_MEGAPIXELS) -> "Reader":
-        """As a run's pictures were read; runs of before `full_scale` was stored read all depths."""
+        """The reader of a run's record; runs older than `full_scale` read all depths."""
         full_scale = record.get("full_scale")
         deep = full_scale is not None or "full_scale" not in record
         return cls(full_scale, deep, max_megapixels)

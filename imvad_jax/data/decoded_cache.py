@@ -33,7 +33,7 @@ def fingerprint(files: layouts.Category, reading: Reading) -> str:
             try:
                 stat = os.stat(path)
                 digest.update(f"|{stat.st_size}|{stat.st_mtime_ns}".encode())
-            except OSError:  # whoever reads it names it
+            except OSError:  # reported when it is read
                 digest.update(b"|not there")
     return digest.hexdigest()[:12]
 
@@ -59,14 +59,14 @@ def find(cache_dir: str | None, dataset: str, name: str, geometry: Geometry) -> 
       UserError: there is none, or several.
     """
     if not cache_dir:
-        raise UserError("--data_dir is missing, and --cache_dir too: there is nothing to read")
+        raise UserError("--data_dir and --cache_dir are missing: there is nothing to read")
     begin = stem(dataset, name, geometry)
     found = sorted(Path(cache_dir).expanduser().glob(glob.escape(begin) + "*.npz"))
     if len(found) != 1:
         what = f"{len(found)} decoded caches" if found else "no decoded cache"
         raise UserError(
             f"--cache_dir={cache_dir}: {what} named {begin}*.npz; expected one. "
-            "Name the dataset by --data_dir, or carry the cache of this category and size here"
+            "Pass the dataset with --data_dir, or copy the cache of this category and size here"
         )
     return found[0]
 
@@ -99,7 +99,7 @@ def write(path: Path, meta: dict, arrays: dict[str, np.ndarray], compressed: boo
     """Writes a cache atomically; `meta` is anything that JSON holds.
 
     Raises:
-      NotWritten: the disk is full or read-only, say.
+      NotWritten: for example, the disk is full or read-only.
     """
     save = np.savez_compressed if compressed else np.savez
     named = {"meta": np.array(json.dumps({"version": VERSION, **meta})), **arrays}
@@ -122,6 +122,6 @@ def load(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
 def damaged(path: Path, error: Exception) -> UserError:
     """What is said of a cache that cannot be used."""
     return UserError(
-        f"{path}: the decoded cache is damaged ({error}); give --data_dir to have it made anew, or "
-        "take it from a copy"
+        f"{path}: the decoded cache is damaged ({error}); pass --data_dir to rebuild it, or "
+        "restore it from a copy"
     )

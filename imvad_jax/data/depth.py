@@ -1,4 +1,4 @@
-"""Pictures deeper than 8 bits: their values as stored, and the value that counts as white."""
+"""Images deeper than 8 bits: their stored values, and the value that counts as white."""
 
 import os
 import sys
@@ -135,7 +135,7 @@ def find_full_scale(paths: Iterable[str], max_megapixels: float = MAX_MEGAPIXELS
     if len(largest) > 1:
         raise UserError(
             f"{readable(largest['integer'][1])} holds integers, {readable(largest['float'][1])} "
-            "floating-point values; say by --full_scale=N what white is in all of them"
+            "floating-point values; set the white level of all of them with --full_scale=N"
         )
     for kind, most in (("integer", FULL_SCALES[-1]), ("float", 1 + ROUNDING)):
         top, path = largest.get(kind, (0, ""))

@@ -1,4 +1,4 @@
-"""The files of a category as they are read: its masks, and images that cannot be read."""
+"""Reads the files of a category: masks, and images that may be unreadable."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

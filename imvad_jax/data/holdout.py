@@ -1,4 +1,4 @@
-"""Which good images are held out: the threshold is found from images that were not fitted on."""
+"""Chooses the held-out good images, or folds, from which the threshold is set."""
 
 from collections.abc import Sequence
 
@@ -35,10 +35,10 @@ def draw_held_out(total: int, share: float, seed: int) -> tuple[np.ndarray, np.n
 
 
 def number_of_folds(phases: Sequence[str], total: int, share: float) -> int:
-    """Into how many folds so many good images are divided; 0: a share is held out instead.
+    """Returns the number of folds for `total` good images; 0 means a holdout instead.
 
     Folds are taken for methods without training (their only phase is that of statistics) where
-    fewer than `FEW` images would be held out: one image a fold up to 10 images (leave-one-out),
+    fewer than `FEW` images would be held out: one image per fold up to 10 images (leave-one-out),
     then 10 folds, and from 51 images on fewer, so that about 500 images are fitted on in all, but
     5 at least.
     """

@@ -1,4 +1,4 @@
-"""Opening image files: which formats are read, what is refused, which side of a picture is up."""
+"""Opens image files: supported formats, what is refused, EXIF orientation."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""Which images a user means: files, folders with all that lies below them, patterns."""
+"""Finds the images that a user names: files, folders (recursively), patterns."""
 
 import glob
 import os
@@ -49,7 +49,7 @@ def find_images(
         not_used = {p: i for p, i in not_used.items() if not os.path.abspath(p).startswith(top)}
     others = [item for path, item in not_used.items() if os.path.abspath(path) not in own]
     if not found and not any(item.picture for item in others):
-        raise UserError(f"{flag}: no image files there but those that an earlier prediction wrote")
+        raise UserError(f"{flag}: the only image files there were written by imvad predict")
     return Listing(list(found), others)
 
 

@@ -1,4 +1,4 @@
-"""What lies in a folder: the pictures, and every other file with the reason why it is not used."""
+"""Lists a folder: its images, and all other files with the reason why they are not used."""
 
 import os
 from collections.abc import Iterator, Sequence

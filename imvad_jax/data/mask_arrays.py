@@ -1,4 +1,4 @@
-"""Masks at the size that a method sees, and which defect regions are left there."""
+"""Masks resized to the input size, and the defect regions that vanish there."""
 
 from typing import NamedTuple, cast
 

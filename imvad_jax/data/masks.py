@@ -1,7 +1,7 @@
-"""Masks of defects: files of many kinds become bool arrays by one set of rules.
+"""Reads masks of defects: files of many kinds become bool arrays by one set of rules.
 
-The rules stand as a table in docs/datasets.md. What a file cannot say alone is decided once per
-category (`survey`) and kept with the run: a `MaskRule`.
+docs/datasets.md has the rules as a table. What a single file leaves open is decided once per
+category (`survey`) and stored with the run, as a `MaskRule`.
 """
 
 import dataclasses
@@ -160,8 +160,8 @@ def defect_pixels(raw: Raw, rule: MaskRule, path: str) -> tuple[np.ndarray, str]
         if _JPEG_RINGING < largest < _JPEG_CUT:
             raise UserError(
                 f"{readable(path)}: a JPEG mask whose largest value is {largest}; expected at "
-                f"least {_JPEG_CUT}, or at most {_JPEG_RINGING} where nothing is marked "
-                "(--mask_values=nonzero or half reads it all the same)"
+                f"least {_JPEG_CUT}, or at most {_JPEG_RINGING} if nothing is marked "
+                "(--mask_values=nonzero or half reads it anyway)"
             )
         cut = _JPEG_CUT
     marked = values > 0 if cut is None else values >= cut

@@ -1,4 +1,4 @@
-"""A folder of pictures that a training uses besides the good images: textures, for example."""
+"""Reads a folder of additional training images, such as textures."""
 
 import os
 
@@ -29,7 +29,7 @@ def find_pictures(directory: str) -> list[str]:
 def read_pictures(directory: str, size: int, most: int = MOST) -> np.ndarray:
     """The pictures below `directory` resized to `size` pixels: uint8 `[T, size, size, 3]`.
 
-    Of more than `most` files every so many-th is read, so that all folders have a share.
+    Of more than `most` files, every n-th is read, so that all folders are represented.
 
     Raises:
       UserError: as `find_pictures`, or a file cannot be read; it is named.

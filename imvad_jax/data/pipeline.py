@@ -66,6 +66,10 @@ class FileImages:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def __repr__(self) -> str:
+        side = self.geometry.crop
+        return f"FileImages({len(self)} images, {side} x {side}, decoded as they are read)"
+
     def take(self, numbers):
         """The images of these numbers alone."""
         return FileImages([self.paths[number] for number in numbers], self.geometry, self.reader)

@@ -1,4 +1,4 @@
-"""What a user may say of how files are read, and what was found in a category."""
+"""Options for reading image files, and what was found in a category."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from imvad_jax.data.listing import NotUsed, summarize
 from imvad_jax.data.masks import NON_ZERO, ORIENTATIONS, VALUES, MaskRule
 from imvad_jax.errors import UserError, choose, listed
 
-# Changes where the same files give other pixels or masks: decoded caches of before are not taken.
+# Increased when the same files give other pixels or masks: older decoded caches are not used.
 VERSION = 2
 
 

@@ -1,7 +1,7 @@
-"""Pictures decoded by threads ahead of the computation; the unreadable are handed on as such.
+"""Decodes images in threads ahead of the computation; unreadable ones are passed on as such.
 
-For prediction: no TensorFlow, memory independent of the number of pictures, and a bad one stops
-nothing.
+This is used for prediction: no TensorFlow, memory independent of the number of images, and no
+interruption by an unreadable file.
 """
 
 import os
@@ -32,6 +32,7 @@ class Decoded(NamedTuple):
     error: str = ""  # why it cannot be read; empty if it can
     remark: str = ""  # what the reader did to it, mostly nothing
     whole: Image.Image | None = None  # what tiles are cut from, upright, "L" or "RGB"
+    numbers: dict[str, float] | None = None  # trivial numbers of its pixels, where they are asked
 
 
 class PictureBatch(NamedTuple):
@@ -81,13 +82,13 @@ def decode_files(
     tiling: Tiling | None = None,
     reader: Reader = EVERY_DEPTH,
 ) -> Iterator[Decoded]:
-    """Decodes pictures in order by one thread a core, at most `ahead` before they are asked for.
+    """Decodes images in order with one thread per core, at most `ahead` of them in advance.
 
     Args:
       paths: Image files, or pictures in memory as `as_picture` takes them.
       geometry: How they are shaped for the detector.
       side: Longest side of the picture kept for a person, pixels; 0: none is kept.
-      ahead: Pictures; 0: each is decoded when it is asked for, without a thread.
+      ahead: Number of images; 0 decodes each image on demand, without a thread.
       tiling: The results hold `whole` instead of `pixels`; smaller files cannot be read.
       reader: How files become pictures.
     """

@@ -1,7 +1,7 @@
-"""Image files looked at in tiles: for a fit and an evaluation, and for files to be judged.
+"""Image files split into tiles, for a fit, an evaluation or a prediction.
 
-A file is decoded whole, as Pillow does it, and once for all its tiles where these are asked for in
-order; a few decoded files are the only things that are as large as a picture.
+A file is decoded as a whole, and only once for all of its tiles if these are read in order. Only a
+few decoded files are held in memory.
 """
 
 import os
@@ -91,6 +91,10 @@ class TiledImages:
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
+    def __repr__(self) -> str:
+        tile = self.tiling.tile
+        return f"TiledImages({len(self.paths)} pictures, {len(self)} tiles of {tile} x {tile})"
+
     @property
     def map_values(self) -> int:
         """How many values the maps of all pictures hold together."""
@@ -101,7 +105,7 @@ class TiledImages:
     def decoded_bytes(self) -> int:
         """The most that the pictures hold that are decoded at a time."""
         most = max((width * height for width, height in self.sizes), default=0)
-        # Pillow takes 4 bytes a pixel, and a copy while it turns a picture upright.
+        # Pillow uses 4 bytes per pixel, and a copy while it rotates an image upright.
         return 2 * 4 * most * (AHEAD + 2)
 
     def take(self, numbers):
@@ -234,7 +238,7 @@ def _is_whole(path: Path, size: int) -> bool:
             check = zlib.crc32(file.read(min(_PART, size - start)), check)
         if file.read() == _ending(check):
             return True
-    logging.warning("%s: the kept tiles are damaged; they are made anew", path)
+    logging.warning("%s: the stored tiles are damaged; they are rebuilt", path)
     return False
 
 

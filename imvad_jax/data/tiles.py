@@ -1,4 +1,4 @@
-"""Tiles of a large picture: where they lie, and one score and one map put together from theirs."""
+"""Tiles of a large image: their positions, and the combination of their scores and maps."""
 
 import dataclasses
 import functools

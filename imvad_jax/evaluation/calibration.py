@@ -49,7 +49,7 @@ class Scale:
         return 0.5 + 0.5 * x / (1 + abs(x))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Calibration:
     """The thresholds of a detector and how they were found.
 
@@ -62,7 +62,7 @@ class Calibration:
     quantile: float
     scores: tuple[float, ...]  # of the good images it rests on
     files: tuple[str, ...]  # their names
-    folds: int = 0  # so many times the detector was fitted on the others; 0: they were held out
+    folds: int = 0  # number of folds of the cross-validation; 0: the images were held out
     maxima: tuple[float, ...] = ()  # the largest value of the map of each
     medians: tuple[float, ...] = ()  # the median of the map of each
     copies: int = 0  # of these images are equal to another one of them, pixel by pixel
@@ -70,19 +70,28 @@ class Calibration:
     # None: the scores say enough, it was not looked for.
     grain: tuple[float, float] | None = None
 
+    def __repr__(self) -> str:
+        count = len(self.scores)
+        found = f"by {self.folds} folds of" if self.folds else "from"
+        pixel = f", of pixels {self.pixel.threshold:.6g}" if self.pixel else ""
+        return (
+            f"Calibration(threshold {self.image.threshold:.6g}{pixel}, quantile {self.quantile:g}, "
+            f"{found} {count} good image{'s' * (count != 1)})"
+        )
+
     @property
     def flagged(self) -> int:
-        """How many of these good images lie above the threshold."""
+        """Number of these good images with a score above the threshold."""
         return sum(score > self.image.threshold for score in self.scores)
 
     @property
     def rank(self) -> int:
-        """Which of the scores the threshold rests on, counted from the smallest, 1."""
+        """Rank of the score that is the threshold, counted from the smallest, 1."""
         return threshold_rank(len(self.scores), self.quantile)
 
     @property
     def expected_rate(self) -> float:
-        """The share of new good images that will be flagged on average, at most."""
+        """The largest fraction of new good images that will be flagged on average."""
         rate = promised_rate(len(self.scores), self.rank)
         if self.image.threshold < sorted(self.scores)[self.rank - 1]:
             return max(rate, 1 - self.quantile)  # an earlier version put it between two scores
@@ -90,7 +99,7 @@ class Calibration:
 
     @property
     def rate_interval(self) -> tuple[float, float]:
-        """Between which shares of new good images the true one lies, nine times in ten.
+        """The 90 % interval of the fraction of new good images above the threshold.
 
         The share above the r-th smallest of n scores is distributed as Beta(n + 1 - r, r).
         """
@@ -100,7 +109,7 @@ class Calibration:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is not as it should be, a line each: too few good images, or equal ones."""
+        """Notes on a weak guarantee, one line each: too few good images, or identical ones."""
         return promise_notes(self)
 
     def describe(self) -> str:
@@ -112,8 +121,8 @@ class Calibration:
         return (
             f"threshold {self.image.threshold:.6g}: quantile {self.quantile:g} of the scores of "
             f"{count} good images {apart}; it flags {self.flagged} of them, and "
-            f"at most {100 * self.expected_rate:.2g} % of new good images are to be expected "
-            f"({100 * low:.1g} to {100 * high:.2g} %, nine times in ten)"
+            f"at most {100 * self.expected_rate:.2g} % of new good images are expected above it "
+            f"(90 % interval: {100 * low:.1g} to {100 * high:.2g} %)"
         )
 
     def at(self, quantile: float) -> "Calibration":
@@ -183,7 +192,7 @@ def check_quantile(quantile: float) -> None:
 
 
 def needs_grain(scores: np.ndarray, copies: int) -> bool:
-    """Whether scores `[N]` do not tell how good images differ: copies, or one score (or nearly)."""
+    """Whether scores `[N]` have no spread: identical images, or (nearly) equal scores."""
     return copies > 0 or np.ptp(scores) <= _LEAST_UNIT * np.abs(scores).max()
 
 
@@ -210,7 +219,7 @@ def calibrate(
       quantile: In [0.5, 1].
       map_maxima: [N], the largest value of each map; None for an image-only method.
       map_medians: [N], the median of each map.
-      folds: Into so many the images were divided; 0: they were held out.
+      folds: Number of folds of the cross-validation; 0 if the images were held out.
       copies: So many of them are equal to another one.
       grain: What noise of one grey level adds to a score and to the largest value of a map: both
         thresholds lie so far above a usual value, at least. None: not known.

@@ -1,4 +1,4 @@
-"""What a calibration cannot promise, in words: too few good images, or equal ones."""
+"""Notes on calibrations with a weak guarantee: too few good images, or identical ones."""
 
 from typing import TYPE_CHECKING
 
@@ -17,23 +17,23 @@ def promise_notes(found: "Calibration") -> tuple[str, ...]:
         notes.append(
             f"no rate of {rate:.2g} % can be promised from {images}; {needed} would do. The "
             "threshold is the largest of their scores, and at most "
-            f"{100 * found.expected_rate:.2g} % of new good images are to be expected above it"
+            f"{100 * found.expected_rate:.2g} % of new good images are expected above it"
         )
     if count == 1:
         notes.append(
-            "from one good image no scale of scores can be made: a usual one is taken to lie a "
+            "one good image does not define a scale of scores: a typical score is assumed to lie a "
             "tenth below the threshold"
         )
     elif found.copies == count - 1:
         notes.append(
-            f"all {images} that the threshold rests on are equal (copies?): they do not show how "
-            "good parts differ. The threshold lies where noise of one grey level brings the score"
+            f"all {images} behind the threshold are equal (copies?): they do not show how good "
+            "parts differ. The threshold is the score that noise of one grey level leads to"
         )
     elif found.copies:
         notes.append(
-            f"{found.copies} of the {images} that the threshold rests on are equal to another one "
-            "(copies?): they promise less than so many different ones"
+            f"{found.copies} of the {images} behind the threshold are equal to another one "
+            "(copies?): they guarantee less than as many different images"
         )
     elif min(found.scores) == max(found.scores):
-        notes.append(f"all {images} that the threshold rests on have one score")
+        notes.append(f"all {images} behind the threshold have the same score")
     return tuple(notes)

@@ -1,9 +1,9 @@
-"""Anomalous scores placed among the good ones: what every figure is read from.
+"""Ranks anomalous scores among the good ones; all metrics are computed from this ranking.
 
-Good scores are many and carry no weight, so they are sorted once, alone, in runs that threads
-share; each distinct anomalous score is then placed in every run by bisection. Between two
-neighbouring anomalous scores only false positives are added, so the curves need no further points:
-nothing is approximated.
+Good scores are many and have no weights, so they are sorted once, in runs shared by threads; each
+distinct anomalous score is then placed in every run by bisection. Between two neighbouring
+anomalous scores only false positives are added, so the curves need no further points: nothing is
+approximated.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Means over categories that say what they leave out."""
+"""Means over categories, with a note on the categories that are missing."""
 
 import math
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
-"""Where to cut a score: an image or a pixel is called anomalous if its score > the threshold.
+"""Thresholds: an image or pixel is called anomalous if its score is above the threshold.
 
-One rule holds everywhere: what lies at the threshold is good. So of good images that are all alike
-none is flagged where the threshold is one of their scores.
+A score equal to the threshold is good, everywhere. So if all good images are identical and the
+threshold is their score, none of them is flagged.
 """
 
 import math
@@ -57,7 +57,7 @@ def f1_at(scores: np.ndarray, labels: np.ndarray, threshold: float) -> float:
 
 
 def threshold_rank(count: int, quantile: float) -> int:
-    """Which of the scores of `count` good images is the threshold, counted from the smallest, 1.
+    """Returns the rank of the threshold among `count` good scores, counted from the smallest, 1.
 
     The smallest r that promises the rate 1 - `quantile`, `ceil((count + 1) quantile)`; `count`, the
     largest score, where there are too few of them. Of new good images at most the share
@@ -69,12 +69,12 @@ def threshold_rank(count: int, quantile: float) -> int:
 
 
 def promised_rate(count: int, rank: int) -> float:
-    """The share of new good images above the `rank`-th smallest of `count` scores, at most."""
+    """The largest average fraction of new good images above the `rank`-th of `count` scores."""
     return (count + 1 - rank) / (count + 1)
 
 
 def images_needed(quantile: float) -> int | None:
-    """How many good images promise the rate 1 - `quantile`, at least; None: no number does."""
+    """The least number of good images that guarantees the rate 1 - `quantile`, or None."""
     return None if quantile >= 1 else max(math.ceil(quantile / (1 - quantile) - _SLACK), 1)
 
 

@@ -1,1 +1,1 @@
-"""A fitted detector as one file: the function that is exported, its formats, and the check."""
+"""Exports a fitted detector to one file: the exported function, its formats, and the check."""

@@ -1,4 +1,4 @@
-"""Whether an export computes what the detector does: loaded again elsewhere, on the same images.
+"""Checks that an export computes the same as the detector, in another process on the same images.
 
 Both compute on the CPU: accelerators round matrix products, and two processes may not share one.
 """
@@ -27,7 +27,7 @@ from imvad_jax.training.score import score
 
 IMAGES = 4  # compared at most, of test images evenly spread
 TOLERANCE = 1e-4  # relative to the largest value
-EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
+EXAMPLES = Path(__file__).resolve().with_name("examples")
 
 
 def choose_images(

@@ -1,4 +1,4 @@
-"""What experiments.export does: converts the function of a run, compares it, keeps it if right."""
+"""The export: converts the function of a run, checks it, and keeps it if it is correct."""
 
 import re
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imvad_jax.errors import UserError
+from imvad_jax.errors import UserError, say
 from imvad_jax.export import check, to_onnx, to_savedmodel, to_stablehlo
 from imvad_jax.export.whole import FORMAT, Whole
 from imvad_jax.files import create_atomically, recover
@@ -107,7 +107,7 @@ def export(
                 f"--format={kind}: {function.model.title} cannot be converted "
                 f"({type(error).__name__}: {reason}){fixed}"
             ) from error
-        print(f"converted in {time.perf_counter() - start:.1f} s; loading it again", flush=True)
+        say(f"converted in {time.perf_counter() - start:.1f} s; loading it again")
         parity.update(
             check.differences(expected, check.reloaded(kind, temporary, images, batch_size))
         )

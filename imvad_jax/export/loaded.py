@@ -2,8 +2,8 @@
 
     python -P loaded.py EXAMPLE EXPORT IMAGES.npy OUT.npz BATCH [BATCH ...]
 
-EXAMPLE is a script of docs/examples, whose `load` is taken. The images are scored in batches of the
-sizes given, one after the other.
+EXAMPLE is a script of export/examples, whose `load` is taken. The images are scored in batches of
+the sizes given, one after the other.
 """
 
 import runpy

@@ -1,4 +1,4 @@
-"""ONNX, by jax2onnx. It wants an older orbax than this project: an environment of its own."""
+"""ONNX export by jax2onnx, which needs its own environment with an older orbax."""
 
 import importlib.util
 import json
@@ -62,7 +62,7 @@ def write(whole: Whole, path: Path, batch_size: int, platforms: tuple[str, ...])
         raise NotImplementedError(
             f"jax2onnx fails at {operation}, {type(error).__name__}: {error}"
         ) from error
-    # jax2onnx moves transposes and leaves the shapes of before; the runtime finds them by itself.
+    # jax2onnx moves transposes but keeps their old shapes; the runtime infers shapes by itself.
     model.graph.ClearField("value_info")
     entry = model.metadata_props.add()
     entry.key, entry.value = "metadata", json.dumps(whole.metadata(batch_size))

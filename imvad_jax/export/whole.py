@@ -1,4 +1,4 @@
-"""The whole function of a run, from uint8 images to scores and maps, and what is said of it."""
+"""The complete function of a run, from uint8 images to scores and maps, with its metadata."""
 
 import dataclasses
 from pathlib import Path
@@ -51,7 +51,7 @@ class Whole:
             return self(arrays, images)
 
     def normalize(self, score, anomaly_map) -> dict[str, Any]:
-        """The outputs by name from what the method gives, of numpy or of JAX."""
+        """Builds the outputs by name from the method's prediction (NumPy or JAX arrays)."""
         outputs = {"score": score}
         if anomaly_map is not None:
             outputs["anomaly_map"] = anomaly_map

@@ -1,4 +1,4 @@
-"""The convolution of all networks of the project: flax's, with `ops.convolution` underneath."""
+"""The convolution layer of all networks: flax's, implemented by `ops.convolution`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""CoordConv: a convolution that is told where it stands (Liu et al., 2018, arXiv 1807.03247)."""
+"""CoordConv: a convolution that also sees coordinates (Liu et al., 2018, arXiv 1807.03247)."""
 
 from collections.abc import Sequence
 from typing import Any

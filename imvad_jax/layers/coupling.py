@@ -64,7 +64,7 @@ def tanh_clamp(a: Array, clamp: float) -> Array:
 def affine(x: Array, log_scale: Array, shift: Array, reverse: bool = False) -> tuple[Array, Array]:
     """`x * exp(log_scale) + shift` for maps `[B, H, W, C]`, or its inverse; log-determinant `[B]`.
 
-    The log-determinant is that of the direction asked for.
+    The log-determinant is that of the requested direction.
     """
     total = log_scale.sum((1, 2, 3))
     if reverse:

@@ -1,4 +1,4 @@
-"""An encoder's blocks run backwards: what reverse distillation puts behind its teacher.
+"""The blocks of an encoder in reverse: the decoder of reverse distillation.
 
 Deng, Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022,
 arXiv 2201.10703, sections 3.2 and 3.3. The blocks are ResNet's own, with other strides.
@@ -49,7 +49,7 @@ class UpConv(nn.Module):
 
 
 def mirrored_convolution(dtype: Any) -> Callable[..., nn.Module]:
-    """As `convolution`, but a stride of 2 enlarges: an `UpConv`, whatever the window asked for."""
+    """Like `convolution`, but a stride of 2 upsamples, with an `UpConv` for any window."""
     plain = convolution(dtype)
 
     def make(features: int, window, strides=(1, 1), *, padding: int, name: str) -> nn.Module:

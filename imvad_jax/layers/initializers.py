@@ -1,4 +1,4 @@
-"""How trainable layers start: PyTorch's way, which the official codes rely on."""
+"""Initialisers of PyTorch's layers, on which the official implementations rely."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Batch normalisation as PyTorch's, its statistics shared by all devices; layer norm of maps."""
+"""Batch norm like PyTorch's, with statistics over all devices; layer norm of feature maps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +40,7 @@ class BatchNorm(nn.Module):
         return y.astype(self.dtype)
 
     def _of_batch(self, x: Array, mean_kept, var_kept) -> tuple[Array, Array]:
-        """Mean and variance `[C]` of the batch on all devices, which move the running ones."""
+        """Mean and variance `[C]` of the batch over all devices; updates the running statistics."""
         x = jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
         axes = tuple(range(x.ndim - 1))
         mean, square = mean_over_devices((x.mean(axes), (x * x).mean(axes)))

@@ -1,4 +1,4 @@
-"""The projection head and the linear layer of a classifier, started as PyTorch starts them."""
+"""The projection head and linear layer of a classifier, initialised as in PyTorch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ def linear(features: int, width: int, dtype: Any, use_bias: bool = True, **optio
 class ProjectionHead(nn.Module):
     """Linear layer, batch normalisation and ReLU for each width, then a linear layer to classes.
 
-    The linear layers before a batch normalisation have no bias, which that would take away again.
+    Linear layers before a batch norm have no bias, which the batch norm would cancel.
     """
 
     widths: Sequence[int]

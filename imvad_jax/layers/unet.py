@@ -1,7 +1,7 @@
-"""DRAEM's two networks: one repairs an image, the other finds what had to be repaired.
+"""DRAEM's two networks: one reconstructs the normal image, the other segments what changed.
 
-Zavrtanik, Kristan, Skocaj, "DRAEM", ICCV 2021, section 3; widths, start and order of the layers as
-in the authors' code.
+Zavrtanik, Kristan, Skocaj, "DRAEM", ICCV 2021, section 3; widths, initialisation and order of the
+layers follow the authors' code.
 """
 
 from collections.abc import Sequence
@@ -77,7 +77,7 @@ def _restored(widths: Sequence[int], level: int) -> int:
 
 
 class ReconstructiveNetwork(nn.Module):
-    """An autoencoder without skips: an image with a defect to the image without it."""
+    """An autoencoder without skip connections: maps a defective image to the normal one."""
 
     widths: Sequence[int] = (128, 256, 512, 1024, 1024)  # by level, each half the size
     dtype: Any = jnp.float32
@@ -98,7 +98,7 @@ class ReconstructiveNetwork(nn.Module):
 
 
 class DiscriminativeNetwork(nn.Module):
-    """A U-Net that tells anomalous pixels from normal ones."""
+    """A U-Net that segments anomalous pixels."""
 
     widths: Sequence[int] = (64, 128, 256, 512, 512, 512)
     classes: int = 2

@@ -100,7 +100,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent vectors to images, by way of maps that can be compared with a teacher's features."""
+    """Decodes latent vectors to images and to maps that are compared with a teacher's features."""
 
     width: int  # as the encoder's
     grid: tuple[int, int]  # size of the deepest map: a 16th of the image

@@ -4,9 +4,12 @@ A method of another package is named `package.module:Class` and needs no line (`
 """
 
 import dataclasses
+import sys
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
+import imvad_jax
 from imvad_jax.errors import choose
 from imvad_jax.methods import (
     cfa,
@@ -82,6 +85,19 @@ WITHOUT_EFFECT = ("cache_features", "shard_bank", "convolution")
 def decisive_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a stored `config` that results depend on."""
     return {name: value for name, value in config.items() if name not in WITHOUT_EFFECT}
+
+
+class _CallableModule(ModuleType):
+    """`imvad_jax.methods()` lists the methods, and `imvad_jax.methods` is this module as well."""
+
+    def __call__(self):
+        """The methods by name, with titles and presets; it prints as a table."""
+        return imvad_jax._list_methods()
+
+
+# An import of this module puts it into the package under its name, over whatever stood there: so
+# what is called has to be the module itself, which Python allows by another class.
+sys.modules[__name__].__class__ = _CallableModule
 
 
 __all__ = [

@@ -1,7 +1,7 @@
-"""What every method is: a linen module and one pytree of variables.
+"""The base class of all methods: a linen module with one pytree of variables.
 
-Collections: `backbone` (frozen, pretrained), `params` and `batch_stats` (trained), `memory` (fitted
-statistics, banks, fixed random draws). What is not fitted is absent.
+Collections: `backbone` (pretrained, frozen), `params` and `batch_stats` (trained), `memory` (fitted
+statistics, memory banks, fixed random draws). A collection is absent until it is fitted.
 """
 
 import contextlib
@@ -23,10 +23,11 @@ from imvad_jax.ops import convolution, rows
 from imvad_jax.ops.collectives import device_number
 
 FLOAT = 4  # bytes
+IMAGE_SCORES = ("patch", "map")  # what an image's score is the largest value of
 
 
 class Prediction(NamedTuple):
-    """Scores `[B]` and maps `[B, H, W]` (`None`: image-only method); larger is more anomalous."""
+    """Scores `[B]` and anomaly maps `[B, H, W]`, or None; larger values are more anomalous."""
 
     score: Array
     anomaly_map: Array | None
@@ -34,20 +35,26 @@ class Prediction(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class DetectorConfig:
-    """Fields that every method has. Sizes in pixels."""
+    """Settings that every method has. Sizes are in pixels."""
 
-    backbone: str = "wide_resnet50_2"  # a name that --list shows
-    image_size: int = 256  # images are resized to this square ...
-    crop_size: int = 224  # ... and cropped at the centre to this; 0: no crop
-    batch_size: int = 32  # over all devices
-    # How images are resized: bilinear or lanczos; both are Pillow's, antialiased where they shrink.
+    # The pretrained network whose features the method uses; --list prints the names.
+    backbone: str = "wide_resnet50_2"
+    # Images are resized to a square of this many pixels per side. Raise it to find smaller defects,
+    # at the cost of time and memory.
+    image_size: int = 256
+    # The resized image is cropped at its centre to this many pixels per side; 0 means no crop.
+    # Nothing outside the crop is inspected.
+    crop_size: int = 224
+    # Images per batch, summed over all devices. Lower it if memory runs out.
+    batch_size: int = 32
+    # Filter that resizes images: bilinear or lanczos, both from Pillow and both antialiased.
     resize: str = "bilinear"
-    # How masks are resized, and which of their pixels are a defect then: half (bilinear, at least
-    # one half), nearest (the nearest pixel), or full (bilinear, but only what is wholly covered).
+    # How masks are resized: half (bilinear, defective where at least one half), nearest (nearest
+    # pixel) or full (bilinear, defective only where fully covered).
     mask_rule: str = "half"
-    # How networks convolve: auto, by the rule of `ops.convolution` (on processors in faster forms
-    # than XLA's own; PatchCore's products, too), or xla, for comparison. Results differ by
-    # rounding.
+    # Implementation of convolutions: auto uses faster forms than XLA's on CPUs (also for the
+    # nearest-neighbour search of PatchCore); xla always uses XLA's, for comparison. Results differ
+    # only by rounding.
     convolution: str = "auto"
 
     def __post_init__(self):
@@ -55,50 +62,66 @@ class DetectorConfig:
 
     @property
     def input_size(self) -> int:
-        """Side of the square that the method sees, pixels."""
+        """Side of the square input image of the method, in pixels."""
         return self.crop_size or self.image_size
 
     @property
     def picture_dirs(self) -> dict[str, str]:
-        """Collections of pictures that the training takes, by name, and the folder of each.
+        """Folders of additional training images, by the name of their collection of variables.
 
-        An empty folder: the method draws them itself. A fit finds `images` (uint8 `[T, S, S, 3]`, S
-        the input size) in the collection among its variables, and does not keep it.
+        An empty name of a folder means that the method draws these images itself. During a fit, the
+        collection holds `images` (uint8 `[T, S, S, 3]`, S the input size); it is dropped after it.
         """
         return {}
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the metrics has to know about these settings, a sentence each."""
+        """Caveats about these settings for readers of the metrics, one sentence each."""
         return ()
 
     def without_missing_layers(self) -> "DetectorConfig | None":
-        """A configuration for weights that lack a layer this one needs; None if there is none."""
+        """A configuration that avoids layers which weights may lack; None if there is none."""
         return None
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedConfig(DetectorConfig):
-    """Fields of methods with a gradient phase; the optimisers are PyTorch's."""
+    """Settings of methods with a gradient phase. The optimisers follow PyTorch's update rules."""
 
+    # Number of training epochs.
     epochs: int = 100
-    optimizer: str = "adam"  # sgd, adam, adamw
+    # Optimiser: sgd, adam or adamw, each with PyTorch's update rule.
+    optimizer: str = "adam"
+    # Initial learning rate.
     learning_rate: float = 1e-3
-    weight_decay: float = 0.0  # coupled (added to the gradient) but for adamw
-    momentum: float = 0.9  # of sgd
-    beta1: float = 0.9  # of adam and adamw
-    beta2: float = 0.999  # of adam and adamw
-    epsilon: float = 1e-8  # of adam and adamw
-    amsgrad: bool = False  # the variant of adam and adamw
-    schedule: str = "constant"  # constant; cosine: to zero over all steps; or step:
-    decay_at: tuple[float, ...] = (0.8, 0.9)  # after these shares of all steps ...
-    decay_factor: float = 0.2  # ... the learning rate is multiplied by this
-    gradient_clip: float = 0.0  # largest global norm of the gradient; 0: not clipped
-    dtype: str = "float32"  # of the computation; parameters are float32 always
-    # computes the frozen network's features of each training image once, before the first epoch,
-    # and keeps them in memory for all epochs
+    # Weight decay: added to the gradient for sgd and adam, decoupled for adamw.
+    weight_decay: float = 0.0
+    # Momentum of sgd.
+    momentum: float = 0.9
+    # Decay rate of the first moment, for adam and adamw.
+    beta1: float = 0.9
+    # Decay rate of the second moment, for adam and adamw.
+    beta2: float = 0.999
+    # Added to the denominator of the update, for adam and adamw.
+    epsilon: float = 1e-8
+    # Use the AMSGrad variant of adam or adamw.
+    amsgrad: bool = False
+    # Learning-rate schedule: constant, cosine (down to zero over all steps) or step (see decay_at).
+    schedule: str = "constant"
+    # With schedule=step: fractions of all steps after which the learning rate is decayed.
+    decay_at: tuple[float, ...] = (0.8, 0.9)
+    # With schedule=step: factor by which each decay multiplies the learning rate.
+    decay_factor: float = 0.2
+    # Gradients are clipped to this global norm; 0 disables clipping.
+    gradient_clip: float = 0.0
+    # Precision of the computation: float32, or bfloat16 on accelerators. Parameters are always
+    # stored in float32.
+    dtype: str = "float32"
+    # Compute the features of the frozen network once per training image, before the first epoch,
+    # and keep them in host memory for all epochs. Faster per step, but needs memory for all images.
     cache_features: bool = False
-    steps_per_epoch: int = 0  # batches of an epoch; 0: as many as one pass over the images takes
+    # Batches per epoch; 0 means one pass over the training images.
+    steps_per_epoch: int = 0
 
 
 # A detector's configuration. `Detector` alone is a detector of any method.
@@ -106,24 +129,24 @@ Config = TypeVar("Config", bound=DetectorConfig)
 
 
 class Detector(nn.Module, Generic[Config]):
-    """Base of all methods: `class MyMethod(Detector[MyConfig])` with the field `config: MyConfig`.
+    """Base class of all methods; a subclass names its configuration: `Detector[MyConfig]`.
 
-    A method defines `__call__(images) -> Prediction` and what its `phases` need. A statistics
-    phase needs `init_accumulator`, `accumulate` and `finalize`; a gradient phase needs `loss`. All
-    are called through `apply`. Images are RGB float32 in [0, 1], `[B, H, W, 3]`.
+    A method defines `__call__(images) -> Prediction` and the methods that its `phases` need: a
+    statistics phase needs `init_accumulator`, `accumulate` and `finalize`, a gradient phase needs
+    `loss`. All of them are called through `apply`. Images are RGB float32 in [0, 1],
+    `[B, H, W, 3]`.
     """
 
     config: Config
 
     phases: ClassVar[tuple[str, ...]] = ("statistics",)
-    # Arrays of `memory` with a row for each position `[h * w, ...]`, of which a device that scores
-    # some rows of the images holds those of its own.
+    # Arrays of `memory` with one row per position, `[h * w, ...]`. When images are split by rows,
+    # each device holds only the rows of its own positions.
     of_positions: ClassVar[tuple[str, ...]] = ()
-    # Whether nearly all that scoring costs goes through `ops.rows.by_rows`, not `features` alone.
+    # Whether nearly all of the scoring goes through `ops.rows.by_rows`, not only `features`.
     all_by_rows: ClassVar[bool] = False
-    # Of a class in another package, which is named `package.module:Class`: how tables call it (the
-    # name of the class, if nothing is said), and the presets that it has besides `official`, which
-    # are the defaults of its configuration.
+    # For a class of another package (`package.module:Class`): its title in tables, by default the
+    # name of the class, and its presets besides `official`, which consists of the defaults.
     title: ClassVar[str] = ""
     presets: ClassVar[Mapping[str, DetectorConfig]] = {}
 
@@ -142,102 +165,113 @@ class Detector(nn.Module, Generic[Config]):
         return ()
 
     def apply(self, *arguments: Any, **options: Any) -> Any:
-        """As of every linen module; networks convolve as the configuration says."""
+        """`nn.Module.apply`, with the implementation of convolutions that `config` selects."""
         name = self.config.convolution
         with contextlib.nullcontext() if name == "auto" else convolution.forms(name):
             return super().apply(*arguments, **options)
 
     def init_memory(self, key: Array) -> dict[str, Any]:
-        """The part of `memory` that is drawn at random before any image is seen."""
+        """Returns the part of `memory` that is drawn at random before any image is seen."""
         return {}
 
     def init_accumulator(self, capacity: int) -> Any:
-        """An empty accumulator for one device that will see at most `capacity` images."""
+        """Returns an empty accumulator for one device that will see at most `capacity` images."""
         raise TypeError(f"{type(self).__name__} has no statistics phase")
 
     def accumulate(self, accumulator: Any, images: Array, index: Array) -> Any:
-        """Takes in a batch; `index` `[B]` is the image's number in the training set, -1 padding."""
+        """Returns the accumulator with a batch added.
+
+        `index` `[B]` is the index of each image in the training set, or -1 for padding.
+        """
         raise TypeError(f"{type(self).__name__} has no statistics phase")
 
     def flush(self, accumulator: Any) -> Any:
-        """What `finalize` gets of one device, whose last batch is in. Compiled where overridden."""
+        """Returns the accumulator of one device after its last batch, with pending work done.
+
+        `finalize` receives the result. It is compiled if a method overrides it.
+        """
         return accumulator
 
     def finalize(
         self, accumulators: Sequence[Any], count: int, key: Array, progress: "Progress"
     ) -> dict[str, Any]:
-        """The fitted `memory` from the accumulators of all devices and the number of images."""
+        """Returns the fitted `memory`, from the accumulators of all devices and `count` images."""
         raise TypeError(f"{type(self).__name__} has no statistics phase")
 
     def init_parameters(self, images: Array) -> None:
-        """Touches every trainable part once, so that its parameters are made.
+        """Calls every trainable module once, so that its parameters are created.
 
-        Called before the first phase, with `mutable=["params", "batch_stats"]` and the rng streams
-        `params` and `noise`.
+        It is called before the first phase, with `mutable=["params", "batch_stats"]` and the RNG
+        streams `params` and `noise`.
         """
         self.image_loss(images)
 
     def start(self, variables: dict[str, Any]) -> dict[str, Any]:
-        """The variables that the fit starts from, given those just made; not called by `apply`.
+        """Returns the variables from which the fit starts, given the initial ones.
 
-        Where pretrained weights are trained, this moves them from `backbone` to the parameters.
+        A method that trains pretrained weights moves them from `backbone` to `params` here. It is
+        not called through `apply`.
         """
         return variables
 
     def trim_memory(self, variables: dict[str, Any]) -> dict[str, Any]:
-        """Fitted variables less the rows of the memory that only pad it; not called by `apply`.
+        """Returns fitted variables without padding rows of the memory; scores do not change.
 
-        They give the same scores. Exports take them: padding lets categories share programs, and
-        an export is of one.
+        Padding lets categories share compiled programs, which an export does not need. It is not
+        called through `apply`.
         """
         return variables
 
     def frozen_features(self, images: Array) -> Any:
-        """What the loss is computed from and no training changes: arrays `[B, ...]`.
+        """Returns the inputs of the loss that training does not change: arrays `[B, ...]`.
 
-        The features of a frozen teacher, say; by default the images. Uses neither parameters nor
-        randomness, so that it may be computed once for all epochs (`cache_features`).
+        An example is the features of a frozen teacher; the default is the images. It must use
+        neither parameters nor randomness, so that it may be computed once for all epochs
+        (`cache_features`).
         """
         return images
 
     def loss(self, inputs: Any) -> tuple[Array, dict[str, Array]]:
-        """The loss `[]` of a batch of good images, a mean over it, and metrics to log.
+        """Returns the loss `[]`, averaged over a batch of good images, and metrics to log.
 
-        `inputs` is what `frozen_features` gave. Called with `mutable=["batch_stats"]` and the rng
-        stream `noise`.
+        `inputs` is the result of `frozen_features`. It is called with `mutable=["batch_stats"]` and
+        the RNG stream `noise`.
         """
         raise TypeError(f"{type(self).__name__} has no gradient phase")
 
     def image_loss(self, images: Array) -> tuple[Array, dict[str, Array]]:
-        """`loss` of images."""
+        """Returns `loss` for a batch of images `[B, H, W, 3]`."""
         return self.loss(self.frozen_features(images))
 
     def image_keys(self, count: int) -> Array:
-        """Keys `[count]` of the stream `noise`, one for each image of this device's batch.
+        """Returns keys `[count]` of the stream `noise`, one per image of this device's batch.
 
-        They depend on the image's place in the batch over all devices, so that the number of
-        devices changes nothing.
+        They depend only on the place of the image in the global batch, so that results do not
+        depend on the number of devices.
         """
         first = device_number() * count
         key = self.make_rng("noise")
         return jax.vmap(lambda place: jax.random.fold_in(key, place))(first + jnp.arange(count))
 
     def compile_key(self) -> "Detector":
-        """What compiled programs are looked up by: they do not depend on how long is trained."""
+        """The key of compiled programs: the detector without its number of epochs."""
         if not isinstance(self.config, TrainedConfig):
             return self
         return self.clone(config=dataclasses.replace(self.config, epochs=0))
 
     def memory_estimate(self, images: int, devices: int) -> dict[str, int]:
-        """Bytes by purpose that a fit on so many images and its scoring hold at their peak."""
+        """Peak memory in bytes, by purpose, of a fit on `images` images and of scoring."""
         raise TypeError(f"{type(self).__name__} does not estimate its memory")
 
     def memory(self, name: str) -> Array:
-        """A fitted array (loaded checkpoints hold numpy, which a traced index can't index)."""
+        """Returns an array of the collection `memory` as a JAX array.
+
+        Loaded checkpoints hold NumPy arrays, which a traced index cannot index.
+        """
         return jnp.asarray(self.get_variable("memory", name))
 
     def features(self, images: Array, outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Intermediates of the frozen backbone by name, `[B, h, w, C]` each."""
+        """Returns feature maps `[B, h, w, C]` of the frozen backbone by name."""
         variables = {
             name: self.get_variable("backbone", name)
             for name in ("params", "batch_stats")
@@ -256,18 +290,18 @@ class Detector(nn.Module, Generic[Config]):
 
     @property
     def by_rows(self) -> bool:
-        """Whether several devices can share the rows of an image while it is scored."""
+        """Whether an image can be split by rows over several devices while it is scored."""
         return bool(self.outputs) and backbones.get(self.config.backbone).by_rows(self.outputs)
 
     def feature_shapes(
         self, outputs: Sequence[str] | None = None
     ) -> dict[str, tuple[int, int, int]]:
-        """Shapes `(h, w, C)` of the intermediates for one image of the configured size."""
+        """Returns the shape `(h, w, C)` of each feature map for the configured input size."""
         size = self.config.input_size
         return _feature_shapes(self.config.backbone, size, tuple(outputs or self.outputs))
 
     def backbone_bytes(self) -> int:
-        """Bytes of the frozen backbone."""
+        """Size of the frozen backbone's variables in bytes."""
         if not self.outputs:
             return 0
         template = backbones.get(self.config.backbone).variables_template(self.outputs)
@@ -275,14 +309,14 @@ class Detector(nn.Module, Generic[Config]):
 
 
 class Method(NamedTuple):
-    """A method as the programs know it."""
+    """An entry of the registry of methods."""
 
     title: str  # as printed in tables
     detector: type[Detector]
     config: type[DetectorConfig]
 
 
-# progress(total, label) gives a function to call with the number of newly finished units.
+# progress(total, label) returns a function to call with the number of newly finished units.
 Progress = Callable[[int, str], Callable[[int], None]]
 
 
@@ -299,10 +333,12 @@ def _feature_shapes(backbone: str, size: int, outputs: tuple[str, ...]):
 
 
 def config_from_strings(config: DetectorConfig, values: Mapping[str, str]) -> DetectorConfig:
-    """`config` with fields replaced by values given as text (flags). A path may begin with `~`.
+    """Returns `config` with fields replaced by values given as text (flags).
+
+    A path may begin with `~`.
 
     Raises:
-      UserError: a field that this config has not, or a value that is not of its type.
+      UserError: The configuration has no such field, or a value has the wrong type.
     """
     fields = {field.name: field for field in dataclasses.fields(config)}
     changes = {}
@@ -335,11 +371,22 @@ def _parse(default: Any, text: str):
     return kind(text)
 
 
+def image_scores(grid: Array, anomaly_map: Array, choice: str) -> Array:
+    """Scores `[B]`: the largest value of each map.
+
+    Args:
+      grid: `[B, h, w]`, one value a patch, as it was found.
+      anomaly_map: `[B, H, W]`, the same enlarged and smoothed.
+      choice: `patch` takes that of the grid, `map` that of the map.
+    """
+    return (grid if choice == "patch" else anomaly_map).max((1, 2))
+
+
 def row_mask(rows: int, count: Array) -> Array:
-    """True for the first `count` of `rows` rows: bool `[rows]`."""
+    """Returns a mask, bool `[rows]`, that is True for the first `count` rows."""
     return jnp.arange(rows) < count
 
 
 def round_up(value: int, bucket: int) -> int:
-    """The smallest multiple of `bucket` that is at least `value`."""
+    """Returns the smallest multiple of `bucket` that is at least `value`."""
     return -(-value // bucket) * bucket

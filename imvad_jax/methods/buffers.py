@@ -1,4 +1,4 @@
-"""Rows gathered from good images: preallocated per device, written in place, put in file order."""
+"""Collects rows of good images: preallocated per device, restored to the order of the files."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,8 +1,18 @@
-"""CFA: patch features pulled onto fixed memory centres of good images, off their next neighbours.
+"""CFA: pulls patch features towards memory centres of good images, away from the next centres.
 
 Lee, Lee, Song, "CFA: Coupled-Hypersphere-Based Feature Adaptation for Target-Oriented Anomaly
-Localization", IEEE Access 10, 2022, arXiv 2206.04325. The memory is that of the authors' code, one
-centre a position (the paper describes k-means and moving averages).
+Localization", IEEE Access 10, 2022, arXiv 2206.04325. As in the authors' code, the memory has one
+centre per position (the paper describes k-means and moving averages).
+
+What it learns: A small convolution with coordinates (CoordConv) on top of a frozen network, so that
+the patch features of good images lie close to memory centres, one a position, averaged over the
+good images. A patch is as anomalous as its distance to the nearest centres.
+
+When to use it: Parts in a fixed pose, where PatchCore's memory or its time per image is too large:
+the memory is as large as the grid of one image, however many images are fitted on.
+
+When not: Scoring must be fast on a CPU, or parts lie at any angle: every patch is compared with all
+centres, and the training takes longer than PatchCore's whole fit, which reached more on our data.
 """
 
 import dataclasses
@@ -37,15 +47,24 @@ class CFAConfig(base.TrainedConfig):
     optimizer: str = "adamw"
     weight_decay: float = 5e-4
     amsgrad: bool = True
+    # Backbone layers whose feature maps are concatenated.
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
-    num_neighbors: int = 3  # K, centres that attract a patch
-    num_negatives: int = 3  # J, the next ones, which repel it
-    nu: float = 1e-3  # softness of the boundary; the loss is divided by it
-    alpha: float = 0.1  # margin of the repulsion
-    radius: float = 1e-5  # r at the start; it is trained
-    gamma_c: int = 1  # the centres are compressed to 1 / gamma_c of the positions by k-means
-    gamma_d: int = 1  # the descriptor has 1 / gamma_d of the channels of the features
-    sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
+    # K: number of nearest centres that attract a patch.
+    num_neighbors: int = 3
+    # J: number of next-nearest centres, which repel the patch.
+    num_negatives: int = 3
+    # Softness of the boundary; the loss is divided by it.
+    nu: float = 1e-3
+    # Margin of the repulsion term.
+    alpha: float = 0.1
+    # Initial radius r of the hyperspheres; it is trained.
+    radius: float = 1e-5
+    # k-means compresses the memory bank to 1 / gamma_c of its centres; 1 keeps one per position.
+    gamma_c: int = 1
+    # The descriptor has 1 / gamma_d of the channels of the concatenated features.
+    gamma_d: int = 1
+    # Standard deviation of the Gaussian that smooths the anomaly map, in pixels.
+    sigma: float = 4.0
 
     def __post_init__(self):
         super().__post_init__()
@@ -219,7 +238,7 @@ class CFA(base.Detector[CFAConfig]):
 def _pool_and_resize(features: Array, size: tuple[int, int]) -> Array:
     """3x3 average (zeros beyond the border count), then bilinear resizing: `[B, *size, C]`.
 
-    Both are linear and separable, so one matrix an axis does both, exactly.
+    Both are linear and separable, so one matrix per axis does both exactly.
     """
 
     def axis(n_in: int, n_out: int) -> Array:

@@ -2,6 +2,17 @@
 
 Rudolph, Wehrbein, Rosenhahn, Wandt, "Fully Convolutional Cross-Scale-Flows for Image-based Defect
 Detection", WACV 2022, arXiv 2110.02855; official code marco-rudolph/cs-flow.
+
+What it learns: A normalising flow that turns the features of good images at three scales, whose
+subnets see all scales at once, into a standard normal distribution. An image is as anomalous as it
+is unlikely under the flow.
+
+When to use it: The question is whether a part is good, not where its defect is, and defects differ
+in size.
+
+When not: A map is needed: officially there is none for measuring (`with_map` gives one of the
+finest scale to look at). With a weak backbone and few epochs it stays below PatchCore on small
+defects.
 """
 
 import dataclasses
@@ -25,21 +36,28 @@ SCALES = 3
 class CSFlowConfig(base.TrainedConfig):
     """Settings of CS-Flow."""
 
-    # The official features are those of efficientnet_pytorch, whose padding is peculiar.
+    # The frozen feature extractor. The default reproduces the padding of efficientnet_pytorch,
+    # which the official code uses.
     backbone: str = "efficientnet_b5_static"
     image_size: int = 768
     crop_size: int = 0
     batch_size: int = 16
-    layer: str = "stage5"  # 304 channels at stride 32
+    # Backbone layer whose feature map the flow models (stage5: 304 channels at stride 32).
+    layer: str = "stage5"
+    # Number of coupling blocks in the flow.
     flow_blocks: int = 4
-    hidden: int = 1024  # channels inside the subnets
-    clamp: float = 3.0  # bound of the log scale of a coupling
-    with_map: bool = False  # also give a map of the finest scale; officially for looking at only
+    # Hidden channels of the subnets in each coupling block.
+    hidden: int = 1024
+    # Bound on the log scale of each coupling.
+    clamp: float = 3.0
+    # Also return an anomaly map, from the finest scale. The official code uses it for display only.
+    with_map: bool = False
     epochs: int = 240
     learning_rate: float = 2e-4
     weight_decay: float = 1e-5
-    # While the factors of the subnets are zero, so are the gradients of all weights behind them:
-    # with the usual 1e-8 their first steps would be full ones, and the training may diverge.
+    # Added to the denominator of Adam. The output scales of the subnets start at zero, and so do
+    # the gradients of the layers before them: with the usual 1e-8 Adam turns the first tiny
+    # gradients into full steps, and the training may diverge.
     epsilon: float = 1e-4
     gradient_clip: float = 1.0
     cache_features: bool = True

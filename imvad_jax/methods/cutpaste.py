@@ -1,8 +1,19 @@
-"""CutPaste: a network learns to tell good images from ones with a piece pasted; a Gaussian scores.
+"""CutPaste: a classifier of pasted pieces learns features, to which a Gaussian is fitted.
 
 Li, Sohn, Yoon, Pfister, "CutPaste: Self-Supervised Learning for Anomaly Detection and
-Localization", CVPR 2021, arXiv 2104.04015. There is no official code; what the paper leaves open is
-as in Runinho/pytorch-cutpaste.
+Localization", CVPR 2021, arXiv 2104.04015. There is no official code; what the paper leaves open
+follows Runinho/pytorch-cutpaste.
+
+What it learns: A network that tells good images from ones into which a rectangle of themselves was
+pasted, then one Gaussian over its embeddings of good images. An image is as anomalous as its
+Mahalanobis distance.
+
+When to use it: No pretrained network may be used, or defects look like something in the wrong
+place: a piece that is missing, turned or added. With `patch_size` it also gives a map, from many
+overlapping squares.
+
+When not: Defects are fine scratches or small: with a CPU's budget it ranks screws little better
+than chance does. The map is coarse and slow, as the network sees each square by itself.
 """
 
 import dataclasses
@@ -36,28 +47,52 @@ class CutPasteConfig(base.TrainedConfig):
 
     backbone: str = "resnet18"
     crop_size: int = 0
-    pretrained: bool = False  # the encoder starts from the backbone's weights, else at random
-    embedding_layer: str = "pool"  # tap of the backbone; of a map, the mean over positions
-    variant: str = "3way"  # original, cutpaste and scar; or cutpaste, scar, union: against one
-    head_layers: int = 1  # hidden layers of the projection head as wide as the embedding
-    head_dim: int = 128  # width of the layer behind them; 0: no head, the classifier alone
-    area_min: float = 0.02  # share of the image that is pasted
+    # Initialise the encoder from pretrained weights; otherwise at random.
+    pretrained: bool = False
+    # Backbone layer used as embedding; a feature map is averaged over its positions.
+    embedding_layer: str = "pool"
+    # Augmentations to tell from originals: cutpaste, scar, union (both as one class) or 3way (both
+    # as classes of their own).
+    variant: str = "3way"
+    # Hidden layers of the projection head, each as wide as the embedding.
+    head_layers: int = 1
+    # Width of the last layer of the projection head; 0 means no head, only the classifier.
+    head_dim: int = 128
+    # Smallest area of a pasted piece, as a fraction of the image.
+    area_min: float = 0.02
+    # Largest area of a pasted piece, as a fraction of the image.
     area_max: float = 0.15
-    aspect: float = 0.3  # of the piece, in [aspect, 1 / aspect]
-    scar_width_min: float = 2.0  # pixels of an image of 256
+    # Aspect ratios of a piece are drawn from [aspect, 1 / aspect].
+    aspect: float = 0.3
+    # Smallest width of a scar, in pixels of a 256-pixel image.
+    scar_width_min: float = 2.0
+    # Largest width of a scar, in pixels of a 256-pixel image.
     scar_width_max: float = 16.0
+    # Smallest length of a scar, in pixels of a 256-pixel image.
     scar_length_min: float = 10.0
+    # Largest length of a scar, in pixels of a 256-pixel image.
     scar_length_max: float = 25.0
-    scar_rotation: float = 45.0  # degrees to either side
-    hard_edges: bool = False  # the scar is pasted as Pillow turns it; else its edge is blended
-    piece_jitter: float = 0.1  # colour jitter of the piece: brightness, contrast, saturation, hue
-    image_jitter: float = 0.1  # of the whole image before anything is pasted
-    image_rotation: float = 0.0  # largest angle by which every picture is turned in the end
-    normalize: bool = False  # embeddings are divided by their norm before the Gaussian
-    # Localisation (section 3.3): the network sees squares of so many pixels in place of images,
-    # and the method gives a map (officially 64 at 256 pixels); 0: images as a whole, no map.
+    # Largest rotation of a scar, in degrees to either side.
+    scar_rotation: float = 45.0
+    # Paste scars with hard edges, as Pillow's rotation leaves them; otherwise edges are blended.
+    hard_edges: bool = False
+    # Strength of the colour jitter of a piece: brightness, contrast, saturation and hue.
+    piece_jitter: float = 0.1
+    # Strength of the colour jitter of the whole image, before anything is pasted.
+    image_jitter: float = 0.1
+    # Largest rotation of every augmented image, in degrees to either side.
+    image_rotation: float = 0.0
+    # Divide embeddings by their norm before the Gaussian is fitted.
+    normalize: bool = False
+    # Localisation (section 3.3): train on square patches of this many pixels and return an anomaly
+    # map (64 for 256-pixel images in the paper); 0 means whole images and no map.
     patch_size: int = 0
-    patch_stride: int = 4  # pixels between the patches that are scored
+    # Distance between the patches that are scored, in pixels.
+    patch_stride: int = 4
+    # Image score when there is a map: map (largest value of the map) or patch (largest distance of
+    # a patch, before distances are spread over the pixels).
+    image_score: str = "map"
+    # Original images per batch, summed over all devices; each comes with its augmented copies.
     batch_size: int = 32
     epochs: int = 256
     steps_per_epoch: int = 256
@@ -69,6 +104,7 @@ class CutPasteConfig(base.TrainedConfig):
     def __post_init__(self):
         super().__post_init__()
         choose("--variant", self.variant, CLASSES)
+        choose("--image_score", self.image_score, base.IMAGE_SCORES)
         for name in ("head_layers", "head_dim", "piece_jitter", "image_jitter"):
             if getattr(self, name) < 0:
                 raise UserError(f"--{name}={getattr(self, name)}: must not be negative")
@@ -274,7 +310,8 @@ class CutPaste(base.Detector[CutPasteConfig]):
             distances, images.shape[1:3], config.patch_size, config.patch_stride,
             config.patch_size / SPREAD,
         )  # fmt: skip
-        return base.Prediction(anomaly_map.max((1, 2)), anomaly_map)
+        scores = base.image_scores(distances, anomaly_map, config.image_score)
+        return base.Prediction(scores, anomaly_map)
 
     def memory_estimate(self, images, devices):
         spec = backbones.get(self.config.backbone)

@@ -1,7 +1,18 @@
-"""DRAEM: one network repairs drawn defects, another learns to see what was repaired.
+"""DRAEM: one network removes synthetic defects, another learns to segment what was removed.
 
 Zavrtanik, Kristan, Skocaj, "DRAEM - A discriminatively trained reconstruction embedding for surface
 anomaly detection", ICCV 2021, arXiv 2108.07610. Settings are those of the authors' code.
+
+What it learns: Two networks, from scratch: one repairs images into which anomalies were drawn, the
+other sees, from the image and its repaired form, which pixels were drawn. The map is the
+probability of a drawn anomaly.
+
+When to use it: Sharp outlines are wanted, there are hundreds of good images, an accelerator and
+hours: the official setting trains 700 epochs. It needs no pretrained weights.
+
+When not: There is only a CPU, or the light of new images differs from that of the good ones: the
+preset `cpu` takes a darker background of screws for a defect and ranks good parts above defective
+ones.
 """
 
 import dataclasses
@@ -34,21 +45,34 @@ class DRAEMConfig(base.TrainedConfig):
     epochs: int = 700
     learning_rate: float = 1e-4
     schedule: str = "step"
-    # Channels of the encoders by level, each half the size of the one before.
+    # Channels of the reconstructive encoder per level; each level halves the resolution.
     reconstructive_widths: tuple[int, ...] = (128, 256, 512, 1024, 1024)
+    # Channels of the discriminative encoder per level; each level halves the resolution.
     discriminative_widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512)
-    # Folder of pictures for the anomalies; empty: drawn by the program.
+    # Folder of texture images for the synthetic anomalies, such as DTD; if empty, textures are
+    # drawn.
     texture_dir: str = dataclasses.field(default="", metadata={"path": True})
-    own_textures: float = 0.0  # share of the anomalies whose texture is the image, rearranged
-    texture_sharpness: float = 3.0  # largest factor of a texture's sharpness; below 1 it is blurred
-    score_window: int = 21  # the score is the largest mean of the map over so many pixels squared
+    # Fraction of the synthetic anomalies whose texture is the training image itself, rearranged.
+    own_textures: float = 0.0
+    # Largest sharpness factor of a texture: 1 leaves it unchanged, smaller values blur it.
+    texture_sharpness: float = 3.0
+    # Each training image is made brighter or darker by up to this fraction of the range of values,
+    # input and target alike, so that the light of an image is no defect; 0 in the authors' code.
+    brightness_shift: float = 0.0
+    # Fraction of the anomalies whose texture is shifted to the mean brightness of the region that
+    # it covers, so that brightness alone does not reveal them; 0 in the authors' code.
+    matched_textures: float = 0.0
+    # Side of the averaging window in pixels (odd); the image score is the largest window mean of
+    # the anomaly map.
+    score_window: int = 21
 
     def __post_init__(self):
         super().__post_init__()
         if self.score_window < 1 or self.score_window % 2 == 0:
             raise UserError(f"--score_window={self.score_window}: must be odd and positive")
-        if not 0 <= self.own_textures <= 1:
-            raise UserError(f"--own_textures={self.own_textures}: must lie in [0, 1]")
+        for name in ("own_textures", "matched_textures", "brightness_shift"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"--{name}={getattr(self, name)}: must lie in [0, 1]")
         if self.texture_sharpness < 0:
             raise UserError(f"--texture_sharpness={self.texture_sharpness}: must not be negative")
         for name in ("reconstructive_widths", "discriminative_widths"):
@@ -101,16 +125,20 @@ class DRAEM(base.Detector[DRAEMConfig]):
         both = jnp.concatenate([repaired, images.astype(repaired.dtype)], -1)
         return full_precision(repaired), full_precision(self.discriminative(both, train))
 
-    def loss(self, inputs):
-        """Mean squared error and 1 - SSIM of the repaired images, and the focal loss of the map."""
-        pictures = None
+    def draw_anomalies(self, images: Array) -> anomaly.SyntheticAnomaly:
+        """A batch of good images with and without drawn anomalies, of the stream `noise`."""
+        config, pictures = self.config, None
         if self.has_variable("textures", "images"):
             pictures = self.get_variable("textures", "images")
-        keys = self.image_keys(inputs.shape[0])
-        drawn = anomaly.synthesize(
-            keys, inputs, pictures, own=self.config.own_textures,
-            sharpest=self.config.texture_sharpness,
+        return anomaly.synthesize(
+            self.image_keys(images.shape[0]), images, pictures, own=config.own_textures,
+            sharpest=config.texture_sharpness, shift=config.brightness_shift,
+            matched=config.matched_textures,
         )  # fmt: skip
+
+    def loss(self, inputs):
+        """Mean squared error and 1 - SSIM of the repaired images, and the focal loss of the map."""
+        drawn = self.draw_anomalies(inputs)
         repaired, logits = self.networks(drawn.augmented, train=True)
         metrics = {
             "mse": jnp.mean((repaired - drawn.original) ** 2),

@@ -1,8 +1,18 @@
-"""FAVAE: a variational autoencoder that restores the image and a teacher's features of it.
+"""FAVAE: a variational autoencoder that reconstructs the image and a teacher's features of it.
 
 Dehaene, Eline, "Anomaly localization by modeling perceptual features", arXiv 2008.05369, 2020.
 There is no official code; this follows xiahaifeng1995/FAVAE-anomaly-detection-localization-master,
 as open-iad does.
+
+What it learns: A variational autoencoder that restores good images, and from its decoder the
+features that a frozen network has of them. A position is as anomalous as the true features differ
+from the restored ones.
+
+When to use it: Parts at any angle, on small images: it trains on flipped and rotated ones, and its
+image AUROC on screws is the highest of the trained methods here, at 128 pixels.
+
+When not: Good parts vary much in texture: what the narrow code cannot restore lights up on good
+parts as well.
 """
 
 import dataclasses
@@ -40,7 +50,8 @@ class FAVAEConfig(base.TrainedConfig):
     negligible beside sums over 900,000 terms either way.
     """
 
-    backbone: str = "vgg16"  # the teacher
+    # The frozen teacher network; --list prints the names.
+    backbone: str = "vgg16"
     image_size: int = 128
     crop_size: int = 0
     batch_size: int = 64
@@ -49,13 +60,20 @@ class FAVAEConfig(base.TrainedConfig):
     learning_rate: float = 5e-3
     weight_decay: float = 1e-5
     cache_features: bool = False
-    layers: tuple[str, ...] = ("relu8", "relu15", "relu22")  # of the teacher, shallow to deep
-    normalize_teacher: bool = False  # else it sees [0, 1], without its mean and deviation
-    augment: bool = True  # flips and rotations
-    width: int = 128  # channels of the autoencoder's outermost layers; inner ones have 4 times that
+    # Three layers of the teacher, from shallow to deep, which the decoder reproduces.
+    layers: tuple[str, ...] = ("relu8", "relu15", "relu22")
+    # Normalise the teacher's input by its mean and standard deviation; otherwise it sees [0, 1].
+    normalize_teacher: bool = False
+    # Augment training images by random flips and rotations.
+    augment: bool = True
+    # Channels of the autoencoder's outermost layers; the innermost layers have 4 times as many.
+    width: int = 128
+    # Dimension of the latent vector.
     latent_size: int = 100
+    # Weight of the Kullback-Leibler term of the loss.
     kld_weight: float = 1.0
-    sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
+    # Standard deviation of the Gaussian that smooths the anomaly map, in pixels.
+    sigma: float = 4.0
 
     def __post_init__(self):
         super().__post_init__()
@@ -86,8 +104,8 @@ class FAVAEConfig(base.TrainedConfig):
             raise UserError(f"--kld_weight={self.kld_weight}: must not be negative")
         if self.augment and self.cache_features:
             raise UserError(
-                "--augment=True --cache_features=True: every batch is augmented afresh, so that "
-                "the teacher's features cannot be kept; set one of them to False"
+                "--augment=True --cache_features=True: every batch is augmented anew, so the "
+                "teacher's features cannot be cached; set one of them to False"
             )
 
 

@@ -1,7 +1,7 @@
-"""Methods that live in other packages, named `package.module:Class`.
+"""Methods of other packages, named `package.module:Class`.
 
-Such a name stands wherever the name of a registered method does: in the flags of the programs, in
-Python, and in the record of a run, which is loaded by importing what it names.
+Such a name can be used wherever the name of a registered method can: in flags, in Python, and in
+the record of a run. Loading the run imports the class.
 """
 
 import dataclasses

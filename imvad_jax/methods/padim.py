@@ -1,6 +1,17 @@
 """PaDiM: one Gaussian per position over a random subset of pretrained feature channels.
 
 Defard, Setkov, Loesch, Audigier, "PaDiM", ICPR 2020 workshops, arXiv 2011.08785.
+
+What it learns: Nothing is trained: mean and covariance of some channels of a frozen network's
+features at each position of the image, over the good images. A patch is as anomalous as its
+Mahalanobis distance there.
+
+When to use it: Parts in a fixed pose, and a result in seconds: one pass over the images, constant
+time and memory per image afterwards. The place to start, with PatchCore.
+
+When not: Parts lie at any angle or place: each position has its own Gaussian, which then holds a
+mixture. Its image AUROC on screws is far below that of PatchCore. Fewer images than channels rely
+on the regularisation of the covariances.
 """
 
 import dataclasses
@@ -22,16 +33,25 @@ CHANNELS = ("seed", "padim_1024")
 class PaDiMConfig(base.DetectorConfig):
     """Settings of PaDiM, names as in the paper where it has them."""
 
+    # Backbone layers whose feature maps are concatenated.
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
-    num_channels: int = 0  # d, drawn from all channels; 0: 100, or 550 for bottleneck ResNets
-    # How they are drawn: seed (by that of the run), or padim_1024 (those of the common code,
-    # whatever the seed: Python's `random.seed(1024)`, then `random.sample`).
+    # d: number of channels drawn at random from all layers; 0 means 100, or 550 for ResNet-50 and
+    # WRN50-2.
+    num_channels: int = 0
+    # How the channels are drawn: seed (by the seed of the run) or padim_1024 (the fixed draw of the
+    # common implementation: `random.seed(1024)`, then `random.sample`).
     channels: str = "seed"
-    regularization: float = 0.01  # epsilon on the diagonal of the covariance (eq. 1)
-    sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
+    # epsilon, added to the diagonal of each covariance matrix (eq. 1).
+    regularization: float = 0.01
+    # Standard deviation of the Gaussian that smooths the anomaly map, in pixels.
+    sigma: float = 4.0
+    # Image score: map (largest value of the smoothed map, as in the common implementation) or patch
+    # (largest distance at a position, not smoothed).
+    image_score: str = "map"
 
     def __post_init__(self):
         super().__post_init__()
+        choose("--image_score", self.image_score, base.IMAGE_SCORES)
         choose("--channels", self.channels, CHANNELS)
 
 
@@ -113,7 +133,8 @@ class PaDiM(base.Detector[PaDiMConfig]):
 
         grid = rows.by_rows(distances, images)
         anomaly_map = resample.upsample_and_smooth(grid, images.shape[1:3], self.config.sigma)
-        return base.Prediction(anomaly_map.max((1, 2)), anomaly_map)
+        scores = base.image_scores(grid, anomaly_map, self.config.image_score)
+        return base.Prediction(scores, anomaly_map)
 
     def memory_estimate(self, images, devices):
         positions = self.grid[0] * self.grid[1]

@@ -2,6 +2,18 @@
 
 Roth, Pemula, Zepeda, Schoelkopf, Brox, Gehler, "Towards Total Recall in Industrial Anomaly
 Detection", CVPR 2022, arXiv 2106.08265.
+
+What it learns: Nothing is trained: a choice of the patch features of good images, a coreset that
+covers the others, is kept as a memory bank. A patch is as anomalous as its distance to the nearest
+one in the bank.
+
+When to use it: Nearly always first: it fits in one pass, does not ask for a fixed pose, and reached
+the highest image AUROC of all methods on our data. `coreset_ratio` trades time per image for a
+little accuracy.
+
+When not: There are many thousands of good images, or only milliseconds per image: all patches are
+held in memory while the coreset is picked, and scoring slows down as the bank grows (BENCHMARKS.md,
+scaling).
 """
 
 import dataclasses
@@ -12,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from imvad_jax.errors import UserError
+from imvad_jax.errors import UserError, choose
 from imvad_jax.layers.conv import TRANSFORMED
 from imvad_jax.methods import base, buffers
 from imvad_jax.ops import (
@@ -33,19 +45,46 @@ BANK_BUCKET = 1024  # bank rows are rounded up to this, so that categories share
 class PatchCoreConfig(base.DetectorConfig):
     """Settings of PatchCore, names as in the official code where it has them."""
 
+    # Backbone layers whose patch features are combined.
     layers: tuple[str, ...] = ("layer2", "layer3")
+    # Side of the neighbourhood that each patch feature aggregates, in feature-map positions.
     patch_size: int = 3
-    embedding_dim: int = 1024  # values a patch after the two adaptive pools
-    coreset_ratio: float = 0.1  # share of the training patches kept
-    patches_per_image: int = 0  # kept of each training image for the coreset; 0: all
-    projection_dim: int = 128  # of the random projection in which the coreset is picked
-    num_neighbors: int = 1  # squared distances to so many neighbours are averaged
-    reweight_neighbors: int = 0  # b of the paper's re-weighting (eq. 7); 0: as the official code
-    sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
-    shard_bank: bool = False  # scoring on several devices, each holds a part of the bank
+    # How a patch becomes its feature vector: official (two adaptive poolings over channels and
+    # positions together, which mix positions if a layer has fewer channels than embedding_dim) or
+    # local_average (as in the paper: each channel is averaged over the patch).
+    aggregation: str = "official"
+    # Dimension of a patch feature after the two adaptive poolings. For local_average the maximum: a
+    # layer with fewer channels adds no dimensions.
+    embedding_dim: int = 1024
+    # Fraction of the training patches kept in the memory bank. Lower it for speed and memory.
+    coreset_ratio: float = 0.1
+    # Patches per training image that enter the coreset selection; 0 means all. Set it when there
+    # are too many images for memory: the coreset is then approximate.
+    patches_per_image: int = 0
+    # Dimension of the random projection in which the coreset is selected.
+    projection_dim: int = 128
+    # The patch score is the mean squared distance to this many nearest neighbours.
+    num_neighbors: int = 1
+    # b: number of neighbours in the paper's score re-weighting (eq. 7); 0 disables it, as the
+    # official code does.
+    reweight_neighbors: int = 0
+    # Image score: patch (distance of the most anomalous patch, as in the official code) or map
+    # (largest value of the smoothed map).
+    image_score: str = "patch"
+    # Standard deviation of the Gaussian that smooths the anomaly map, in pixels.
+    sigma: float = 4.0
+    # Shard the memory bank over the devices while scoring, for banks too large for one device.
+    shard_bank: bool = False
 
     def __post_init__(self):
         super().__post_init__()
+        choose("--aggregation", self.aggregation, patches.AGGREGATIONS)
+        choose("--image_score", self.image_score, base.IMAGE_SCORES)
+        if self.reweight_neighbors and self.image_score == "map":
+            raise UserError(
+                f"--reweight_neighbors={self.reweight_neighbors}: weighs the worst patch, which "
+                "--image_score=map does not look at; expected --image_score=patch"
+            )
         if not 0 < self.coreset_ratio <= 1:
             raise UserError(f"--coreset_ratio={self.coreset_ratio}: must lie in (0, 1]")
         if self.patches_per_image < 0:
@@ -54,8 +93,8 @@ class PatchCoreConfig(base.DetectorConfig):
             raise UserError(f"--num_neighbors={self.num_neighbors}: must be at least 1")
         if self.shard_bank and (self.num_neighbors > 1 or self.reweight_neighbors):
             raise UserError(
-                "--shard_bank=True: with one neighbour and no re-weighting only (--num_neighbors=1 "
-                "--reweight_neighbors=0), whose minima the devices can put together"
+                "--shard_bank=True: only with one neighbour and no re-weighting (--num_neighbors=1 "
+                "--reweight_neighbors=0), where the devices can combine their minima"
             )
 
     @property
@@ -87,8 +126,8 @@ class PatchCore(base.Detector[PatchCoreConfig]):
 
     def init_memory(self, key):
         # torch's default start of a linear layer, which the official projection is.
-        bound = self.config.embedding_dim**-0.5
-        shape = (self.config.embedding_dim, self.config.projection_dim)
+        bound = self.dim**-0.5
+        shape = (self.dim, self.config.projection_dim)
         draws = {"projection": jax.random.uniform(key, shape, minval=-bound, maxval=bound)}
         if self.kept < self.positions:
             order = jax.random.permutation(jax.random.fold_in(key, 1), self.positions)
@@ -105,21 +144,34 @@ class PatchCore(base.Detector[PatchCoreConfig]):
         """Patches of a training image that the coreset is picked from."""
         return min(self.config.patches_per_image or self.positions, self.positions)
 
+    @property
+    def kernels(self) -> list[np.ndarray]:
+        """What makes each layer's share of the patch vectors: `[k, k, C, n]`."""
+        shapes, config = self.feature_shapes(), self.config
+        channels = tuple(shapes[name][-1] for name in config.layers)
+        make = patches.AGGREGATIONS[config.aggregation]
+        return make(channels, config.embedding_dim, config.patch_size)
+
+    @property
+    def dim(self) -> int:
+        """Values of a patch vector (D)."""
+        if self.config.aggregation == "official":
+            return self.config.embedding_dim
+        return sum(kernel.shape[-1] for kernel in self.kernels)
+
     def patch_maps(self, images: Array) -> list[Array]:
         """Each layer's share of the patch vectors, `[B, h, w, D]`: at most as large as the grid."""
         grid = self._own_grid()
         maps = self.features(images)
-        channels = tuple(maps[name].shape[-1] for name in self.config.layers)
-        kernels = patches.patch_kernels(channels, self.config.embedding_dim, self.config.patch_size)
         found = []
-        for name, kernel in zip(self.config.layers, kernels):
+        for name, kernel in zip(self.config.layers, self.kernels):
             part = patches.aggregate_patches(maps[name], kernel)
             larger = part.shape[1] > grid[0] or part.shape[2] > grid[1]
             found.append(resample.resize_bilinear(part, grid) if larger else part)
         return found
 
     def embed(self, images: Array) -> Array:
-        """Patch vectors `[B, P, embedding_dim]`."""
+        """Patch vectors `[B, P, D]`."""
         return self._assemble(self.patch_maps(images))
 
     def _own_grid(self) -> tuple[int, int]:
@@ -136,7 +188,7 @@ class PatchCore(base.Detector[PatchCoreConfig]):
         return buffers.init_buffer(
             capacity,
             {
-                "patches": (self.kept, self.config.embedding_dim),
+                "patches": (self.kept, self.dim),
                 "projected": (self.kept, self.config.projection_dim),
             },
         )
@@ -171,7 +223,7 @@ class PatchCore(base.Detector[PatchCoreConfig]):
         }
 
     def bank_rows(self, images: int) -> int:
-        """Rows of the memory bank for so many training images."""
+        """Number of rows of the memory bank for `images` training images."""
         wanted = int(images * self.positions * self.config.coreset_ratio)
         return max(min(wanted, images * self.kept), 1)
 
@@ -200,14 +252,14 @@ class PatchCore(base.Detector[PatchCoreConfig]):
             return [part.reshape(*grid, *part.shape[2:]) for part in found]
 
         grid, *embedding = rows.by_rows(search, images)
-        scores = grid.max((1, 2))
+        anomaly_map = resample.upsample_and_smooth(grid, images.shape[1:3], self.config.sigma)
+        scores = base.image_scores(grid, anomaly_map, self.config.image_score)
         if embedding:
             worst = grid.reshape(images.shape[0], -1).argmax(1)
             queries = embedding[0].reshape(images.shape[0], self.positions, -1)
             queries = jnp.take_along_axis(queries, worst[:, None, None], 1)[:, 0]
             valid = base.row_mask(bank.shape[0], count)
             scores = loops.each(lambda query: self._reweighted(query, bank, valid), queries)
-        anomaly_map = resample.upsample_and_smooth(grid, images.shape[1:3], self.config.sigma)
         return base.Prediction(scores, anomaly_map)
 
     def _centered(self, maps: list[Array]) -> list[Array]:
@@ -290,7 +342,7 @@ class PatchCore(base.Detector[PatchCoreConfig]):
         rows = base.round_up(images, buffers.IMAGE_BUCKET) * self.kept
         bank = base.round_up(self.bank_rows(images), BANK_BUCKET)
         held = 3 if self.config.shard_bank else devices + 2
-        width, projected = self.config.embedding_dim, self.config.projection_dim
+        width, projected = self.dim, self.config.projection_dim
         batch = self.config.batch_size * self.positions
         return {
             "backbone": self.backbone_bytes() * devices,

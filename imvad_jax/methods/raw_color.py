@@ -1,7 +1,15 @@
-"""The raw-colour baseline: a Gaussian per pixel on the colours at 64 px, no network.
+"""The raw-colour baseline: one Gaussian per pixel on the colours at 64 pixels, without a network.
 
-Not one of the benchmark's methods. It stands in every table: a method that does not beat it has
-learnt nothing about parts.
+It is not one of the benchmark's methods, but part of every table: a method that does not beat it
+has learned nothing about the parts.
+
+What it learns: Nothing is trained, and there is no network: a Gaussian of the colours at each
+pixel, at 64 pixels, over the good images.
+
+When to use it: As a measure: a dataset on which it scores high asks for little, and a method that
+does not beat it has learnt nothing about parts.
+
+When not: For work: it sees changes of colour at a place and nothing else.
 """
 
 import dataclasses
@@ -19,8 +27,10 @@ class RawColorConfig(base.DetectorConfig):
 
     backbone: str = "none"
     crop_size: int = 0
-    grid_size: int = 64  # pixels; images are averaged down to this
-    regularization: float = 1e-4  # on the diagonal of the covariance of colours in [0, 1]
+    # Images are averaged down to a square of this many pixels per side.
+    grid_size: int = 64
+    # Added to the diagonal of each covariance matrix, for colours in [0, 1].
+    regularization: float = 1e-4
 
 
 class RawColor(base.Detector[RawColorConfig]):

@@ -1,7 +1,17 @@
-"""RD4AD: a decoder restores the teacher's features from a narrow embedding of them.
+"""RD4AD: a decoder reconstructs the teacher's features from a compact embedding of them.
 
 Deng, Li, "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022,
 arXiv 2201.10703.
+
+What it learns: A decoder that restores the features of a frozen network, from deep to shallow, from
+a narrow embedding of them, on good images alone. A position is as anomalous as restored and true
+features differ in direction.
+
+When to use it: A trained method with sharp maps is wanted: on our data its PRO and pixel AP are as
+high as PatchCore's, at a constant time per image, whatever the number of good images.
+
+When not: There are only minutes on a CPU: the preset `cpu` trains for about half an hour on two
+cores (RESULTS.md).
 """
 
 import dataclasses
@@ -35,13 +45,18 @@ class RD4ADConfig(base.TrainedConfig):
     epochs: int = 200
     learning_rate: float = 5e-3
     beta1: float = 0.5
-    layers: tuple[str, ...] = ("layer1", "layer2", "layer3")  # shallow to deep
-    embedding_channels: int = 0  # of the one-class embedding; 0: twice those of the deepest layer
-    # Its blocks are as wide inside as the teacher's (1024 channels for WRN50-2), or as a plain
-    # ResNet's (512).
+    # Teacher layers that the decoder reconstructs, from shallow to deep.
+    layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
+    # Channels of the one-class embedding; 0 means twice those of the deepest layer.
+    embedding_channels: int = 0
+    # Give the blocks of the embedding the inner width of the teacher's blocks (1024 channels for
+    # WRN50-2); otherwise that of a plain ResNet (512).
     wide_embedding: bool = True
-    per_position_loss: bool = False  # the paper's mean of cosines (eq. 2), not one cosine an image
-    sigma: float = 4.0  # of the Gaussian that smooths the map, pixels
+    # Use the paper's loss, one cosine distance per position (eq. 2); otherwise one per image and
+    # layer over the flattened feature map, as the official code does.
+    per_position_loss: bool = False
+    # Standard deviation of the Gaussian that smooths the anomaly map, in pixels.
+    sigma: float = 4.0
 
 
 def products(a: Array, b: Array) -> Array:
@@ -51,7 +66,7 @@ def products(a: Array, b: Array) -> Array:
 
 
 def cosine_distance(products_: Array) -> Array:
-    """`1 - cos` from what `products` gives, `[3, ...] -> [...]`; 1 where a vector is zero."""
+    """`1 - cos` from the result of `products`, `[3, ...] -> [...]`; 1 where a vector is zero."""
     dot, *squares = products_
     # The norms themselves have no gradient at zero, where ReLUs often put them; this has.
     for squared in squares:

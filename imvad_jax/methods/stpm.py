@@ -2,6 +2,16 @@
 
 Wang, Han, Ding, Huang, "Student-Teacher Feature Pyramid Matching for Anomaly Detection", BMVC 2021,
 arXiv 2103.04257.
+
+What it learns: A student of the same architecture that matches three layers of a frozen teacher on
+good images. A position is as anomalous as the student's normalised features differ from the
+teacher's.
+
+When to use it: A small, fast detector with sharp maps on parts in a steady pose: two ResNet-18 and
+no memory bank.
+
+When not: The training must be short: on screws the student needs the 100 epochs of the paper
+(preset `cpu` has 40), and PatchCore is better in a minute.
 """
 
 import dataclasses
@@ -28,16 +38,22 @@ class STPMConfig(base.TrainedConfig):
     and takes the epoch with the lowest scores on those.
     """
 
-    backbone: str = "resnet18"  # of the teacher and of the student
+    # Network of both the teacher and the student; --list prints the names.
+    backbone: str = "resnet18"
     crop_size: int = 0
     epochs: int = 100
     optimizer: str = "sgd"
-    learning_rate: float = 0.4  # large because the loss is a mean of small numbers
+    # Initial learning rate; large because the loss averages small distances over all positions.
+    learning_rate: float = 0.4
     weight_decay: float = 1e-4
+    # Layers at which the student's features are matched to the teacher's.
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
-    student_start: str = "random"  # or teacher: the student starts as a copy of it
-    summed_loss: bool = False  # half the sum over a batch, not the mean: it grows with the batch
-    full_size_product: bool = False  # maps are multiplied as large as the image, not as layer 1
+    # Initial weights of the student: random, or teacher for a copy of the teacher's.
+    student_start: str = "random"
+    # Use half the sum over the batch as loss, which grows with the batch size, not the mean.
+    summed_loss: bool = False
+    # Multiply the layers' maps at the size of the image; otherwise at the size of the first layer.
+    full_size_product: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -91,7 +107,7 @@ class STPM(base.Detector[STPMConfig]):
 
     def loss(self, inputs):
         # The paper's equations 2 and 3 without their factor of 1/2, as in the official code.
-        # As open-iad and anomalib have it, with it, but summed over all images of a batch.
+        # With `summed_loss` the factor is kept and the loss summed over the batch, as in open-iad.
         scale = self.config.batch_size / 2 if self.config.summed_loss else 1
         distances = self.distances(*inputs, train=True)
         losses = {name: scale * d.mean() for name, d in distances.items()}

@@ -1,4 +1,4 @@
-"""What a model is given: images at its size, pictures of any size, paths, folders."""
+"""Inputs of a model: arrays of its input size, images of any size, paths, folders."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -22,30 +22,30 @@ from imvad_jax.errors import UserError, join_errors, readable
 from imvad_jax.methods import DetectorConfig
 from imvad_jax.progress import silent_progress, tqdm_progress, track, untracked
 
-_AHEAD = 32  # pictures decoded before they are asked for
+_AHEAD = 32  # images decoded ahead
 
 
 class GoodImages(NamedTuple):
-    """Images to fit on, and how each is called."""
+    """Images to fit on, with their names."""
 
     images: Images | TiledImages
     names: list[str]
 
 
 def is_path(given: Any) -> bool:
-    """Whether something names a file, a folder or a pattern."""
+    """Whether `given` is the path of a file or folder, or a pattern."""
     return isinstance(given, str | os.PathLike)
 
 
 def is_decoded(given: Any) -> bool:
-    """Whether something is images at the size that a method sees, as far as its type tells."""
+    """Whether `given` is, by its type, a set of images of the input size."""
     if isinstance(given, np.ndarray):
         return given.ndim == 4
     return isinstance(given, ArrayImages | FileImages | TiledImages)
 
 
 def is_one(given: Any) -> bool:
-    """Whether something is one picture: a file, a PIL image, or an array of one."""
+    """Whether `given` is a single image: a file, a PIL image, or an array."""
     if is_path(given):
         return not _names_many(given)
     if isinstance(given, Image.Image):
@@ -60,10 +60,10 @@ def _names_many(path: str | os.PathLike) -> bool:
 
 
 def sources(given: Any) -> tuple[list[Source], list[str]]:
-    """The single pictures of what stands for many, and how they are called.
+    """Returns the single images that `given` stands for, and their names.
 
     Raises:
-      UserError: nothing there.
+      UserError: There are no images.
     """
     if is_path(given):
         paths = find_images([os.fspath(given)], flag="images").images
@@ -75,7 +75,7 @@ def sources(given: Any) -> tuple[list[Source], list[str]]:
 
 
 def each(given: Any) -> tuple[Iterable[Source], int | None]:
-    """As `sources`, as they come, and their number, where it is known. Raises UserError."""
+    """Iterates over images like `sources`; also returns their number or None. Raises UserError."""
     if is_path(given) or is_one(given) or isinstance(given, Sequence):
         found = sources(given)[0]
         return found, len(found)
@@ -90,38 +90,41 @@ def each(given: Any) -> tuple[Iterable[Source], int | None]:
 
 
 def expand(source: Source) -> Source:
-    """A path as text, its `~` replaced; other pictures as they are."""
+    """Returns a path as text with `~` expanded, and other images unchanged."""
     return os.path.expanduser(os.fspath(source)) if is_path(source) else source
 
 
 def name_of(source: Source, number: int) -> str:
-    """How a picture is called in messages and results: by its path, else by its number."""
+    """Returns the name of an image in messages and results: its path, else its number."""
     return readable(source) if is_path(source) else f"picture {number}"
 
 
 def small_batch(count: int | None, usual: int) -> int:
-    """Pictures a batch for so many: a power of two, so that programs are reused; None: unknown."""
+    """Returns the batch size for `count` images: a power of two, so that programs are reused.
+
+    It is at most `usual`, and equal to it if `count` is None (unknown).
+    """
     return usual if count is None else min(usual, 1 << max(count - 1, 0).bit_length())
 
 
 def checked(images: Any, geometry: Geometry, tiling: Tiling | None) -> Images | TiledImages:
-    """Images at the size that a method sees.
+    """Checks and converts images of the input size.
 
     Args:
-      images: uint8 or floats from 0 to 1, `[N, S, S, C]`, `[S, S, C]` or `[S, S]`, C 1, 3 or 4; or
+      images: uint8 or floats in [0, 1], `[N, S, S, C]`, `[S, S, C]` or `[S, S]`, C 1, 3 or 4; or
         images of `CategoryData`.
-      geometry: Of the model.
-      tiling: Of the model; None: it is not fitted, or looks at whole images.
+      geometry: Geometry of the model.
+      tiling: Tiling of the model; None if it is not fitted, or uses whole images.
 
     Raises:
-      UserError: images of another size or type, or loaded for another model.
+      UserError: The images have another size or type, or were loaded for another model.
     """
     if isinstance(images, FileImages | TiledImages):
         if images.geometry != geometry:
             raise UserError(f"images: loaded for another model ({images.geometry}, not {geometry})")
         found = images.tiling if isinstance(images, TiledImages) else None
         if found != tiling:
-            raise UserError(f"images: in other tiles ({found}) than the model ({tiling})")
+            raise UserError(f"images: their tiles ({found}) are not the model's ({tiling})")
         return images
     reader = getattr(images, "reader", EVERY_DEPTH)
     array = images.images if isinstance(images, ArrayImages) else np.asarray(images)
@@ -146,7 +149,7 @@ def checked(images: Any, geometry: Geometry, tiling: Tiling | None) -> Images | 
 def good_images(
     given: Any, geometry: Geometry, reader: Reader, tiling: Tiling | None, progress: bool
 ) -> GoodImages:
-    """What a fit is given, decoded; see `Model.fit`. Raises UserError."""
+    """Decodes the images of a fit; see `Model.fit`. Raises UserError."""
     if is_decoded(given):
         if isinstance(given, TiledImages):
             tiling = given.tiling
@@ -170,7 +173,7 @@ def good_images(
         if len(files) * geometry.crop**2 * 3 > MAX_DECODED_BYTES:
             return GoodImages(FileImages(files, geometry, reader), names)
     elif tiling:
-        raise UserError("tile: pictures in memory are looked at whole; give their paths")
+        raise UserError("tile: only image files can be tiled; give their paths")
     shown = tqdm_progress if progress else silent_progress
     return GoodImages(ArrayImages(_decode(found, names, geometry, reader, shown), reader), names)
 
@@ -190,10 +193,10 @@ def _decode(found, names, geometry: Geometry, reader: Reader, progress) -> np.nd
 
 
 def read_picture_dirs(config: DetectorConfig) -> tuple[dict, list[str]]:
-    """Pictures that a training takes besides the good images, as collections; notes on them.
+    """Reads the additional training images (`picture_dirs`) into collections, with notes on them.
 
     Raises:
-      UserError: a folder that is not there or holds a file that cannot be read.
+      UserError: A folder does not exist, or a file in it cannot be read.
     """
     collections, notes = {}, []
     for name, directory in config.picture_dirs.items():

@@ -1,4 +1,4 @@
-"""A fitted model from disk."""
+"""Loads a fitted model from disk."""
 
 from pathlib import Path
 
@@ -16,19 +16,20 @@ from imvad_jax.training import checkpoint
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.record import NAME, config_of
 
-# What building a detector raises of a configuration that none can have.
+# What building a detector may raise for an impossible configuration.
 _UNFIT = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, MemoryError)
 
 
 def load(directory: str | Path, parallel: Parallel | None = None) -> Model:
-    """The fitted model that `Model.save` or a run (its `--workdir`) wrote.
+    """Loads a fitted model that `Model.save` or a run wrote.
 
     Args:
-      directory: What was given to `save`, or the directory of a finished run of one category.
-      parallel: The devices that it works on; None: all of this machine.
+      directory: The directory given to `save`, or the `--workdir` of a finished run of one
+        category.
+      parallel: Devices that the model uses; None means all devices of this machine.
 
     Raises:
-      UserError: no fitted model there, one of a newer version, or a damaged one.
+      UserError: There is no fitted model, a newer version wrote it, or it is damaged.
     """
     directory = Path(directory).expanduser()
     record = methods.with_newer_fields(store.read(directory))
@@ -48,9 +49,12 @@ def load(directory: str | Path, parallel: Parallel | None = None) -> Model:
         weights=record.get("weights"),
         notes=tuple(record.get("notes", ())),
         fitted=True,
+        # A saved model's record says how many; that of a run names them.
+        fitted_on=record.get("fitted_on") or len(record.get("train_files") or ()),
         tiling=tiling,
         reader=Reader.of_record(record),
         calibration=store.read_thresholds(directory, record),
+        ranges=store.read_ranges(record),
         record=record,
         parallel=parallel,
     )
@@ -59,7 +63,7 @@ def load(directory: str | Path, parallel: Parallel | None = None) -> Model:
 
 
 def _check_variables(model: Model, directory: Path) -> None:
-    """Raises UserError where the variables are not those of the detector that the record names."""
+    """Raises UserError if the variables do not belong to the detector that the record describes."""
     image = jax.ShapeDtypeStruct((1, model.input_size, model.input_size, 3), jnp.float32)
     try:
         jax.eval_shape(model.detector.apply, model.variables, image)

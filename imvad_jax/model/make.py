@@ -1,4 +1,4 @@
-"""A model by the name of its method, unfitted."""
+"""Makes an unfitted model by the name of its method."""
 
 from imvad_jax import methods, presets
 from imvad_jax.data.decode import Geometry
@@ -13,25 +13,25 @@ def make(
     preset: str | None = None,
     **fields,
 ) -> Model:
-    """A method by its name, unfitted, with its pretrained weights loaded.
+    """Makes an unfitted model with its pretrained weights loaded.
 
-    Weights that lack a layer which the method can do without are taken all the same;
+    If the weights lack a layer that the method can replace, the model uses the replacement, and
     `model.notes` says so.
 
     Args:
-      method: A name of the registry: "padim", "patchcore" and so on, or "package.module:Class".
-      weights: Where pretrained weights come from, as the flag `--weights`: a file,
+      method: Name of the method, such as "padim" or "patchcore", or "package.module:Class".
+      weights: Source of the pretrained weights, as for the flag `--weights`: a file,
         "hub:OWNER/NAME@REVISION", "package:NAME", or "random" for tests. Methods without a
         backbone need none.
-      seed: Seeds the random draws of the method, its fit, and the weights "random".
-      preset: The named configuration to begin with: "official", "benchmark", "cpu", "demo" or
-        "smoke". None: the defaults of the method, which are the settings of its paper.
-      fields: Fields of the method's configuration, over the preset: `image_size=128`
+      seed: Seed of the random draws of the method, of its fit, and of the weights "random".
+      preset: Named configuration to start from: "official", "benchmark", "cpu", "demo" or "smoke".
+        None means the defaults of the method, which are the settings of its paper.
+      fields: Settings of the method that override the preset, such as `image_size=128`
         (docs/flags.md lists them).
 
     Raises:
-      UserError: an unknown method, preset, field or backbone, a value of the wrong type, or weights
-        that cannot be read.
+      UserError: The method, preset, field or backbone is unknown, a value has the wrong type, or
+        the weights cannot be read.
     """
     texts = {
         name: ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
@@ -49,8 +49,8 @@ def assemble(
     expected_sha256: str | None = None,
     **about,
 ) -> Model:
-    """`make` of a configuration; `about` are further fields of `Model`. Raises UserError."""
-    Geometry.of(config)  # refuses sizes that cannot be
+    """Like `make`, for a configuration; `about` sets other fields of `Model`. Raises UserError."""
+    Geometry.of(config)  # refuses impossible sizes
     found = load_pretrained(method, config, weights, seed, expected_sha256)
     return Model(
         method, methods.make(method, found.config),

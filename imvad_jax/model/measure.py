@@ -1,4 +1,4 @@
-"""What thresholds are found from: scores of good images, which are equal, and what noise adds."""
+"""Measurements that set thresholds: scores of good images, identical images, effect of noise."""
 
 import dataclasses
 import hashlib
@@ -11,6 +11,8 @@ from imvad_jax.data.batches import Batch, Images
 from imvad_jax.data.holdout import draw_folds
 from imvad_jax.data.stream import PictureBatch
 from imvad_jax.data.tiled import TiledImages
+from imvad_jax.evaluation import Calibration, calibrate
+from imvad_jax.evaluation.calibration import needs_grain
 from imvad_jax.methods.base import Progress
 from imvad_jax.model import inputs
 from imvad_jax.progress import silent_progress
@@ -19,21 +21,21 @@ from imvad_jax.training.score import Scorer
 if TYPE_CHECKING:
     from imvad_jax.model.model import Model
 
-GRAIN_IMAGES = 8  # that noise is added to
+GRAIN_IMAGES = 8  # number of images to which noise is added
 
 
 class Measured(NamedTuple):
-    """What was measured of N good images."""
+    """Scores and map statistics of N good images."""
 
     names: list[str]
     scores: np.ndarray  # [N]
-    maxima: np.ndarray | None  # [N], the largest value of each map; None: an image-only method
+    maxima: np.ndarray | None  # [N], maximum of each map; None for a method without maps
     medians: np.ndarray | None  # [N], the median of each map
-    copies: int = 0  # of the images are equal to another one; 0 where they are looked at in tiles
+    copies: int = 0  # number of images identical to another one; always 0 with tiles
 
 
 class _Watched(Scorer):
-    """A scorer on the same devices; each batch goes through a function before it is scored."""
+    """A scorer on the same devices that passes each batch through a function before scoring."""
 
     def __init__(self, scorer: Scorer, change: Callable[[Any], Any]):
         vars(self).update(vars(scorer))
@@ -50,7 +52,7 @@ def measure(
     progress: Progress = silent_progress,
     names: Sequence[str] | None = None,
 ) -> Measured:
-    """Scores good images with a fitted model; images and names as of `Model.calibrate`."""
+    """Scores good images with a fitted model; `images` and `names` as for `Model.calibrate`."""
     seen: list[bytes] = []
 
     def watch(batch):
@@ -59,7 +61,7 @@ def measure(
 
     scorer = _Watched(model.scorer, watch)
     known, found = _scored(model, scorer, images, batch_size, progress=progress, names=names)
-    # Of several hosts each sees its own images alone, and of tiles many are equal in any case.
+    # Each of several hosts sees only its own images, and tiles are often identical anyway.
     copies = len(seen) - len(set(seen)) if len(seen) == len(found) else 0
     return _measured(list(names or known), found, copies)
 
@@ -71,14 +73,14 @@ def measure_by_folds(
     folds: int,
     progress: Progress = silent_progress,
 ) -> Measured:
-    """Scores good images, those of each fold by a model fitted on the others.
+    """Scores good images by cross-validation: each fold by a model fitted on the others.
 
     Args:
-      model: Not fitted; it stays as it is.
-      images: Decoded, at the size that the method sees.
-      names: Of the N images.
-      folds: So many, at least 2.
-      progress: How it is shown.
+      model: An unfitted model; it does not change.
+      images: Decoded images of the input size.
+      names: Names of the N images.
+      folds: Number of folds, at least 2.
+      progress: Shows the progress.
     """
     groups = list(range(len(names)))
     if not isinstance(images, TiledImages):
@@ -96,10 +98,10 @@ def measure_by_folds(
 
 
 def measure_grain(model: "Model", images, batch_size: int = 0) -> tuple[float, float]:
-    """What noise of one grey level adds to the score and to the largest value of the map, at most.
+    """Returns the largest change of the score and of the map's maximum by noise of one grey level.
 
-    Each value of some of the images is raised or lowered by one of 255 levels or left as it is, by
-    a draw that is always the same: the smallest difference that pictures can have.
+    This is the smallest difference that two images can have. A few images are used; each of their
+    values is raised or lowered by one of 255 levels or kept, by draws with a fixed seed.
     """
     if inputs.is_decoded(images):
         count = len(images.paths) if isinstance(images, TiledImages) else len(images)
@@ -119,11 +121,30 @@ def measure_grain(model: "Model", images, batch_size: int = 0) -> tuple[float, f
     return float(np.abs(noisy.scores - plain.scores).max()), of_maps
 
 
+def thresholds(
+    model: "Model",
+    images,
+    found: Measured,
+    quantile: float,
+    *,
+    folds: int = 0,
+    batch_size: int = 0,
+) -> Calibration:
+    """The thresholds from what was measured of these good images. Raises UserError."""
+    grain = None
+    if needs_grain(found.scores, found.copies):
+        grain = measure_grain(model, images, batch_size)
+    return calibrate(
+        found.scores, found.names, quantile, found.maxima, found.medians,
+        folds=folds, copies=found.copies, grain=grain,
+    )  # fmt: skip
+
+
 def _scored(
     model: "Model", scorer: Scorer, images, batch_size: int = 0, *,
     progress: Progress = silent_progress, names: Sequence[str] | None = None,
 ) -> tuple[list[str], list[tuple[float, float | None, float | None]]]:  # fmt: skip
-    """Names, and the score and the maximum and median of the map of each; no map is kept."""
+    """Returns names, and score, map maximum and map median per image; no map is kept."""
     if inputs.is_decoded(images):
         images = inputs.checked(images, model.geometry, model.tiling)
         found = scorer.score(
@@ -134,7 +155,7 @@ def _scored(
         return known, [_values(score, own_map) for score, own_map in zip(found.image, maps)]
     sources, known = inputs.sources(images)
     done, values = progress(len(sources), "calibrate"), []
-    stream = dataclasses.replace(model.stream(batch_size), scorer=scorer)
+    stream = dataclasses.replace(model.stream(batch_size), scorer=scorer, ranges=None)
     for _, score, anomaly_map in stream.run(sources, names=names or known):
         values.append(_values(score, anomaly_map))
         done(1)
@@ -155,7 +176,7 @@ def _measured(names: list[str], values: list, copies: int = 0) -> Measured:
 
 
 def _digests(batch) -> list[bytes]:
-    """A digest of the pixels of each image of a batch of whole images, padding left out."""
+    """Returns a digest of the pixels per image of a batch of whole images, without padding."""
     if isinstance(batch, Batch):
         images = batch.images[batch.valid]
     elif isinstance(batch, PictureBatch):

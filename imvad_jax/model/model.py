@@ -1,120 +1,53 @@
-"""The one type that programs and Python work with: a detector and all that is known about it."""
+"""The one type that programs and Python work with: what a detector does, on what is known of it."""
 
 import dataclasses
-import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from imvad_jax import methods
+from imvad_jax.audit.ranges import Ranges
 from imvad_jax.data.batches import Images
-from imvad_jax.data.decode import EVERY_DEPTH, Geometry, Reader
 from imvad_jax.data.holdout import draw_held_out, number_of_folds
 from imvad_jax.data.tiled import TiledImages
 from imvad_jax.data.tiles import Tiling
-from imvad_jax.errors import UserError
-from imvad_jax.evaluation import Calibration, calibrate
-from imvad_jax.evaluation.calibration import needs_grain
 from imvad_jax.methods.base import Progress
 from imvad_jax.model import inputs, store
-from imvad_jax.model.measure import Measured, measure, measure_by_folds, measure_grain
+from imvad_jax.model.measure import measure, measure_by_folds, thresholds
 from imvad_jax.model.prediction import ImagePrediction, Stream
+from imvad_jax.model.state import State
 from imvad_jax.progress import silent_progress, tqdm_progress
 from imvad_jax.training import fit as fitting
-from imvad_jax.training.parallel import Parallel, choose_devices
-from imvad_jax.training.score import Scorer, Scores
+from imvad_jax.training.score import Scores
 
 HOLDOUT = 0.2  # share of the good images that the threshold is found from
 QUANTILE = 0.95
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Model:
-    """A detector, its variables, and what is known about them. No call changes it.
+class Model(State):
+    """A detector with its variables and metadata. It is immutable.
 
-    `make` and `load` give one; `fit` and `calibrate` give another one with more in it.
+    `make` and `load` return a model; `fit` and `calibrate` return a new one.
 
     Attributes:
-      method: Its name in the registry.
+      method: Name of the method.
       detector: The linen module.
       variables: Its pytree of arrays, on the host.
-      preset: The named configuration that it began with, and `overrides` the fields changed, as
-        text.
-      seed: Of every random draw.
-      weights: `source` and `sha256` of the pretrained weights; None without any.
-      notes: What a reader of its figures has to know, a sentence each.
-      fitted: Whether it can score.
+      preset: Name of the configuration that it started from; `overrides` holds the changed fields,
+        as text.
+      seed: Seed of all random draws.
+      weights: `source` and `sha256` of the pretrained weights; None without a backbone.
+      notes: Caveats about its results, one sentence each.
+      fitted: Whether it is fitted and can score.
+      fitted_on: Number of images, or of tiled images, that it was fitted on; 0 if it is not fitted
+        or this is not on record.
       tiling: The `tile` and `overlap` that it was fitted with; None for whole images.
-      reader: How the files were read that it was fitted on, and how new ones are.
-      calibration: Its thresholds; None without any: it then has scores but no verdicts.
-      record: What the run that fitted it put on record, or what was saved with it.
-      parallel: The devices that it works on; None: all of this machine.
+      reader: How image files are read, for the fit and for new images.
+      calibration: Its thresholds. If None, it returns scores but no verdicts.
+      ranges: Lowest, median and highest value of the simple statistics (mean grey, sharpness and so
+        on) of its good images, by which `predict` recognises images taken under other conditions;
+        None if unknown.
+      record: The record of the run that fitted it, or the record saved with it.
+      parallel: Devices that it uses; None means all devices of this machine.
     """
-
-    method: str
-    detector: methods.Detector
-    variables: Mapping[str, Any]
-    preset: str = ""
-    overrides: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    seed: int = 0
-    weights: Mapping[str, str | None] | None = None
-    notes: tuple[str, ...] = ()
-    fitted: bool = False
-    tiling: Tiling | None = None
-    reader: Reader = EVERY_DEPTH
-    calibration: Calibration | None = None
-    record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    parallel: Parallel | None = None
-
-    def __repr__(self) -> str:
-        parts = [self.title, self.preset and f"preset {self.preset}"]
-        parts += [self.config.backbone if self.config.backbone != "none" else ""]
-        parts += [f"{self.geometry.crop} px", self.tiling and f"tiles of {self.tiling.tile} px"]
-        parts += ["fitted" if self.fitted else "not fitted"]
-        if self.fitted:
-            threshold = self.calibration and f"{self.calibration.image.threshold:.6g}"
-            parts += [f"threshold {threshold}" if threshold else "no threshold"]
-        return f"Model({', '.join(filter(None, parts))})"
-
-    @property
-    def title(self) -> str:
-        """How tables call the method."""
-        return methods.get(self.method).title
-
-    @property
-    def config(self) -> methods.DetectorConfig:
-        """The settings of the method."""
-        return self.detector.config
-
-    @property
-    def geometry(self) -> Geometry:
-        """How a picture becomes what the method sees."""
-        return Geometry.of(self.config)
-
-    @property
-    def input_size(self) -> int:
-        """Height and width in pixels of what the method sees."""
-        return self.config.input_size
-
-    def with_fields(self, **changes) -> "Model":
-        """The model with other values of fields of its configuration."""
-        config = dataclasses.replace(self.config, **changes)
-        return dataclasses.replace(self, detector=self.detector.clone(config=config))
-
-    @functools.cached_property
-    def devices(self) -> Parallel:
-        """The devices that it works on."""
-        return self.parallel or choose_devices(0)
-
-    @functools.cached_property
-    def scorer(self) -> Scorer:
-        """The fitted detector on its devices, where it stays.
-
-        Raises:
-          UserError: the model is not fitted.
-        """
-        self._require_fitted()
-        return Scorer(self.detector, self.variables, self.devices)
 
     def fit(
         self,
@@ -126,26 +59,25 @@ class Model:
         overlap: int | None = None,
         progress: bool = False,
     ) -> "Model":
-        """The model fitted on good images and calibrated on those of them that are held out.
+        """Returns the model fitted on good images, with a threshold set from held-out ones.
 
         Args:
-          images: A folder of good pictures (or a labelled one, of which its good training pictures
-            are taken), a list of paths, PIL images or arrays of any size, an array uint8
-            `[N, S, S, C]` of the input size (C 1 or 3), or `train` of `api.load_data`.
-          holdout: Share of the images that is not fitted on: the threshold is found from them. 0:
-            all are fitted on, and there is no threshold until `calibrate`. None: 0.2; where these
-            would be fewer than 20, a method without training is fitted on all images, and the
-            threshold is found by `calibrate_by_folds`.
-          quantile: The threshold is this quantile of their scores: 1 minus the share of good parts
-            that may be flagged.
-          tile: Of a folder or of paths: side in pixels of the tiles that pictures are looked at in;
-            0: whole.
-          overlap: Pixels by which neighbouring tiles overlap; None: an eighth of `tile`.
-          progress: Shows bars.
+          images: A folder of good images (of a labelled dataset, its good training images are
+            used), a list of paths, PIL images or arrays of any size, a uint8 array `[N, S, S, C]`
+            of the input size (C 1 or 3), or `train` of `load_data`.
+          holdout: Fraction of the images that is held out to set the threshold. 0 fits on all
+            images; there is no threshold until `calibrate`. None means 0.2; if fewer than 20 images
+            would be held out, a method without training is fitted on all images, and
+            `calibrate_by_folds` sets the threshold.
+          quantile: The threshold is this quantile of the held-out scores: 1 minus the fraction of
+            good parts that may be flagged.
+          tile: For a folder or paths: side of the tiles in pixels; 0 means whole images.
+          overlap: Overlap of neighbouring tiles in pixels; None means an eighth of `tile`.
+          progress: Whether to show progress bars.
 
         Raises:
-          UserError: it is fitted already; no images, or one that cannot be read or is of another
-            size or type; too few to hold any out; or the training diverged.
+          UserError: The model is already fitted; there are no images, or too few to hold any out;
+            an image cannot be read or has another size or type; or the training diverged.
         """
         self._require_unfitted()
         tiling = Tiling.of(tile, overlap) if tile else None
@@ -170,17 +102,19 @@ class Model:
             good.images.take(out), quantile=quantile, names=names, progress=progress
         )
 
-    def fit_images(self, images: Images | TiledImages, *, seed: int | None = None, **options):
-        """The model fitted on all of these images; what `fit` and a run do.
+    def fit_images(
+        self, images: Images | TiledImages, *, seed: int | None = None, **options
+    ) -> "Model":
+        """Returns the model fitted on all of these images, without a threshold.
 
         Args:
-          images: At the size that the method sees.
-          seed: None: as the model was made.
+          images: Images of the input size.
+          seed: Seed of the fit; None means the seed of the model.
           options: Further fields of `training.job.Job`: `progress`, `timings`, `checkpoints`,
             `on_epoch`, `limit`, `training_loop`.
 
         Raises:
-          UserError: as `fit`.
+          UserError: As for `fit`.
         """
         self._require_unfitted()
         seed = self.seed if seed is None else seed
@@ -189,12 +123,15 @@ class Model:
         if not pictures:
             pictures = inputs.read_picture_dirs(self.config)[0]
         variables = fitting.init_variables(self.detector, backbone, self.seed) | pictures
+        ranges = self.ranges or Ranges.of_images(images)
         variables = fitting.fit(self.detector, variables, images, self.devices, seed, **options)
-        tiling = images.tiling if isinstance(images, TiledImages) else None
-        reader = getattr(images, "reader", self.reader)
+        tiled = isinstance(images, TiledImages)
         return dataclasses.replace(
-            self, variables=variables, fitted=True, tiling=tiling, reader=reader
-        )
+            self, variables=variables, fitted=True,
+            fitted_on=len(images.paths) if tiled else len(images),
+            tiling=images.tiling if tiled else None,
+            reader=getattr(images, "reader", self.reader), ranges=ranges,
+        )  # fmt: skip
 
     def calibrate(
         self,
@@ -205,24 +142,25 @@ class Model:
         batch_size: int = 0,
         progress: bool | Progress = False,
     ) -> "Model":
-        """The model with thresholds from good images that it was not fitted on.
+        """Returns the model with thresholds set from good images that it was not fitted on.
 
         Args:
-          images: As of `fit`; a folder's pictures are all taken for good ones.
+          images: As for `fit`; all images of a folder are taken to be good.
           quantile: The threshold is this quantile of their scores, from 0.5 to 1.
-          names: How they are called on record; None: by their paths or numbers.
-          batch_size: Images a batch; 0: as the configuration says.
-          progress: Shows a bar; or how it is shown, a `Progress`.
+          names: Names of the images for the record; None means their paths or indices.
+          batch_size: Images per batch; 0 uses the batch size of the configuration.
+          progress: Whether to show a progress bar, or a `Progress` that shows it.
 
         Raises:
-          UserError: the model is not fitted, there are no images, one cannot be read, or a quantile
-            out of its range.
+          UserError: The model is not fitted, there are no images, an image cannot be read, or the
+            quantile is out of range.
         """
         shown = tqdm_progress if progress is True else progress or silent_progress
         if isinstance(images, Iterator):
             images = list(images)  # some may be looked at twice
         found = measure(self, images, batch_size, shown, names)
-        return self._with_thresholds(images, found, quantile, batch_size=batch_size)
+        calibration = thresholds(self, images, found, quantile, batch_size=batch_size)
+        return dataclasses.replace(self, calibration=calibration)
 
     def calibrate_by_folds(
         self,
@@ -233,59 +171,50 @@ class Model:
         names: Sequence[str],
         progress: bool | Progress = False,
     ) -> "Model":
-        """The model with thresholds from the very images that it was fitted on (cross-fitting).
+        """Returns the model with thresholds set by cross-validation on its own training images.
 
-        They are divided into `folds`; those of a fold are scored by a detector fitted on all
-        others. For methods without training, which are fitted so many times more, and for few
-        images. The detectors of the folds saw fewer images than this one, so that they score good
-        parts rather higher.
+        The images of each fold are scored by a detector fitted on all other folds. This is meant
+        for methods without training, because it needs one fit per fold, and for few images. The
+        detectors of the folds saw fewer images than this one and tend to give higher scores to
+        good parts.
 
         Args:
-          images: All that the model was fitted on, decoded.
-          folds: 2 or more; `data.holdout.number_of_folds` says how many.
-          quantile: As of `calibrate`.
-          names: How the images are called on record.
-          progress: Shows a bar; or how it is shown, a `Progress`.
+          images: All images that the model was fitted on, decoded.
+          folds: Number of folds, at least 2; see `data.holdout.number_of_folds`.
+          quantile: As for `calibrate`.
+          names: Names of the images for the record.
+          progress: Whether to show a progress bar, or a `Progress` that shows it.
 
         Raises:
-          UserError: the model is not fitted, or an image cannot be read.
+          UserError: The model is not fitted, or an image cannot be read.
         """
         self._require_fitted()
         backbone = {k: v for k, v in self.variables.items() if k == "backbone"}
-        unfitted = dataclasses.replace(self, variables=backbone, fitted=False, calibration=None)
+        unfitted = dataclasses.replace(
+            self, variables=backbone, fitted=False, fitted_on=0, calibration=None
+        )
         shown = tqdm_progress if progress is True else progress or silent_progress
         found = measure_by_folds(unfitted, images, names, folds, shown)
-        return self._with_thresholds(images, found, quantile, folds=folds)
-
-    def _with_thresholds(
-        self, images, found: Measured, quantile: float, *, folds: int = 0, batch_size: int = 0
-    ) -> "Model":
-        """The model with thresholds from what was measured of these good images."""
-        grain = None
-        if needs_grain(found.scores, found.copies):
-            grain = measure_grain(self, images, batch_size)
-        calibration = calibrate(
-            found.scores, found.names, quantile, found.maxima, found.medians,
-            folds=folds, copies=found.copies, grain=grain,
-        )  # fmt: skip
+        calibration = thresholds(self, images, found, quantile, folds=folds)
         return dataclasses.replace(self, calibration=calibration)
 
     def score(self, images, batch_size: int = 0, progress: bool = False) -> Scores:
-        """Scores and anomaly maps of images at the input size; larger is more anomalous.
+        """Returns raw scores and anomaly maps of images of the input size; larger is worse.
 
-        Unpacks as `scores, maps`. The scores are the method's own, float32 `[N]`; the maps float32
-        `[N, S, S]`, or None for a method that gives none. Of images in tiles there is one score and
-        one map each, that of its highest tile and the map blended from theirs; the maps are then a
-        list of arrays `[h, w]`, as fine as those of the tiles but at most 2048 values long.
+        The result unpacks as `scores, maps`: scores float32 `[N]`, and maps float32 `[N, S, S]`, or
+        None for a method without maps. Tiled images have one score each, the highest of their
+        tiles, and one map, blended from those of the tiles; the maps are then a list of arrays
+        `[h, w]` at the resolution of the tile maps, with at most 2048 values per side.
 
         Args:
-          images: An array `[N, S, S, C]`, or one image `[S, S, C]` or `[S, S]`, S the input size, C
-            1, 3 or 4, uint8 or floats from 0 to 1; or `test` of `api.load_data`.
-          batch_size: Images a batch; 0: as the configuration says, fewer for fewer images.
-          progress: Shows a bar.
+          images: An array `[N, S, S, C]`, or one image `[S, S, C]` or `[S, S]`, with S the input
+            size, C 1, 3 or 4, uint8 or floats in [0, 1]; or `test` of `load_data`.
+          batch_size: Images per batch; 0 uses the batch size of the configuration, or less for
+            fewer images.
+          progress: Whether to show a progress bar.
 
         Raises:
-          UserError: the model is not fitted, or images of another size or type, or on other tiles.
+          UserError: The model is not fitted, or images have another size, type or tiling.
         """
         self._require_fitted()
         images = inputs.checked(images, self.geometry, self.tiling)
@@ -297,63 +226,55 @@ class Model:
     def predict(
         self, images, batch_size: int = 0, on_bad_image: str = "error"
     ) -> ImagePrediction | Iterator[ImagePrediction]:
-        """What the model says of pictures of any size: score, verdict, map and regions.
+        """Predicts score, verdict, anomaly map and regions for images of any size.
 
         Args:
-          images: One picture: a path, a PIL image, or an array `[H, W]` or `[H, W, C]` (C 1, 3 or
-            4; uint8 or floats from 0 to 1). Or many: a folder with all below it, a pattern such as
-            "parts/*.png", an array `[N, H, W, C]`, or a list or iterator of single pictures.
-          batch_size: Pictures a batch; 0: as the configuration says, fewer for fewer pictures.
-          on_bad_image: Of many, what is done about one that cannot be read: "error", or "skip",
-            which warns.
+          images: One image: a path, a PIL image, or an array `[H, W]` or `[H, W, C]` (C 1, 3 or 4;
+            uint8 or floats in [0, 1]). Or several: a folder (searched recursively), a pattern such
+            as "parts/*.png", an array `[N, H, W, C]`, or a list or iterator of single images.
+          batch_size: Images per batch; 0 uses the batch size of the configuration, or less for
+            fewer images.
+          on_bad_image: What to do with an unreadable image among several: "error" raises, "skip"
+            warns and leaves it out.
 
         Returns:
-          An `ImagePrediction` of one picture. Of many an iterator of them, in order, which holds a
-          few batches at a time however many there are.
+          An `ImagePrediction` for one image. For several images an iterator of them, in order,
+          which keeps only a few batches in memory.
 
         Raises:
-          UserError: the model is not fitted; nothing there; or a picture that cannot be read (of
-            many when its turn comes), or is smaller than a tile.
+          UserError: The model is not fitted; there are no images; or an image cannot be read or is
+            smaller than a tile (raised by the iterator when it reaches that image).
         """
         self._require_fitted()
         return self.stream(batch_size).predict(images, on_bad_image)
 
     def stream(self, batch_size: int = 0, picture_size: int = 0) -> Stream:
-        """Scores pictures as they are decoded, for those who want to see them, too.
+        """Returns a `Stream`, which scores images while they are decoded and can also return them.
 
         Args:
-          batch_size: Pictures a batch, or tiles; 0: as the configuration says.
-          picture_size: Longest side in pixels of the picture that is handed out with its score; 0:
-            none is.
+          batch_size: Images or tiles per batch; 0 uses the batch size of the configuration.
+          picture_size: Longest side in pixels of the image returned with its score; 0 returns none.
         """
         self._require_fitted()
         return Stream(
             self.scorer, self.geometry, self.tiling, self.reader, self.calibration,
-            batch_size, picture_size,
+            batch_size, picture_size, self.ranges,
         )  # fmt: skip
 
     def save(self, directory: str | Path) -> None:
-        """Writes a fitted model to a directory, which is made; one saved there before is replaced.
+        """Writes a fitted model to a directory, replacing a model saved there before.
 
-        The earlier model can be loaded until the new one is complete, whatever ends the process or
-        fills the disk. Other files in the directory stay. `load` reads it, and
-        `experiments.predict` and `experiments.export` take it as their `--workdir`.
+        The directory is created if necessary; other files in it stay. The earlier model remains
+        loadable until the new one is complete, even if the process is killed. `load` reads it, and
+        `imvad predict` and `imvad export` take it as their `--workdir`.
 
         Args:
-          directory: Holds afterwards `config.json` and the folder that it names: `checkpoint`, or
-            `checkpoint-2` and so on where an earlier one was replaced.
+          directory: Will contain `config.json` and the folder that it names: `checkpoint`, or
+            `checkpoint-2` and so on if an earlier one was replaced.
 
         Raises:
-          UserError: the model is not fitted, the directory holds something else (a run of
-            `experiments.run` too), or it cannot be written.
+          UserError: The model is not fitted, the directory holds other files (including a run of
+            `imvad run`), or it cannot be written.
         """
         self._require_fitted()
         store.save(directory, self)
-
-    def _require_fitted(self) -> None:
-        if not self.fitted:
-            raise UserError("model: it is not fitted yet; call fit first")
-
-    def _require_unfitted(self) -> None:
-        if self.fitted:
-            raise UserError("model: it is fitted already; make a new one to fit anew")

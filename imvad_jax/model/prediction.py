@@ -1,4 +1,4 @@
-"""What a model says of single pictures, and how it says it of any number in constant memory."""
+"""Predictions for single images, and for any number of images in constant memory."""
 
 import dataclasses
 import functools
@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from imvad_jax.audit.ranges import Ranges
+from imvad_jax.audit.statistics import numbers_of
 from imvad_jax.data.decode import Geometry, Reader
 from imvad_jax.data.stream import Decoded, Source, decode_files, picture_batches
 from imvad_jax.data.tiled import AHEAD, tile_batches
@@ -21,35 +23,48 @@ from imvad_jax.training.score import Scorer
 Scored = tuple[Decoded, float, np.ndarray | None]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ImagePrediction:
-    """What a model says of one picture.
+    """The prediction of a model for one image.
 
     Attributes:
-      name: The path that was given; of a picture in memory "picture 3".
-      score: The method's own score; larger is more anomalous.
-      anomaly_map: The method's own values, float32 `[h, w]`; None: an image-only method. It covers
-        the part of the picture that the method sees.
-      size: Width and height of the picture, pixels.
-      remark: What was done to the file to read it; mostly empty.
+      name: The path that was given, or "picture 3" for an image in memory.
+      score: The raw score of the method; larger is more anomalous.
+      anomaly_map: The raw map, float32 `[h, w]`, or None for a method without maps. It covers the
+        part of the image that is left after cropping.
+      size: Width and height of the image, in pixels.
+      remark: What was unusual about reading the file; mostly empty.
+      outside: The simple statistics (mean grey, sharpness and so on, see docs/audit.md) in which
+        the image lies outside the range of the good images of the fit; empty if no range is known.
+        Among many images under unchanged light a few may lie outside.
     """
 
     name: str
     score: float
-    anomaly_map: np.ndarray | None = dataclasses.field(repr=False)
+    anomaly_map: np.ndarray | None
     size: tuple[int, int]
     remark: str
-    calibration: Calibration | None = dataclasses.field(repr=False)
-    geometry: Geometry = dataclasses.field(repr=False)
+    calibration: Calibration | None
+    geometry: Geometry
+    outside: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        said = [self.name, self.verdict or "no threshold", f"score {self.score:.6g}"]
+        if self.calibration:
+            said.append(f"normalized {self.normalized_score:.3f}")
+        said.append(f"{self.size[0]} x {self.size[1]} px")
+        if self.anomaly_map is None:
+            said.append("no map")
+        return f"ImagePrediction({', '.join([*said, self.remark] if self.remark else said)})"
 
     @property
     def normalized_score(self) -> float | None:
-        """The score from 0 to 1, 0.5 at the threshold; None without a calibration."""
+        """The score mapped to [0, 1], with 0.5 at the threshold; None without a calibration."""
         return self.calibration and float(self.calibration.image.normalize(self.score))
 
     @property
     def defective(self) -> bool | None:
-        """Whether the score lies above the threshold; None without a calibration."""
+        """Whether the score is above the threshold; None without a calibration."""
         return self.calibration and self.score > self.calibration.image.threshold
 
     @property
@@ -59,7 +74,7 @@ class ImagePrediction:
 
     @functools.cached_property
     def regions(self) -> list[Region] | None:
-        """Where the map lies above its threshold, in pixels of the picture, highest peak first.
+        """Regions where the map is above its threshold, in pixels of the image, highest peak first.
 
         None without a calibration or a map.
         """
@@ -73,15 +88,16 @@ class ImagePrediction:
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """Pictures of any size, decoded ahead, scored in batches and handed out in order."""
+    """Scores images of any size: decodes ahead, scores in batches, and yields in order."""
 
     scorer: Scorer
     geometry: Geometry
     tiling: Tiling | None
     reader: Reader
     calibration: Calibration | None
-    batch_size: int = 0  # 0: as the configuration says
-    picture_size: int = 0  # longest side of the picture handed out with its score; 0: none
+    batch_size: int = 0  # 0: that of the configuration
+    picture_size: int = 0  # longest side of the image returned with its score; 0: none
+    ranges: Ranges | None = None  # of the good images; with them images have `numbers`
 
     def run(
         self,
@@ -90,16 +106,16 @@ class Stream:
         on_bad: Callable[[Decoded], None] | None = None,
         names: Sequence[str] = (),
     ) -> Iterator[Scored]:
-        """Yields picture, score and map of each readable picture, in order.
+        """Yields image, score and map of each readable image, in order.
 
         Args:
-          sources: Files, or pictures as `data.arrays.as_picture` takes them.
-          count: Their number; None: that of the sequence, or unknown.
-          on_bad: Takes the pictures that cannot be read; None: they raise.
-          names: How they are called where they raise.
+          sources: Files, or images that `data.arrays.as_picture` accepts.
+          count: Number of images; None means the length of the sequence, or unknown.
+          on_bad: Called with each unreadable image; if None, unreadable images raise.
+          names: Names of the images in error messages.
 
         Raises:
-          UserError: without `on_bad`, a picture cannot be read; it is named.
+          UserError: An image cannot be read and there is no `on_bad`; the message names it.
         """
         if count is None and isinstance(sources, Sized):
             count = len(sources)
@@ -118,7 +134,11 @@ class Stream:
         ahead = 0 if count == 1 else size
         files = decode_files(sources, self.geometry, side, ahead, reader=self.reader)
         for found, batch in self.scorer.batches(picture_batches(files, size, on_bad)):
-            for row, file in enumerate(batch.files):
+            files = batch.files
+            if self.ranges:
+                numbers = numbers_of(batch.images[: len(files)])
+                files = [file._replace(numbers=own) for file, own in zip(files, numbers)]
+            for row, file in enumerate(files):
                 yield file, float(found.image[row]), None if found.maps is None else found.maps[row]
 
     def _tiles(self, batches):
@@ -145,6 +165,7 @@ class Stream:
             yield ImagePrediction(
                 names.pop(file.number), score, anomaly_map, file.size, file.remark,
                 self.calibration, self.geometry,
+                self.ranges.outside(file.numbers) if file.numbers else (),
             )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The pretrained backbone of a method, and what is taken instead of a layer that it lacks."""
+"""Loads the pretrained backbone of a method, and replaces layers that the weights lack."""
 
 import dataclasses
 from typing import NamedTuple
@@ -8,10 +8,10 @@ from imvad_jax.backbones.weights import MissingTensorError, load_weights
 
 
 class Pretrained(NamedTuple):
-    """A backbone's variables and what is to be known of them."""
+    """The variables of a backbone and their provenance."""
 
-    config: methods.DetectorConfig  # as given, but for layers that the weights lack
-    variables: dict | None  # collections `params` and `batch_stats`; None: a method without any
+    config: methods.DetectorConfig  # as given, except for layers that the weights lack
+    variables: dict | None  # collections `params` and `batch_stats`; None without a backbone
     weights: dict | None  # their `source` and `sha256`
     notes: tuple[str, ...]  # for the user
 
@@ -23,17 +23,18 @@ def load_pretrained(
     seed: int = 0,
     expected_sha256: str | None = None,
 ) -> Pretrained:
-    """The backbone that a method of this configuration needs.
+    """Loads the backbone that a method needs.
 
     Args:
-      method: Its name.
+      method: Name of the method.
       config: Its configuration.
-      weights: Where they come from, as the flag `--weights`.
-      seed: Seeds the weights "random".
-      expected_sha256: Any other file is refused.
+      weights: Source of the weights, as for the flag `--weights`.
+      seed: Seed of the weights "random".
+      expected_sha256: If given, a file with another digest is refused.
 
     Raises:
-      UserError: no weights named, or they cannot be read or lack a layer that nothing replaces.
+      UserError: No weights are named, they cannot be read, or they lack a layer that cannot be
+        replaced.
     """
     outputs = methods.make(method, config).outputs
     if not outputs:

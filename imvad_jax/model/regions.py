@@ -1,4 +1,4 @@
-"""Where on a part: the regions of a map above a threshold, in pixels of the picture."""
+"""Regions of a map above a threshold, in pixels of the image."""
 
 import dataclasses
 from typing import cast
@@ -15,9 +15,9 @@ MOST = 50  # regions of an image that are listed, the highest peaks first
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """How a map lies on a picture of `width x height` pixels.
+    """The position of a map on an image of `width x height` pixels.
 
-    The picture was resized to a square and the square cropped (`geometry`); the map covers the
+    The image was resized to a square and the square cropped (`geometry`); the map covers the
     crop, stretched to `rows x columns` values.
     """
 
@@ -28,14 +28,14 @@ class Placement:
     height: int
 
     def points(self, xy: np.ndarray) -> np.ndarray:
-        """Corners of map pixels `[N, 2]` (x, y) as positions in the picture, pixels."""
+        """Maps corners of map pixels `[N, 2]` (x, y) to positions in the image, in pixels."""
         stretch = np.array([self.geometry.crop / self.columns, self.geometry.crop / self.rows])
         square = self.geometry.offset + np.asarray(xy, float) * stretch
         return square * [self.width / self.geometry.size, self.height / self.geometry.size]
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """The part of the picture that the map covers: left, top, right, bottom."""
+        """The part of the image that the map covers: left, top, right, bottom."""
         corners = self.points(np.array([[0, 0], [self.columns, self.rows]]))
         left, top, right, bottom = (int(value) for value in corners.round().ravel())
         return left, top, right, bottom
@@ -45,13 +45,14 @@ class Placement:
 class Region:
     """A connected region (8 neighbours) of a map above the threshold.
 
-    `box`, `outlines` and `area` are in pixels of the picture.
+    `box`, `outlines` and `area` are in pixels of the image.
     """
 
     peak: float  # its largest value on the scale where the threshold is 0.5
     box: tuple[int, int, int, int]  # left, top, right, bottom; the last two just outside
     area: float
-    outlines: tuple[np.ndarray, ...]  # [N, 2] x and y each, closed; the longest is the outer one
+    # [N, 2] x and y each, closed; the longest is the outer one
+    outlines: tuple[np.ndarray, ...] = dataclasses.field(repr=False)
 
     def as_dict(self) -> dict:
         """For JSON."""
@@ -66,7 +67,7 @@ class Region:
 def find_regions(
     anomaly_map: np.ndarray, scale: Scale, placement: Placement
 ) -> tuple[list[Region], int]:
-    """The regions of a map `[h, w]`, highest peak first, at most `MOST`; and how many in all."""
+    """Finds regions of a map `[h, w]`, highest peak first, at most `MOST`; also their number."""
     above = ndimage.label(anomaly_map > scale.threshold, np.ones((3, 3)))
     labels, count = cast("tuple[np.ndarray, int]", above)
     if not count:
@@ -103,7 +104,7 @@ def find_regions(
 def _outlines(
     anomaly_map: np.ndarray, region: np.ndarray, window: tuple[slice, slice], threshold: float
 ) -> list[np.ndarray]:
-    """The borders of a region at the threshold, the longest first: corners of map pixels `[N, 2]`.
+    """Finds the borders of a region at the threshold, longest first: map corners `[N, 2]`.
 
     Between pixels the border is interpolated, as smooth as the map is.
     """

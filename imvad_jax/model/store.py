@@ -1,10 +1,11 @@
-"""A model on disk: the record beside its variables, and how both are written and found."""
+"""A model on disk: its variables and its record, and how both are written and found."""
 
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 from imvad_jax import __version__
+from imvad_jax.audit.ranges import Ranges
 from imvad_jax.data.decode import EVERY_DEPTH
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation import Calibration, read_calibration
@@ -12,12 +13,13 @@ from imvad_jax.evaluation.calibration import UNFIT
 from imvad_jax.owned import foreign_names
 from imvad_jax.training import checkpoint
 from imvad_jax.training.record import FORMAT, NAME, read_record
+from imvad_jax.training.record_check import RANGES
 
 _SAVED_BY = "imvad_jax.api"
 
 
 def describe(model) -> dict[str, Any]:
-    """What a record says of a `Model`, whoever writes it."""
+    """The part of a record that describes a `Model`."""
     about = {
         "format": FORMAT,
         "method": model.method,
@@ -34,6 +36,8 @@ def describe(model) -> dict[str, Any]:
         "dataset": model.record.get("dataset"),
         "category": model.record.get("category"),
     }
+    if model.ranges:
+        about[RANGES] = model.ranges.as_dict()
     if model.reader != EVERY_DEPTH:
         about["full_scale"] = model.reader.full_scale
     return about
@@ -44,6 +48,7 @@ def save(directory: str | Path, model) -> None:
     directory = Path(directory).expanduser()
     thresholds = model.calibration and model.calibration.as_dict()
     about = describe(model) | {"calibration": thresholds, "saved_by": _SAVED_BY}
+    about["fitted_on"] = model.fitted_on
     stored = read_record(directory)
     try:
         others = sorted(foreign_names(directory)) if directory.exists() else []
@@ -58,10 +63,10 @@ def save(directory: str | Path, model) -> None:
 
 
 def read(directory: str | Path) -> dict[str, Any]:
-    """The record of the fitted model in a directory, a saved one or a finished run.
+    """Reads the record of a fitted model from the directory of a saved model or a finished run.
 
     Raises:
-      UserError: there is none, it is not finished, or a newer program wrote it.
+      UserError: There is no record, it is not finished, or a newer version wrote it.
     """
     directory = Path(directory).expanduser()
     record = read_record(directory)
@@ -74,14 +79,14 @@ def read(directory: str | Path) -> dict[str, Any]:
             )
         what = "the model there is not finished" if record is not None else "no model there"
         raise UserError(
-            f"{directory}: {what}; expected the directory of a finished run of experiments.run, or "
+            f"{directory}: {what}; expected the directory of a finished run of imvad, or "
             "of a saved model"
         )
     return record
 
 
 def read_thresholds(directory: str | Path, record: dict[str, Any]) -> Calibration | None:
-    """The calibration of a model: in its record, or of a run in a file beside it.
+    """Reads the calibration of a model: from its record, or from the file beside that of a run.
 
     Raises:
       UserError: it is damaged.
@@ -96,3 +101,8 @@ def read_thresholds(directory: str | Path, record: dict[str, Any]) -> Calibratio
         raise UserError(
             f"{directory / NAME}: it holds no calibration ({type(error).__name__} {error})"
         ) from None
+
+
+def read_ranges(record: dict[str, Any]) -> Ranges | None:
+    """The ranges of the good images in a record, which was looked at; None in those of before."""
+    return Ranges.from_dict(record[RANGES]) if record.get(RANGES) else None

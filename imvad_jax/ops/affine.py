@@ -1,4 +1,4 @@
-"""Geometry of one image `[H, W, C]` by gathering: every output pixel looks up its source."""
+"""Geometric transforms of one image `[H, W, C]`: every output pixel looks up its source."""
 
 import jax.numpy as jnp
 from jax import Array

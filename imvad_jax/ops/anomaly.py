@@ -41,7 +41,7 @@ def blend(image: Array, texture: Array, mask: Array, beta: Array) -> Array:
 
 
 def turn_some(numbers: Array, image: Array) -> Array:
-    """With probability .3 the image turned by an angle within 90 degrees, black around.
+    """Rotates the image by up to 90 degrees with probability .3; the background is black.
 
     `numbers` `[2]` are uniform in [0, 1).
     """
@@ -49,8 +49,28 @@ def turn_some(numbers: Array, image: Array) -> Array:
     return jnp.where(numbers[0] < ROTATED, affine.rotate(image, angle), image)
 
 
+def shift_brightness(number: Array, image: Array, largest: float) -> Array:
+    """All values of `[H, W, C]` moved by one offset within `largest` of 0, clipped to [0, 1].
+
+    `number` `[]` is uniform in [0, 1).
+    """
+    return jnp.clip(image + largest * (2 * number - 1), 0, 1)
+
+
+def match_brightness(texture: Array, image: Array, mask: Array) -> Array:
+    """The texture `[H, W, C]` moved to the mean of the image within a mask, bool `[H, W]`.
+
+    One offset moves all values, so that colours and contrasts stay; clipped to [0, 1], so that the
+    means agree but for what is clipped. An empty mask changes nothing.
+    """
+    weights = mask[..., None].astype(image.dtype)
+    covered = jnp.maximum(weights.sum() * image.shape[-1], 1)
+    offset = jnp.sum((image - texture) * weights) / covered
+    return jnp.clip(texture + offset, 0, 1)
+
+
 def rearrange(key: Array, image: Array) -> Array:
-    """A texture out of a square image `[S, S, 3]`: mirrored, shifted around, brighter or darker.
+    """Makes a texture from a square image `[S, S, 3]`: mirrored, shifted, brighter or darker.
 
     Such a texture has the colours of good parts in the wrong place, as breaks and misprints have
     (after the structural anomalies of Yang et al., "MemSeg", 2022, arXiv 2205.00908).
@@ -72,14 +92,18 @@ def synthesize(
     own: float = 0.0,
     anomalous: float = ANOMALOUS,
     sharpest: float = SHARPEST,
+    shift: float = 0.0,
+    matched: float = 0.0,
 ) -> SyntheticAnomaly:
     """Draws an anomaly for each image of `[B, S, S, 3]` with probability `anomalous`.
 
     All that happens to an image comes from its key. Textures are parts of `pictures` (uint8
     `[T, S, S, 3]`) or drawn, each changed by three photometric operations (`sharpest`: see
     `textures.change_texture`); with probability `own`, the image itself `rearrange`d, in a large
-    shape. Where `own` is positive, only visible changes are in the mask: of a plain background laid
-    over itself, nothing tells which part is anomalous.
+    shape. Before anything else happens to it, an image is made brighter or darker as a whole by up
+    to `shift`, which its anomaly shares. With probability `matched` the texture has the mean of the
+    place that it covers. Where `own` or `matched` is positive, only visible changes are in the
+    mask: of a plain background laid over itself, nothing tells which part is anomalous.
     """
     size = images.shape[1]
     keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
@@ -87,6 +111,9 @@ def synthesize(
 
     def one(keys, image, texture):
         numbers = jax.random.uniform(keys[1], (4,))
+        if shift:  # before the image is turned: what lies around it stays black
+            number = jax.random.uniform(jax.random.fold_in(keys[1], 2))
+            image = shift_brightness(number, image, shift)
         image = turn_some(numbers[:2], image)
         largest, threshold = LARGEST_EXPONENT, THRESHOLD
         if own:
@@ -97,8 +124,11 @@ def synthesize(
             largest = jnp.where(is_own, OWN_EXPONENT, largest)
             threshold = jnp.where(is_own, OWN_THRESHOLD, threshold)
         mask = perlin_mask(keys[2], size, largest, threshold) & (numbers[2] < anomalous)
+        if matched:
+            is_matched = jax.random.uniform(jax.random.fold_in(keys[1], 3)) < matched
+            texture = jnp.where(is_matched, match_brightness(texture, image, mask), texture)
         augmented = blend(image, texture, mask, LARGEST_BETA * numbers[3])
-        if own:
+        if own or matched:
             mask &= jnp.abs(augmented - image).max(-1) > VISIBLE
         return SyntheticAnomaly(image, augmented, mask, texture)
 
@@ -106,9 +136,9 @@ def synthesize(
 
 
 def show(
-    key: Array, image: Array, pictures: Array | None = None, own: float = 0.0
+    key: Array, image: Array, pictures: Array | None = None, own: float = 0.0, matched: float = 0.0
 ) -> dict[str, Array]:
-    """The steps of one anomaly on `[S, S, 3]`, as pictures `[S, S, 3]` by name."""
-    found = synthesize(key[None], image[None], pictures, own=own, anomalous=1.0)
+    """Returns the steps of one anomaly on `[S, S, 3]` as images `[S, S, 3]` by name."""
+    found = synthesize(key[None], image[None], pictures, own=own, matched=matched, anomalous=1.0)
     mask = jnp.repeat(found.mask[..., None], 3, -1).astype(image.dtype)
     return {name: value[0] for name, value in found._replace(mask=mask)._asdict().items()}

@@ -1,4 +1,4 @@
-"""Whether the code runs on several devices at once, and what they then share."""
+"""Collective operations that also work on a single device."""
 
 from jax import Array, lax
 
@@ -15,22 +15,22 @@ def mapped_axis() -> str | None:
 
 
 def mean_over_devices(tree):
-    """The mean over all devices; the tree itself on one."""
+    """Returns the mean over all devices; on one device, the tree itself."""
     return lax.pmean(tree, AXIS) if mapped_axis() else tree
 
 
 def max_over_devices(x: Array) -> Array:
-    """The largest over all devices, elementwise; the array itself on one."""
+    """Returns the elementwise maximum over all devices; on one device, the array itself."""
     return lax.pmax(x, AXIS) if mapped_axis() else x
 
 
 def gather_batch(x: Array) -> Array:
-    """The rows of all devices `[devices * B, ...]`, devices in order; the array itself on one."""
+    """Gathers the rows of all devices in order, `[devices * B, ...]`; on one, the array itself."""
     return lax.all_gather(x, AXIS, tiled=True) if mapped_axis() else x
 
 
 def own_minimum(x: Array) -> Array:
-    """This device's `[B, ...]` of the least over all devices of rows `[devices * B, ...]`."""
+    """Returns this device's rows `[B, ...]` of the minimum over devices of `[devices * B, ...]`."""
     if not mapped_axis():
         return x
     own = x.shape[0] // lax.axis_size(AXIS)
@@ -39,5 +39,5 @@ def own_minimum(x: Array) -> Array:
 
 
 def device_number() -> Array | int:
-    """This device's number among those that share the batch; 0 on one."""
+    """Returns the index of this device among those that share the batch; 0 on one device."""
     return lax.axis_index(AXIS) if mapped_axis() else 0

@@ -1,14 +1,14 @@
-"""Convolutions whose form suits the processor, forward and backward.
+"""Convolutions in the form that is fastest on the platform, forward and backward.
 
-XLA's own serve accelerators, and any platform under `forms("xla")`. On processors, where XLA has no
-fast program for most gradients:
+Accelerators, and any platform under `forms("xla")`, use XLA's convolutions. On CPUs, where XLA has
+no fast implementation of most gradients:
 
-- a 3x3 convolution of stride 1 goes by Winograd (`ops.winograd`), where `by_winograd` says so;
-- a 1x1 convolution is a matrix product, of every `stride`-th position;
-- gradients of other kernels, but for 3x3 of stride 1, are matrix products of rows, a few images at
-  a time, and those of the inputs of strided convolutions are one small convolution a phase.
+- 3x3 convolutions of stride 1 use Winograd (`ops.winograd`), where `by_winograd` allows it;
+- 1x1 convolutions are matrix products over every `stride`-th position;
+- gradients of other kernels (except 3x3 of stride 1) are matrix products of rows, a few images at
+  a time, and input gradients of strided convolutions are one small convolution per phase.
 
-The form depends on the shapes of one image and on dtypes alone, never on the batch size.
+The form depends only on the shapes of one image and on dtypes, never on the batch size.
 """
 
 import contextlib
@@ -28,14 +28,14 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 FORMS = ("auto", "xla")
 # Raised when `by_winograd` or a form changes, which changes results in their last digits.
 RULE = 1
-# Winograd pays from so many channels on either side, and so many products at one tap of the kernel;
+# Winograd pays off from this many channels on either side and products per tap of the kernel;
 # below the latter it also takes longer to compile than it saves. Measured by
-# `experiments.tune_convolution`.
+# `imvad tune_convolution`.
 LEAST_CHANNELS = 32
 LEAST_PRODUCTS = 4e6
-# At most so many positions of padded tiles for each position of the map.
+# Largest ratio of positions of padded tiles to positions of the map.
 MOST_PADDED = 1.7
-# Below so many multiplications an image XLA's form is as good, and quicker to compile; but for 1x1.
+# Below this many multiplications per image XLA's form is as good and compiles faster, except 1x1.
 LEAST_WORK = 2e7
 POSITIONS_PER_STEP = 1024  # of a kernel's gradient by rows
 
@@ -43,7 +43,7 @@ Padding = Sequence[tuple[int, int]]  # zeros before and after rows, and columns
 
 
 class _How(NamedTuple):
-    """What is known of a convolution besides its arrays."""
+    """The parameters of a convolution besides its arrays."""
 
     strides: tuple[int, int]
     padding: tuple[tuple[int, int], tuple[int, int]]
@@ -56,7 +56,7 @@ _FORM = contextvars.ContextVar("convolution", default="auto")
 
 @contextlib.contextmanager
 def forms(name: str) -> Iterator[None]:
-    """What is traced within convolves by the rule ("auto") or as XLA does ("xla").
+    """Selects the form of convolutions traced in the context: by rule ("auto") or XLA's ("xla").
 
     Functions that `jax.jit` has traced before keep their form.
     """
@@ -68,16 +68,16 @@ def forms(name: str) -> Iterator[None]:
 
 
 def as_written() -> bool:
-    """Whether programs are traced in their plain form, as under `forms("xla")`."""
+    """Whether convolutions are traced in XLA's form, as under `forms("xla")`."""
     return _FORM.get() == "xla"
 
 
 def by_winograd(
     shape: Sequence[int], kernel: Sequence[int], dtype, strides: Sequence[int], padding: Padding
 ) -> bool:
-    """Whether `[B, H, W, C]` is convolved with `[h, w, C, D]` by Winograd where it can be.
+    """Whether Winograd is used to convolve `[B, H, W, C]` with `[h, w, C, D]`, where possible.
 
-    Of split rows those of all devices decide, so that each takes the form of whole images.
+    For images split by rows, the rows of all devices decide, so the form is that of whole images.
     """
     shape = (shape[0], shape[1] * rows.count(), *shape[2:])
     return _FORM.get() == "auto" and _winograd_pays(shape, kernel, dtype, _how(strides, padding))
@@ -114,7 +114,7 @@ def convolve(
 ) -> Array:
     """The convolution of `[B, H, W, C]` with `[h, w, C, D]`: `[B, H', W', D]`.
 
-    Gradients are of the reverse mode alone, but under `forms("xla")`.
+    Only reverse-mode gradients are supported, except under `forms("xla")`.
     """
     x, how = _with_rows(x, kernel, _how(strides, padding, precision))
     shape = jax.eval_shape(functools.partial(_xla, how=how), x, kernel).shape
@@ -161,7 +161,7 @@ def _how(strides, padding, precision=None) -> _How:
 
 
 def _with_rows(x: Array, kernel: Array, how: _How) -> tuple[Array, _How]:
-    """Of split rows: a device's rows with those around them that its outputs need."""
+    """For images split by rows: a device's rows with the neighbouring rows its outputs need."""
     if rows.count() == 1:
         return x, how
     size, stride, (before, after) = kernel.shape[0], how.strides[0], how.padding[0]
@@ -173,7 +173,7 @@ def _with_rows(x: Array, kernel: Array, how: _How) -> tuple[Array, _How]:
 
 
 def _of_small(how: _How, kernel: Array, positions: int) -> _How:
-    """XLA's form where there is little to do at so many positions an image."""
+    """Selects XLA's form if the convolution is small for this number of positions per image."""
     small = kernel.shape[:2] != (1, 1) and kernel.size * positions < LEAST_WORK
     return how._replace(form="xla") if small else how
 
@@ -233,7 +233,7 @@ _convolve_transposed.defvjp(
 
 
 def _by_platform(ours, xla, how, *arrays):
-    """One program for several platforms traces both; lowering takes the one of its platform."""
+    """Traces both forms for a multi-platform program; lowering selects that of its platform."""
     own, default = functools.partial(ours, how=how), functools.partial(xla, how=how)
     if how.form == "xla":
         return default(*arrays)

@@ -1,9 +1,10 @@
-"""Greedy k-centre coreset: pick the row that is farthest from all rows picked so far.
+"""Greedy k-centre coreset: repeatedly select the row that is farthest from all selected rows.
 
-The plain loop reads all rows for every pick and waits for memory. Here picks are made in rounds.
-Distances only ever shrink, so while the farthest of a few candidates is farther than every other
-row was at the start of the round, it is the farthest of all: only candidates have to be kept up to
-date. All other rows meet the picks of a round at its end, in one matrix product.
+The plain loop reads all rows for every selection and is limited by memory bandwidth. Here rows are
+selected in rounds. Distances only shrink, so as long as the farthest of a few candidates is farther
+than every other row was at the start of the round, it is the farthest of all, and only candidates
+have to be kept up to date. All other rows meet the selected rows at the end of the round, in one
+matrix product.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,7 @@ def draw_starts(key: Array, count: Array) -> Array:
 
 @jax.jit
 def _start(features: Array, count: Array, starts: Array) -> tuple[Array, Array]:
-    """The features less their mean, and the mean distance `[N]` to the rows `starts`.
+    """Returns the centred features, and the mean distance `[N]` to the rows `starts`.
 
     Rows beyond the first `count` get the distance -inf.
     """
@@ -51,7 +52,7 @@ def _start(features: Array, count: Array, starts: Array) -> tuple[Array, Array]:
 
 
 def _meet(features: Array, distances: Array, picked: Array, count: Array) -> Array:
-    """`distances` `[N]` after the first `count` rows of `picked` `[ROUND, D]` became centres."""
+    """Updates `distances` `[N]` with the first `count` rows of `picked` `[ROUND, D]` as centres."""
     size = min(ROWS, features.shape[0])
     offsets = jnp.where(jnp.arange(ROUND) < count, jnp.sum(picked * picked, -1), jnp.inf)
 
@@ -78,7 +79,7 @@ def _meet(features: Array, distances: Array, picked: Array, count: Array) -> Arr
 
 @partial(jax.jit, donate_argnums=(1, 2))
 def _pick(features: Array, distances: Array, chosen: Array, start: Array, stop: Array):
-    """Picks number `start` to `stop`: the new distances and `chosen`."""
+    """Selects rows number `start` to `stop`; returns the new distances and `chosen`."""
     size = min(CANDIDATES, features.shape[0])
 
     def one_round(carry):

@@ -28,7 +28,7 @@ class Moments(NamedTuple):
 
 
 def empty_moments(positions: int, dim: int, dtype=jnp.float32) -> Moments:
-    """Moments of no sample at all."""
+    """Returns the moments of zero samples."""
     return Moments(
         jnp.zeros((), dtype),
         jnp.zeros((positions, dim), dtype),
@@ -81,10 +81,10 @@ def _replace_blocks(replace: Callable, old: Any, *inputs: Any) -> Any:
 
 
 class PendingMoments(NamedTuple):
-    """Moments, and the samples that are still to be added to them, many at a time.
+    """Moments, and pending samples that will be added to them in bulk.
 
-    The scatter is read and written once for all of them: a product of a few rows takes longer to
-    add than to compute.
+    The scatter matrices are read and written once for all of them: a product of a few rows takes
+    longer to add than to compute.
     """
 
     moments: Moments
@@ -94,7 +94,7 @@ class PendingMoments(NamedTuple):
 
 
 def empty_pending(positions: int, dim: int, capacity: int) -> PendingMoments:
-    """No sample at all, with room for at most `capacity` (of this device) or `PENDING`."""
+    """Returns empty moments with room for `capacity` pending samples, at most `PENDING`."""
     slots = min(capacity, PENDING)
     return PendingMoments(
         empty_moments(positions, dim),
@@ -123,7 +123,7 @@ def add_pending(pending: PendingMoments, features: Array, valid: Array) -> Pendi
 
 
 def flush(pending: PendingMoments) -> PendingMoments:
-    """The same with all samples in the moments."""
+    """Adds all pending samples to the moments."""
     return PendingMoments(
         _add_rows(pending.moments, pending.rows, pending.valid),
         pending.rows,
@@ -143,7 +143,7 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
 
 
 def merge_all(parts: Sequence[Moments]) -> Moments:
-    """Moments of all samples, from one accumulator a device, on the first device. Donates them."""
+    """Merges the moments of all devices on the first device. Donates the accumulators."""
     merged = jax.tree.map(jnp.asarray, parts[0])
     for part in parts[1:]:
         merged = merge_moments(merged, jax.device_put(part, merged.mean.sharding))

@@ -1,4 +1,4 @@
-"""Loops that keep memory small, and that a program for another runtime can do without."""
+"""Loops that save memory, and that can be left out for runtimes without loops."""
 
 import contextlib
 import contextvars
@@ -13,9 +13,9 @@ _UNROLLED = contextvars.ContextVar("unrolled", default=False)
 
 @contextlib.contextmanager
 def unrolled() -> Iterator[None]:
-    """What is traced within has no loops: the same results, memory that grows with the batch.
+    """Code traced in the context has no loops: same results, but memory grows with the batch.
 
-    For converters that have no loops. Functions that `jax.jit` has traced before keep theirs.
+    This is for converters without loops. Functions that `jax.jit` has traced before keep theirs.
     """
     token = _UNROLLED.set(True)
     try:
@@ -25,7 +25,7 @@ def unrolled() -> Iterator[None]:
 
 
 def fold(count: int, step: Callable[[Any, Any], Any], initial: Any) -> Any:
-    """`carry = step(i, carry)` for each i below `count`, which is known when it is traced."""
+    """Runs `carry = step(i, carry)` for each i below `count`, which must be a static number."""
     if not _UNROLLED.get():
         return lax.fori_loop(0, count, step, initial)
     for i in range(count):
@@ -34,5 +34,5 @@ def fold(count: int, step: Callable[[Any, Any], Any], initial: Any) -> Any:
 
 
 def each(function: Callable[[Any], Any], rows: Any) -> Any:
-    """`function` of every row of a pytree of arrays `[N, ...]`, one row after the other."""
+    """Applies `function` to every row of a pytree of arrays `[N, ...]`, one row at a time."""
     return jax.vmap(function)(rows) if _UNROLLED.get() else lax.map(function, rows)

@@ -21,6 +21,13 @@ def adaptive_average_matrix(n_in: int, n_out: int) -> np.ndarray:
     return inside / (stop - start)[:, None]
 
 
+def _share(channels: tuple[int, ...], dim: int) -> int:
+    """Values of a patch vector that each layer gives."""
+    if dim % len(channels):
+        raise ValueError(f"dim {dim} is not divisible by the number of layers {len(channels)}")
+    return dim // len(channels)
+
+
 def patch_kernels(channels: tuple[int, ...], dim: int, patch_size: int = 3) -> list[np.ndarray]:
     """Convolution kernels that give each layer's share of the pooled patch vector.
 
@@ -32,10 +39,8 @@ def patch_kernels(channels: tuple[int, ...], dim: int, patch_size: int = 3) -> l
     Raises:
       ValueError: a final window reaches across two layers (`dim` not divisible by their number).
     """
-    if dim % len(channels):
-        raise ValueError(f"dim {dim} is not divisible by the number of layers {len(channels)}")
+    share = _share(channels, dim)
     final = adaptive_average_matrix(dim * len(channels), dim)
-    share = dim // len(channels)
     kernels = []
     for number, count in enumerate(channels):
         first = adaptive_average_matrix(count * patch_size**2, dim)
@@ -45,8 +50,37 @@ def patch_kernels(channels: tuple[int, ...], dim: int, patch_size: int = 3) -> l
     return kernels
 
 
+def average_kernels(channels: tuple[int, ...], dim: int, patch_size: int = 3) -> list[np.ndarray]:
+    """Kernels that give each layer's share of the paper's patch vector: `[k, k, C, n]`.
+
+    Every channel is averaged over the window by itself (PatchCore, section 3.1). The layers share
+    `dim` equally: of a layer with more channels than its share, neighbouring ones are pooled to it;
+    one with fewer keeps its C channels, times the square root of share / C. Squared distances are
+    then those of a vector in which every channel stands share / C times, which no memory is spent
+    on. So layers weigh as much, and values are of the scale, as with `patch_kernels`, which has
+    the same kernels for a layer of `dim` channels.
+
+    Raises:
+      ValueError: `dim` is not divisible by the number of layers.
+    """
+    share = _share(channels, dim)
+    kernels = []
+    for count in channels:
+        if count > share:
+            pooled = adaptive_average_matrix(count, share).T
+        else:
+            pooled = np.eye(count) * math.sqrt(share / count)
+        window = (patch_size, patch_size)
+        kernels.append(np.broadcast_to(pooled, (*window, *pooled.shape)) / patch_size**2)
+    return kernels
+
+
+# How a patch's window becomes its vector, by the name of the setting.
+AGGREGATIONS = {"official": patch_kernels, "local_average": average_kernels}
+
+
 def aggregate_patches(features: Array, kernel: np.ndarray) -> Array:
-    """Applies a kernel `[k, k, C, n]` of `patch_kernels` to `[B, H, W, C]`, giving `[B, H, W, n]`.
+    """Applies one of these kernels `[k, k, C, n]` to `[B, H, W, C]`, giving `[B, H, W, n]`.
 
     Zero padding counts in the average, as in the official code. The kernel is block-diagonal over
     groups of channels (one channel reaches few outputs), so it runs as shifted sums over the

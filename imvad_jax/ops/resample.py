@@ -64,7 +64,7 @@ def upsample_and_smooth(
 ) -> Array:
     """Enlarges maps `[B, h, w]` to `[B, H, W]` bilinearly, then smooths them with a Gaussian.
 
-    One matrix an axis holds both steps, exactly. Source: the common post-processing of SPADE,
+    One matrix per axis performs both steps exactly. Source: the common post-processing of SPADE,
     PaDiM and PatchCore (sigma 4, 33 taps, symmetric border).
     """
 

@@ -1,8 +1,8 @@
-"""Images whose rows are split over the devices, so that several compute one image.
+"""Splits images by rows, so that several devices share the computation of one image.
 
-A program that all devices run on the same images (`shared`) hands `by_rows` what can be computed
-from a part of the rows. Within it convolutions and poolings fetch the few rows around a device's
-own from its neighbours (`bordered`); everything that looks at single positions needs no change.
+A program that all devices run on the same images (`shared`) passes `by_rows` a function that can be
+computed for a part of the rows. Inside it, convolutions and poolings fetch the few rows around a
+device's own from its neighbours (`bordered`); operations on single positions need no change.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def _state(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def shared() -> Iterator[None]:
-    """What is traced within runs on all devices, under pmap, with the same images on each.
+    """Marks code traced in the context as run on all devices, under pmap, with the same images.
 
     Raises:
       Indivisible: at the end, if none of it went through `by_rows`.
@@ -96,7 +96,7 @@ def own_rows(x: Array) -> Array:
 
 
 def divided(height: int) -> int:
-    """This device's share of so many rows."""
+    """Number of rows per device, of `height` rows in all."""
     if height % count():
         raise Indivisible(f"{height} rows, {count()} devices")
     return height // count()
@@ -115,7 +115,7 @@ def mean_of_positions(x: Array) -> Array:
 
 
 def bordered(x: Array, before: int, after: int) -> Array:
-    """`[B, H, ...]` with so many rows more: those of the neighbours, zeros beyond the image."""
+    """Extends `[B, H, ...]` by the neighbours' rows above and below; zeros beyond the image."""
     if count() == 1:
         return jnp.pad(x, ((0, 0), (before, after), *((0, 0),) * (x.ndim - 2)))
     height, last = x.shape[1], count() - 1

@@ -18,7 +18,7 @@ from jax import Array, lax
 TILE = 4  # outputs a side
 WINDOW = 6  # inputs a side
 POINTS = WINDOW * WINDOW
-# A step takes so many tiles: what it writes stays in the cache, and its products are large enough.
+# Tiles per step: its output stays in the cache, and its products are large enough.
 TILES_PER_STEP = 128
 # The paper's B^T, G and A^T, of the points 0, 1, -1, 2, -2 and infinity.
 INPUT = np.array(

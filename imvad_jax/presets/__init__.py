@@ -1,7 +1,7 @@
-"""Named configurations of the methods: one file a method, and the figures that each reached.
+"""Named configurations of the methods, one file per method, and the figures that each reached.
 
-`reached` gives these figures with the commands that made them; they are written from the result
-files by `experiments.results`, and checked.
+`reached` returns these figures with the commands that produced them; `imvad results` writes them
+from the result files, and tests check them.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
 The official setting (WRN-50-2, 256 cropped to 224, 30 epochs of batches of 4):
 
-    python -m experiments.run --method=cfa --preset=official --dataset=mvtec_ad \\
+    imvad run --method=cfa --preset=official --dataset=mvtec_ad \\
         --data_dir=DIR --category=screw --weights=hub:timm/wide_resnet50_2.tv_in1k@main \\
         --workdir=RUN
 

@@ -3,7 +3,7 @@
 The official setting (EfficientNet-B5 as efficientnet_pytorch pads it, 768 pixels, 240 epochs of
 batches of 16, 275 million parameters):
 
-    python -m experiments.run --method=csflow --preset=official --dataset=mvtec_ad \\
+    imvad run --method=csflow --preset=official --dataset=mvtec_ad \\
         --data_dir=DIR --category=screw --weights=hub:timm/tf_efficientnet_b5.aa_in1k@main \\
         --workdir=RUN
 

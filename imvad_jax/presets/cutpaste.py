@@ -2,7 +2,7 @@
 
 The paper's network, ResNet-18 from scratch, 256 epochs of 256 steps (65,536 in all, for a GPU):
 
-    python -m experiments.run --method=cutpaste --preset=official --dataset=mvtec_ad \\
+    imvad run --method=cutpaste --preset=official --dataset=mvtec_ad \\
         --data_dir=DIR --category=screw --workdir=RUN
 
 `benchmark` is the ViT-B/16 behind the published table, original against cutpaste. Unlike there,
@@ -19,7 +19,7 @@ and the aspect of the piece is log-uniform between fixed bounds. Its weights are
 `cpu` starts from ImageNet weights, too, embeds at layer 3 of ResNet-18, and sees patches of 64 of
 the 256 pixels: of images as a whole, so short a training learns nothing about small defects.
 
-    python -m experiments.run --method=cutpaste --preset=cpu --dataset=mvtec_ad \\
+    imvad run --method=cutpaste --preset=cpu --dataset=mvtec_ad \\
         --data_dir=DIR --category=screw --weights=hub:timm/resnet18.tv_in1k@main --workdir=RUN
 
 `demo` is a small ResNet-18 from scratch, because the gradient of EfficientNet's depthwise

@@ -3,7 +3,7 @@
 The official setting, for a GPU; `--texture_dir` names a folder of the Describable Textures Dataset
 (without it the textures are drawn by the program, which the run's record says):
 
-    python -m experiments.run --method=draem --preset=official --dataset=mvtec_ad --data_dir=DIR \\
+    imvad run --method=draem --preset=official --dataset=mvtec_ad --data_dir=DIR \\
         --category=screw --texture_dir=DTD/images --workdir=RUN
 
 It sharpens textures by factors of 0 to 2, as the official code does, and so does `benchmark`; the

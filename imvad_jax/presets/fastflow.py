@@ -3,7 +3,7 @@
 The variant on two CPU cores, ResNet-18 at 256, of whose 500 epochs it trains 20, in batches of 8
 for four times as many steps:
 
-    python -m experiments.run --method=fastflow --preset=cpu --dataset=mvtec_ad \\
+    imvad run --method=fastflow --preset=cpu --dataset=mvtec_ad \\
         --data_dir=DIR --category=screw --weights=hub:timm/resnet18.tv_in1k@main --workdir=RUN
 
 The figures it reaches and the minutes it takes stand in RESULTS.md with their commands.

@@ -3,7 +3,7 @@
 The setting of the common code that it follows (VGG-16 on [0, 1], 100 epochs of 125 batches of 64
 augmented images at 128 pixels, as there a fifth of 10,000 is held out; for a GPU):
 
-    python -m experiments.run --method=favae --preset=official --dataset=mvtec_ad \\
+    imvad run --method=favae --preset=official --dataset=mvtec_ad \\
         --data_dir=DIR --category=bottle --weights=hub:timm/vgg16.tv_in1k@main --workdir=RUN
 
 `benchmark` is open-iad's: no augmentation, one pass over the images an epoch (for 60 images of

@@ -2,7 +2,7 @@
 
 The benchmark's variant, ResNet-18 at 256 without crop:
 
-    python -m experiments.run --method=padim --preset=benchmark --dataset=mvtec_ad \\
+    imvad run --method=padim --preset=benchmark --dataset=mvtec_ad \\
         --data_dir=DIR --category=screw --weights=hub:timm/resnet18.tv_in1k@main --workdir=RUN
 
 `official` is the common code's (there is no official one): images are shrunk by Lanczos' filter,

@@ -1,6 +1,6 @@
 """Presets of the raw-colour baseline. It has one setting, so all but `smoke` are equal.
 
-    python -m experiments.run --method=raw_color --dataset=mvtec_ad --data_dir=DIR \\
+    imvad run --method=raw_color --dataset=mvtec_ad --data_dir=DIR \\
         --category=all --workdir=RUN
 
 `presets.reached("raw_color", "cpu")` gives the figures reached, with their commands (RESULTS.md).

@@ -2,7 +2,7 @@
 
 The official setting (WRN50-2, 200 epochs of batches of 16 at 256 pixels; for a GPU):
 
-    python -m experiments.run --method=rd4ad --preset=official --dataset=mvtec_ad \\
+    imvad run --method=rd4ad --preset=official --dataset=mvtec_ad \\
         --data_dir=DIR --category=screw --weights=hub:timm/wide_resnet50_2.tv_in1k@main \\
         --workdir=RUN
 

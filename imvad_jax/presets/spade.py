@@ -2,7 +2,7 @@
 
 The benchmark's variant, ResNet-18 at 256 without crop and K = 5:
 
-    python -m experiments.run --method=spade --preset=benchmark --dataset=mvtec_ad \\
+    imvad run --method=spade --preset=benchmark --dataset=mvtec_ad \\
         --data_dir=DIR --category=screw --weights=hub:timm/resnet18.tv_in1k@main --workdir=RUN
 
 `official` and `paper` shrink images by Lanczos' filter and masks by their nearest pixel, as the

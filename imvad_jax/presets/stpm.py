@@ -2,7 +2,7 @@
 
 The official setting (ResNet-18, 100 epochs of batches of 32 at 256 pixels):
 
-    python -m experiments.run --method=stpm --preset=official --dataset=mvtec_ad \\
+    imvad run --method=stpm --preset=official --dataset=mvtec_ad \\
         --data_dir=DIR --category=screw --weights=hub:timm/resnet18.tv_in1k@main --workdir=RUN
 
 `benchmark` is the recipe behind the published table: batches of 8, a student that starts as its

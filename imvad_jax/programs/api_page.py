@@ -1,4 +1,4 @@
-"""docs/api.md: the public names of `imvad_jax.api` with their methods, as their docstrings say."""
+"""docs/api.md: the public names of `imvad_jax` with their methods, as their docstrings say."""
 
 import functools
 import inspect
@@ -28,8 +28,13 @@ def _entry(name: str, value) -> list[str]:
 
 
 def _members(name: str, kind: type) -> list[str]:
-    """The public properties and methods of a class, in the order of the source."""
-    public = {key: member for key, member in vars(kind).items() if not key.startswith("_")}
+    """The public properties and methods of a class, its bases' first, as in the source."""
+    public = {
+        key: member
+        for base in reversed(kind.__mro__[:-1])
+        for key, member in vars(base).items()
+        if not key.startswith("_")
+    }
     lines = []
     for key, member in public.items():
         if isinstance(member, property | functools.cached_property):
@@ -39,7 +44,7 @@ def _members(name: str, kind: type) -> list[str]:
     for key, member in public.items():
         if inspect.isfunction(member):
             lines += [f"### {name}.{key}", "", *_entry(key, member)]
-    return lines
+    return [line.replace(") -> Self", f") -> {name}") for line in lines]
 
 
 def _signature(name: str, value) -> str:

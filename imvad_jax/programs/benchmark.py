@@ -1,14 +1,12 @@
 """Measures how fast methods fit, train and score on this machine.
 
-    python -m experiments.benchmark --method=padim,patchcore --preset=cpu --workdir=BENCH
+    imvad benchmark --method=padim,patchcore --preset=cpu --workdir=BENCH
 
-Writes benchmark.json and benchmark.png below --workdir. Images are random unless --data_dir names
-some, weights are random unless --weights does. Every field of a method's configuration is a flag.
-With --scaling it writes scaling.json and scaling.png instead: cost against size.
+Writes benchmark.json and benchmark.png to --workdir. Images are random unless --data_dir is given,
+and weights are random unless --weights is. Every field of a method's configuration is also a flag.
+With --scaling it measures cost against size instead, and writes scaling.json and scaling.png.
 """
 
-import sys
-from functools import partial
 from pathlib import Path
 
 from absl import flags
@@ -19,14 +17,18 @@ from imvad_jax.benchmarks.comparisons import Comparisons
 from imvad_jax.benchmarks.images import Source
 from imvad_jax.benchmarks.measure_methods import Request
 from imvad_jax.benchmarks.scaling_point import Request as Point
-from imvad_jax.commands import command
-from imvad_jax.errors import UserError
+from imvad_jax.commands import command, process
+from imvad_jax.errors import UserError, say
 from imvad_jax.programs import benchmark_flags as given
-from imvad_jax.programs import config_flags, devices, page, time_limit
+from imvad_jax.programs import config_flags, devices, output, page, time_limit
 from imvad_jax.progress import tqdm_progress
 from imvad_jax.training.limit import limited
 
 flags.adopt_module_key_flags(given)  # --help shows them
+FIRST = (
+    "method", "preset", "workdir", "weights", "data_dir", "category", "num_images", "repeats",
+    "scaling", "compare", "render", "json",
+)  # fmt: skip
 
 
 def render() -> int:
@@ -34,7 +36,10 @@ def render() -> int:
     directory, out = given.BENCHMARKS_DIR.value, Path(given.OUT.value)
     stale = f"{out} does not fit the files in {directory}; run: {report.COMMAND}"
     text = report.render_benchmarks(directory)
-    return page.write_or_check(out, text, check=given.CHECK.value, stale=stale)
+    check = given.CHECK.value
+    status = page.write_or_check(out, text, check=check, stale=stale)
+    output.result(*page.said({out: status}, check))
+    return status
 
 
 def find_methods() -> dict[str, tuple[methods.DetectorConfig, dict[str, str]]]:
@@ -86,7 +91,7 @@ def find_scaling(request: Request) -> scaling.Scaling:
     """What is to be measured with --scaling. Raises UserError for flags that do not go with it."""
     for name in ("data_dir", "compare", "kept_features", "profile"):
         if flags.FLAGS[name].value:
-            raise UserError(f"--{name}: has no meaning with --scaling; leave one of them out")
+            raise UserError(f"--{name}: cannot be combined with --scaling; omit one of them")
     options = request.options
     return scaling.Scaling(
         scales=[
@@ -113,7 +118,7 @@ def command_apart(name: str, own: Path, left: float, overrides: dict[str, str]) 
     if left < float("inf"):
         parts.append(f"--time_limit={max(left, 1):.0f}s")  # the last of a name counts
     own_flags = [f"--method={name}", f"--workdir={own}"]
-    return [sys.executable, "-m", "experiments.benchmark", *parts, *own_flags]
+    return process("benchmark", *parts, *own_flags)
 
 
 prepare = config_flags.define_outside_flags
@@ -123,21 +128,23 @@ def main() -> int:
     """The program."""
     if given.RENDER.value:
         return render()
-    limit, log = time_limit.start_limit(), partial(print, flush=True)
+    limit = time_limit.start_limit()
     request = find_request()
     if given.SCALING.value:
-        return scaling.run(find_scaling(request), log, limited(tqdm_progress, limit))
+        found = scaling.run(find_scaling(request), say, limited(tqdm_progress, limit))
+        output.result(found.text, found.document)
+        return int(found.failed)
     how = measure_methods.Measuring(
-        start=devices.start_jax, limit=limit, log=log, progress=tqdm_progress,
+        start=devices.start_jax, limit=limit, log=say, progress=tqdm_progress,
         apart=lambda name, own, left: command_apart(name, own, left, request.methods[name][1]),
     )  # fmt: skip
     found = measure_methods.measure_methods(request, how)
     done = [record for record in found.records if "error" not in record]
-    for line in dict.fromkeys(map(report.device_line, done)):
-        print(line)
     if found.records:
-        print(report.format_tables(found.records))
-        print(f"written to {request.workdir}: benchmark.json, benchmark.png")
+        lines = [*dict.fromkeys(map(report.device_line, done)), report.format_tables(found.records)]
+        lines.append(f"written to {request.workdir}: benchmark.json, benchmark.png")
+        document = {"workdir": str(request.workdir), "command": request.command}
+        output.result("\n".join(lines), document | {"records": found.records})
     if found.stopped:
         raise found.stopped
     return int(found.failed)

@@ -16,7 +16,9 @@ def define_config_flags() -> None:
         for field in dataclasses.fields(method.config):
             users.setdefault(field.name, []).append(name)
     for field, names in users.items():
-        flags.DEFINE_string(field, None, f"Field of {', '.join(names)}; default: the preset's.")
+        flags.DEFINE_string(
+            field, None, f"Setting of {', '.join(names)}. Default: the value of the preset."
+        )
 
 
 def define_outside_flags(argv: Sequence[str]) -> None:
@@ -36,9 +38,11 @@ def define_outside_flags(argv: Sequence[str]) -> None:
             if field.name in flags.FLAGS:
                 raise UserError(
                     f"--method={name}: its field '{field.name}' is a flag of the program already; "
-                    "call it otherwise"
+                    "rename the field"
                 )
-            flags.DEFINE_string(field.name, None, f"Field of {name}; default: the preset's.")
+            flags.DEFINE_string(
+                field.name, None, f"Setting of {name}. Default: the value of the preset."
+            )
             ours.add(field.name)
 
 

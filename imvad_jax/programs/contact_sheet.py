@@ -1,9 +1,10 @@
-"""Shows what an augmentation does: originals, results and masks on one picture.
+"""Shows the effect of an augmentation: originals, results and masks in one image.
 
-    python -m experiments.contact_sheet --augmentation=cutpaste --dataset=mvtec_ad \\
+    imvad contact_sheet --augmentation=cutpaste --dataset=mvtec_ad \\
         --data_dir=DIR --category=screw --out=sheet.png
 
-A column an image; a row a picture that the augmentation gives, below the originals.
+One column per image. The first row holds the originals, each further row one output of the
+augmentation.
 """
 
 import functools
@@ -42,20 +43,21 @@ AUGMENTATIONS: dict[str, Callable[[Array, Array], dict[str, Array]]] = {
     "scar": functools.partial(_pasted, scar),
     "draem": anomaly.show,
     "draem_own": functools.partial(anomaly.show, own=1.0),
+    "draem_matched": functools.partial(anomaly.show, matched=1.0),
 }
 
 _AUGMENTATION = flags.DEFINE_string(
-    "augmentation", None, f"What is shown: {', '.join(AUGMENTATIONS)}."
+    "augmentation", None, f"Augmentation to show: {', '.join(AUGMENTATIONS)}."
 )
 _DATA_DIR = program.define_path("data_dir", None, "Directory of the dataset.")
 _DATASET = flags.DEFINE_string(
-    "dataset", "mvtec_ad", f"Which dataset --data_dir holds: {', '.join(layouts.LAYOUTS)}."
+    "dataset", "mvtec_ad", f"Layout of --data_dir: {', '.join(layouts.LAYOUTS)}."
 )
-_CATEGORY = flags.DEFINE_string("category", None, "Category whose good images are taken.")
-_OUT = program.define_path("out", None, "Picture to write (PNG).")
-_SEED = flags.DEFINE_integer("seed", 0, "Seeds the augmentation.", lower_bound=0)
-_SIZE = flags.DEFINE_integer("size", 256, "Height and width of a picture in pixels.")
-_COUNT = flags.DEFINE_integer("count", 8, "How many images.", lower_bound=1)
+_CATEGORY = flags.DEFINE_string("category", None, "Category whose good images are used.")
+_OUT = program.define_path("out", None, "PNG file to write.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the augmentation.", lower_bound=0)
+_SIZE = flags.DEFINE_integer("size", 256, "Height and width of each image, in pixels.")
+_COUNT = flags.DEFINE_integer("count", 8, "Number of images.", lower_bound=1)
 
 
 def sheet(rows: dict[str, np.ndarray]) -> np.ndarray:

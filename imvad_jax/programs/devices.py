@@ -16,20 +16,22 @@ from imvad_jax.programs import program
 _CACHE_DIR = program.define_path(
     "cache_dir",
     None,
-    "Directory of the decoded images and compiled programs that later runs use again; empty: "
-    "keep none. Default: $IMVAD_CACHE, else imvad_jax in the user's cache directory.",
+    "Cache directory for decoded images and compiled programs; empty disables the cache. Default: "
+    "$IMVAD_CACHE, otherwise imvad_jax in the user's cache directory.",
 )
 _NUM_DEVICES = flags.DEFINE_integer(
-    "num_devices", 0, "Devices that share the work; 0: all (on the CPU: one a core). Of each host."
+    "num_devices", 0, "Number of devices to use per host; 0 means all (on the CPU, one per core)."
 )
 _COORDINATOR = flags.DEFINE_string(
-    "coordinator_address", None, "HOST:PORT of the first process of a run over several hosts."
+    "coordinator_address", None, "HOST:PORT of the first process, for a run over several hosts."
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", 1, "Processes that share a run, one a host. All are given the same flags but "
-    "--process_id, and a --workdir that all of them see."
+    "num_processes", 1, "Number of processes of the run, one per host. Give all of them the same "
+    "flags except --process_id, and a --workdir that all of them can access."
 )  # fmt: skip
-_PROCESS_ID = flags.DEFINE_integer("process_id", 0, "Number of this process; 0 is the first.")
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", 0, "Index of this process, from 0 (the first) to num_processes - 1."
+)
 
 
 _PROBE = 1 << 20  # bytes: as a larger program takes

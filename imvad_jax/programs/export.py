@@ -1,38 +1,40 @@
-"""Writes the fitted detector of a run as one file that runs without this project.
+"""Exports the fitted detector of a run to one file that runs without this package.
 
-    python -m experiments.export --workdir=RUN --output=FILE --format=stablehlo|savedmodel|onnx
+    imvad export --workdir=RUN --output=FILE --format=stablehlo|savedmodel|onnx
 
-The file takes uint8 images and gives scores and maps. It is loaded again in a process of its own
-and compared with the detector before it is kept. Exit status: 0, it was written; 2, it was not.
+The exported function takes uint8 images and returns scores and maps. It is loaded in a process of
+its own and compared with the detector before it is kept. Exit status: 0 if it was written, else 2.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from imvad_jax.errors import UserError, choose
+from imvad_jax.errors import UserError, choose, say
 from imvad_jax.export import check, exporter, whole
 from imvad_jax.export.exporter import FORMATS, PLATFORMS
-from imvad_jax.programs import devices, program
+from imvad_jax.programs import devices, output, program
 
-_WORKDIR = program.define_path("workdir", None, "Directory of a finished run of experiments.run.")
-_OUTPUT = program.define_path("output", None, "File to write; a folder for savedmodel.")
-_FORMAT = flags.DEFINE_string("format", "stablehlo", f"One of {', '.join(FORMATS)}.")
+_WORKDIR = program.define_path("workdir", None, "Directory of a finished run.")
+_OUTPUT = program.define_path("output", None, "File to write, or folder for savedmodel.")
+_FORMAT = flags.DEFINE_string("format", "stablehlo", f"File format: {', '.join(FORMATS)}.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier export at --output.")
 _PLATFORMS = flags.DEFINE_list(
     "platforms",
     list(exporter.DEFAULT_PLATFORMS),
-    f"What the program is compiled for, of {', '.join(PLATFORMS)}; cpu is always among them. Of no "
-    "meaning to ONNX.",
+    f"Comma-separated platforms to compile for: {', '.join(PLATFORMS)}; cpu is always included. "
+    "Ignored for ONNX.",
 )
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 0, "Images a batch, fixed; 0: any number.", lower_bound=0
+    "batch_size", 0, "Fixed number of images per batch; 0 accepts any number.", lower_bound=0
 )
 _CHECK_IMAGES = program.define_path(
     "check_images", None, "Folder of images on which the export is compared with the detector. "
-    "Default: test images of the run, if they are in the decoded cache, else noise.",
+    "Default: test images of the run if they are in the decoded cache, otherwise noise.",
 )  # fmt: skip
-flags.adopt_module_key_flags(devices)
+FIRST = ("workdir", "output", "format", "batch_size", "overwrite", "json")
+for module in (devices, output):
+    flags.adopt_module_key_flags(module)
 
 
 def main() -> int:
@@ -45,28 +47,35 @@ def main() -> int:
     kind = choose("--format", _FORMAT.value, FORMATS)
     named = [choose("--platforms", name, PLATFORMS) for name in _PLATFORMS.value]
     platforms = tuple(dict.fromkeys(["cpu", *named]))
-    run_dir, output = Path(_WORKDIR.value), Path(_OUTPUT.value)
-    exporter.check_output(output, kind, _OVERWRITE.value)  # before JAX starts
+    run_dir, path = Path(_WORKDIR.value), Path(_OUTPUT.value)
+    exporter.check_output(path, kind, _OVERWRITE.value)  # before JAX starts
     devices.start_jax()
     function = whole.restore(run_dir)
-    exporter.check_output(output, kind, _OVERWRITE.value, function.nbytes)
+    exporter.check_output(path, kind, _OVERWRITE.value, function.nbytes)
     FORMATS[kind].check(function)
     images, source = check.choose_images(function, _CHECK_IMAGES.value, devices.decoded_dir())
     try:
         parity = exporter.export(
-            function, kind, output, platforms=platforms, batch_size=_BATCH_SIZE.value, images=images
+            function, kind, path, platforms=platforms, batch_size=_BATCH_SIZE.value, images=images
         )
     except BrokenPipeError:  # nobody reads what is said
         raise
     except OSError as error:
-        raise UserError(f"--output={output}: cannot be written ({error.strerror})") from None
-    print(f"compared with the detector on {source}; largest difference, relative to the largest "
-          f"value (allowed {check.TOLERANCE:g}):")  # fmt: skip
-    for name, value in parity.items():
-        print(f"  {name:<17}{value:.1e}")
+        raise UserError(f"--output={path}: cannot be written ({error.strerror})") from None
     if not function.model.calibration:
-        print("this run has no threshold: scores and maps are the method's own alone")
-    print(f"written to {output} ({_size(output) / 1e6:.1f} MB): {_summary(function)}")
+        say("this run has no threshold: only raw scores and maps are exported")
+    size = _size(path)
+    lines = [
+        f"compared with the detector on {source}; largest difference, relative to the largest "
+        f"value (allowed {check.TOLERANCE:g}):",
+        *(f"  {name:<17}{value:.1e}" for name, value in parity.items()),
+        f"written to {path} ({size / 1e6:.1f} MB): {_summary(function)}",
+    ]
+    document = {
+        "output": str(path), "format": kind, "bytes": size, "compared_on": source,
+        "largest_differences": parity, "threshold": bool(function.model.calibration),
+    }  # fmt: skip
+    output.result("\n".join(lines), document)
     return 0
 
 

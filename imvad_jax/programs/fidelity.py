@@ -1,9 +1,9 @@
 """Writes the tables of docs/fidelity.md from what the golden tests compared:
 python -m experiments.fidelity
 
-The record is written by a run of all golden tests, which need the golden files:
+A run of all golden tests writes the record; it needs the golden files:
 IMVAD_FIDELITY_FILE=docs/fidelity.json python -m pytest tests/golden
-With --check nothing is written; the status is 1 if the page does not fit the record.
+With --check nothing is written; the exit status is 1 if the page is out of date.
 """
 
 import sys
@@ -15,9 +15,9 @@ from imvad_jax.errors import UserError
 from imvad_jax.files import write_atomically
 from imvad_jax.reporting.fidelity import COMMAND, filled_page, load_record
 
-flags.DEFINE_string("record", "docs/fidelity.json", "What the golden tests compared.")
-flags.DEFINE_string("page", "docs/fidelity.md", "Page whose tables are written anew.")
-flags.DEFINE_bool("check", False, "Only compare the page with the record; status 1 if they differ.")
+flags.DEFINE_string("record", "docs/fidelity.json", "Record written by the golden tests.")
+flags.DEFINE_string("page", "docs/fidelity.md", "Page whose tables are updated.")
+flags.DEFINE_bool("check", False, "Write nothing; exit with status 1 if the page is out of date.")
 
 
 def main() -> int:

@@ -1,64 +1,20 @@
 """docs/flags.md: the flags of the programs, and what the presets of each method set."""
 
-import contextlib
 import dataclasses
-import importlib
 import inspect
 import io
 import re
-import sys
 import tokenize
-from collections.abc import Iterator
 
 from absl import flags
 
-from imvad_jax import methods, presets, programs
-from imvad_jax.programs import program
+from imvad_jax import methods, presets
+from imvad_jax.programs import registry
+from imvad_jax.programs.apart import program_flags
 from imvad_jax.reporting.text_table import Form, format_rows
 
 # The programs whose flags are documented.
-PROGRAMS = ("run", "table", "predict", "export", "benchmark", "suite")
-
-
-@contextlib.contextmanager
-def _process_of_its_own() -> Iterator[None]:
-    """Within it no flag is defined and no module of this package is imported but `program`, which
-    defines none itself and which absl knows by its identity.
-
-    Two programs may define a flag of the same name, which one process refuses.
-    """
-    prefix = programs.__name__ + "."
-
-    def imported() -> dict:
-        found = {name: module for name, module in sys.modules.items() if name.startswith(prefix)}
-        return {name: module for name, module in found.items() if module is not program}
-
-    modules = imported()
-    attributes, state = dict(programs.__dict__), dict(flags.FLAGS.__dict__)
-    for name in modules:
-        del sys.modules[name]
-        programs.__dict__.pop(name.removeprefix(prefix), None)
-    flags.FLAGS.__dict__.update(vars(flags.FlagValues()))
-    try:
-        yield
-    finally:
-        for name in imported():
-            del sys.modules[name]
-        sys.modules.update(modules)
-        for old, new in ((flags.FLAGS.__dict__, state), (programs.__dict__, attributes)):
-            old.clear()
-            old.update(new)
-
-
-def program_flags(name: str) -> tuple[str, list[flags.Flag]]:
-    """The docstring of a program and its flags, without the fields of the methods."""
-    fields = {f.name for m in methods.METHODS.values() for f in dataclasses.fields(m.config)}
-    with _process_of_its_own():
-        module = importlib.import_module(f"{programs.__name__}.{name}")
-        found = flags.FLAGS.get_key_flags_for_module(module.__name__)
-        own = flags.FLAGS.flags_by_module_dict().get(module.__name__, [])
-    # A program may have a flag of its own that is called as a field of the methods.
-    return module.__doc__ or "", [flag for flag in found if flag.name not in fields or flag in own]
+PROGRAMS = tuple(registry.PROGRAMS)
 
 
 def field_comments(config: type) -> dict[str, str]:
@@ -110,23 +66,27 @@ def flags_page(notice: str) -> str:
     """The text of the page; `notice` says who wrote it."""
     lines = ["# All flags", "", notice, ""]
     lines += [
-        "Flags are written `--name=value`; a switch `--name` or `--noname`. The fields of a",
-        "method's configuration are flags of `experiments.run` as well; they stand at the end, by",
-        "method. `--help` prints the flags of a program.",
+        "Write a flag as `--name=value`, and a Boolean flag as `--name` or `--noname`. Every field",
+        "of a method's configuration is also a flag of `imvad run`, `imvad table` and",
+        "`imvad benchmark`; these are listed by method [below](#settings-of-the-methods).",
+        "`imvad COMMAND --help` prints the main flags of a command, and `--helpfull` all of them.",
+        "In a checkout, `python -m experiments.COMMAND` runs the same command.",
         "",
     ]
     for name in PROGRAMS:
         doc, found = program_flags(name)
-        lines += [f"## python -m experiments.{name}", "", inspect.cleandoc(doc).split("\n")[0], ""]
+        lines += [f"## imvad {name}", "", inspect.cleandoc(doc).split("\n")[0], ""]
         rows = [(f"`--{f.name}`", _code(f.default), _help(f)) for f in found]
         lines += _table(("flag", "default", "meaning"), rows)
-    lines += ["## Fields of the methods", ""]
+        if name == "fit":
+            lines += ["`imvad fit` also takes the flags of `imvad run`.", ""]
+    lines += ["## Settings of the methods", ""]
     lines += [
-        "The preset `official` holds the values of paper and official code. Other presets differ",
-        "where the third column says so. A value given by flag overrides the preset's. Several",
-        "values are separated by commas; true or false is written out (`--amsgrad=true`).",
-        "`--layers` and `--layer` name outputs of the backbone: `layer1` to `layer4`, from shallow",
-        "to deep, and those that its file in `imvad_jax/backbones` lists.",
+        "The preset `official` holds the values of the paper or the authors' code; the third",
+        "column lists the presets that differ. A flag overrides the value of the preset. Separate",
+        "the values of a list by commas, and write Booleans out (`--amsgrad=true`). `--layers` and",
+        "`--layer` name outputs of the backbone: `layer1` to `layer4`, from shallow to deep, or",
+        "any other output that its file in `imvad_jax/backbones` lists.",
         "",
     ]
     for name, method in methods.METHODS.items():

@@ -1,4 +1,4 @@
-"""Draws the demo dataset: python -m experiments.make_demo_data --out=DIR
+"""Draws the demo dataset: imvad make_demo_data --out=DIR
 
 About 20 s on one core for all categories at 256 x 256.
 """
@@ -9,11 +9,11 @@ from imvad_jax.data.demo import CATEGORIES, write_demo_dataset
 from imvad_jax.errors import UserError
 from imvad_jax.programs import program, stopping
 
-_OUT = program.define_path("out", None, "Folder to write, new or empty.")
+_OUT = program.define_path("out", None, "New or empty folder to write to.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the whole dataset.")
-_SIZE = flags.DEFINE_integer("size", 256, "Height and width in pixels.")
+_SIZE = flags.DEFINE_integer("size", 256, "Height and width of the images, in pixels.")
 _CATEGORIES = flags.DEFINE_list(
-    "categories", ["all"], f"Comma-separated, or all: {', '.join(CATEGORIES)}."
+    "categories", ["all"], f"Comma-separated categories, or all: {', '.join(CATEGORIES)}."
 )
 
 

@@ -1,6 +1,7 @@
-"""A page of the repository that a program writes, or compares with what it is made from."""
+"""A page that a program writes, or compares with what it is made from."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from imvad_jax.errors import UserError
@@ -29,5 +30,15 @@ def write_or_check(path: Path, text: str, *, check: bool, stale: str) -> int:
         write_own(path, lambda file: file.write(text.encode()))
     except OSError as error:
         raise UserError(f"--out: cannot write {path} ({error.strerror})") from None
-    print(f"written: {path}")
     return 0
+
+
+def said(pages: Mapping[Path, int], check: bool) -> tuple[str, dict]:
+    """What was done with pages, by path the status of `write_or_check`: in words, and as JSON."""
+    if check:
+        states = ["differs" if status else "fits" for status in pages.values()]
+    else:
+        states = ["written"] * len(pages)
+    found = [{"page": str(path), "state": state} for path, state in zip(pages, states)]
+    lines = [f"{state}: {path}" for path, state in zip(pages, states) if state != "differs"]
+    return "\n".join(lines), {"pages": found}

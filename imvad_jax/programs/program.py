@@ -5,13 +5,14 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
-from typing import NoReturn, cast
+from typing import cast
 
 from absl import app, flags, logging
 
-from imvad_jax.errors import UserError, escaped, readable
+from imvad_jax.errors import UserError, readable
 from imvad_jax.files import REFUSALS
 from imvad_jax.programs import stopping, streams
+from imvad_jax.programs.command_line import fail, parse
 from imvad_jax.training.limit import Stopped
 
 OWN_PROCESS = False  # whether a program of this project started the process
@@ -53,31 +54,6 @@ def define_sources(name: str, default: str | None, help: str) -> flags.FlagHolde
     )
 
 
-def fail(message: str) -> NoReturn:
-    """Prints one line and ends the program with status 2."""
-    print("error: " + escaped(" ".join(str(message).split())), file=sys.stderr)
-    sys.exit(2)
-
-
-def parse(
-    argv: Sequence[str], prepare: Callable[[Sequence[str]], None] = lambda argv: None
-) -> list[str]:
-    """Parses a command line, the program's name first, after `prepare` has seen it."""
-    try:
-        prepare(argv)
-        rest = flags.FLAGS(list(argv))
-    except flags.Error as error:
-        fail(str(error))
-    except UserError as error:
-        fail(error.text)
-    if len(rest) > 1:
-        fail(
-            f"unexpected argument '{rest[1]}'; flags are written --name=value, and patterns in "
-            "quotes: --input='parts/*.png'"
-        )
-    return rest
-
-
 def guard(main: Callable[[], int | None]) -> int | None:
     """Calls `main`; a UserError becomes one line on stderr and exit status 2.
 
@@ -108,18 +84,28 @@ def guard(main: Callable[[], int | None]) -> int | None:
     return status
 
 
-def start(module: ModuleType) -> None:
-    """Runs the program of a module of this package from the file that a user started.
+def set_defaults(module: ModuleType) -> None:
+    """Flags of another program that the module takes over: its own `DEFAULTS` and `HELP`."""
+    for name, value in getattr(module, "DEFAULTS", {}).items():
+        flags.FLAGS.set_default(name, value)
+    for name, text in getattr(module, "HELP", {}).items():
+        flags.FLAGS[name].help = text
 
-    The module has `main` and perhaps `prepare`; `--help` shows its description and its flags.
+
+def start(module: ModuleType) -> None:
+    """Runs the program of a module of this package that a user started.
+
+    The module has `main`, and perhaps `prepare`, `DEFAULTS`, `HELP` and `FIRST` (`help_text`).
+    `--help` shows its description and its flags.
     """
-    sys.modules["__main__"].__doc__ = module.__doc__
-    flags.adopt_module_key_flags(module)
-    run(module.main, getattr(module, "prepare", lambda argv: None))
+    set_defaults(module)
+    run(module.main, getattr(module, "prepare", lambda argv: None), module)
 
 
 def run(
-    main: Callable[[], int | None], prepare: Callable[[Sequence[str]], None] = lambda argv: None
+    main: Callable[[], int | None],
+    prepare: Callable[[Sequence[str]], None] = lambda argv: None,
+    module: ModuleType | None = None,
 ) -> None:
     """Parses the flags and runs `main` under `guard`; `prepare` may define more flags before.
 
@@ -143,6 +129,6 @@ def run(
 
     streams.prepare()
     try:
-        app.run(start, flags_parser=partial(parse, prepare=prepare))
+        app.run(start, flags_parser=partial(parse, prepare=prepare, module=module))
     finally:
         guard(sys.stdout.flush)  # what is left, such as the text of --help

@@ -1,4 +1,4 @@
-"""One point of the scaling of `experiments.benchmark`, in a process of its own.
+"""One point of the scaling of `imvad benchmark`, in a process of its own.
 
     python -m imvad_jax.programs.entry scaling_point --num_devices=2 < REQUEST.json
 

@@ -10,66 +10,70 @@ from imvad_jax.programs import config_flags, devices, program
 from imvad_jax.training.loops import LOOPS
 
 PRESET = flags.DEFINE_string(
-    "preset", "official", "Named configuration: official (of the paper), benchmark, cpu (fits two "
-    "cores), demo, smoke (tests).",
+    "preset", "official", "Named configuration: official (the authors' settings), benchmark (those "
+    "of the published table), cpu (feasible on two cores), demo, or smoke (tiny, for tests).",
 )  # fmt: skip
 DATASET = flags.DEFINE_string(
-    "dataset", "mvtec_ad", f"Which dataset --data_dir holds: {', '.join(layouts.LAYOUTS)}."
+    "dataset", "mvtec_ad", f"Layout of --data_dir: {', '.join(layouts.LAYOUTS)}."
 )
 DATA_DIR = program.define_path(
-    "data_dir", None, "Directory of the dataset. Left out: the decoded cache is used alone."
+    "data_dir", None, "Directory of the dataset. If omitted, only the decoded cache is used."
 )
 WEIGHTS = program.define_sources(
-    "weights", None, "Pretrained weights: a file (.safetensors, .npz, .pth, ...: docs/weights.md), "
-    "hub:OWNER/NAME@REVISION, package:NAME, or random (for tests).",
+    "weights", None, "Pretrained weights of the backbone: a file (.safetensors, .npz, .pth, ...; "
+    "see docs/weights.md), hub:OWNER/NAME@REVISION, package:NAME, or random (for tests).",
 )  # fmt: skip
-WORKDIR = program.define_path("workdir", None, "Directory that is written to.")
+WORKDIR = program.define_path("workdir", None, "Directory to write to.")
 RESULTS_DIR = program.define_path(
-    "results_dir", "", "Also write each cell's small result file here (see experiments.results)."
-)
+    "results_dir", "", "Directory for an additional small result file per run, from which the "
+    "results page is made.",
+)  # fmt: skip
 SAVE_PREDICTIONS = flags.DEFINE_bool(
     "save_predictions", True, "Write predictions.npz and the report made from it."
 )
-SAVE_HEATMAPS = flags.DEFINE_bool("save_heatmaps", True, "Write a heat map for each test image.")
+SAVE_HEATMAPS = flags.DEFINE_bool("save_heatmaps", True, "Write a heat map per test image.")
 CHECKPOINT_EVERY = flags.DEFINE_integer(
-    "checkpoint_every", 0, "Epochs between two checkpoints of a training; 0: about twenty in all.",
+    "checkpoint_every", 0, "Epochs between two training checkpoints; 0 writes about twenty in all.",
     lower_bound=0,
 )  # fmt: skip
 TRAINING_LOOP = flags.DEFINE_enum(
-    "training_loop", "auto", list(LOOPS), "What takes the steps of a training: host (one call a "
-    "batch), device (all images lie on each device, and a call takes many steps), or auto: device "
-    "on accelerators where the images fit, else host. A run goes on as it began.",
+    "training_loop", "auto", list(LOOPS), "Where the training loop runs: host (one call per "
+    "batch), device (all images are copied to each device, and one call takes many steps), or "
+    "auto, which is device on accelerators if the images fit there, otherwise host. A resumed run "
+    "keeps the loop it started with.",
 )  # fmt: skip
 _TILE = flags.DEFINE_integer(
-    "tile", 0, "Look at images in square tiles of this many pixels, at the images' own resolution, "
-    "each resized to --image_size; for defects that vanish in the shrunken image. 0: no tiles.",
+    "tile", 0, "Split images into square tiles of this many pixels per side at the original "
+    "resolution and resize each tile to --image_size; 0 means no tiles. Use it for defects too "
+    "small to survive resizing the whole image.",
 )  # fmt: skip
 _OVERLAP = flags.DEFINE_integer(
-    "overlap", None, "Pixels by which neighbouring tiles overlap. Default: an eighth of --tile."
+    "overlap", None, "Overlap of neighbouring tiles in pixels. Default: an eighth of --tile."
 )
 _FULL_SCALE = flags.DEFINE_string(
-    "full_scale", "auto", "The value that is white in files deeper than 8 bits, such as 1023 of a "
-    "10-bit camera. auto: the smallest of 255, 1023, 4095, 16383 and 65535 that no good image "
-    "exceeds; for floating-point values 1.",
+    "full_scale", "auto", "Pixel value that means white in files deeper than 8 bits, such as 1023 "
+    "for a 10-bit camera. auto takes the smallest of 255, 1023, 4095, 16383 and 65535 that no good "
+    "image exceeds, and 1 for floating-point files.",
 )  # fmt: skip
 _MAX_MEGAPIXELS = flags.DEFINE_float(
-    "max_megapixels", Reading.max_megapixels, "Larger pictures are refused."
-)
+    "max_megapixels", Reading.max_megapixels, "Largest size of an image in megapixels; larger ones "
+    "are refused.",
+)  # fmt: skip
 _MASK_VALUES = flags.DEFINE_string(
-    "mask_values", "auto", "Which values of a mask are a defect: nonzero; half (at least half of "
-    "the largest value of the category); or auto, by the kind of file (docs/datasets.md).",
+    "mask_values", "auto", "Mask values that mark a defect: nonzero; half (at least half of the "
+    "largest value in the category); or auto, which decides by file type (docs/datasets.md).",
 )  # fmt: skip
 _MASK_ORIENTATION = flags.DEFINE_string(
-    "mask_orientation", "auto", "What masks were drawn on where an EXIF tag turns their photo and "
-    "the sizes do not tell: stored (the pixels as the file has them), shown (the upright photo) or "
-    "auto (as the category's other masks).",
+    "mask_orientation", "auto", "Orientation of masks whose image is rotated by an EXIF tag, if "
+    "the sizes leave it open: stored (drawn on the pixels as stored), shown (drawn on the upright "
+    "image) or auto (as the other masks of the category).",
 )  # fmt: skip
 _RECURSIVE = flags.DEFINE_bool(
-    "recursive", False, "With --dataset=folder: take the images of folders below, too."
+    "recursive", False, "With --dataset=folder: also use images in subfolders."
 )
 _ON_BAD_IMAGE = flags.DEFINE_string(
-    "on_bad_image", "error", "What is done about images that cannot be read: error, or (with "
-    "--dataset=folder) skip, which leaves them out and names them.",
+    "on_bad_image", "error", "What to do with unreadable images: error ends the run; skip (only "
+    "with --dataset=folder) leaves them out and lists them.",
 )  # fmt: skip
 config_flags.define_config_flags()
 
@@ -94,8 +98,8 @@ def find_tiling() -> Tiling | None:
     """The tiles of the flags, None without any. Raises UserError where they make no sense."""
     if not _TILE.value:
         if _OVERLAP.value is not None:
-            raise UserError("--overlap: it is tiles that overlap; give --tile, too")
+            raise UserError("--overlap: needs --tile")
         return None
     if flags.FLAGS.num_processes != 1:
-        raise UserError("--tile: with tiles a run is of one process; leave --num_processes out")
+        raise UserError("--tile: a run with tiles uses one process; omit --num_processes")
     return Tiling.of(_TILE.value, _OVERLAP.value)

@@ -3,7 +3,7 @@
 Nothing is raised within the work: an exception in the middle of a compilation, and the teardown of
 an interpreter whose devices are busy, may end in a segmentation fault. A thread is told of a
 signal, since the main thread may compile for a minute. It ends the limit of the work, which is
-asked between steps; whoever has no limit leaves at once, as nothing that is half written counts.
+asked between steps; a program without a limit exits at once, since partial files do not count.
 A second Ctrl-C leaves at once, too.
 
 This module imports little, so that the programs can be stopped while they start.
@@ -85,9 +85,7 @@ def _take(number: int) -> None:
     if number not in _SIGNALS:
         return
     if _told is not None:
-        if by_terminal:
-            _leave("left at once", _told)
-        return
+        return _leave("left at once", _told) if by_terminal else None
     _told = _BY_TERMINAL if by_terminal else _BY_OTHERS
     what = "interrupted" if by_terminal else "told to end"
     if _limit is None:
@@ -130,9 +128,9 @@ def closing(status: int | None) -> int | None:
     """
     wait_to_leave()
     if _told is None:
-        if _listener is not None and not _several_hosts():
-            for number in _SIGNALS:  # all is done, and only the teardown is left
-                signal.signal(number, signal.SIG_IGN)
+        # All is done, and only the teardown is left.
+        for number in _SIGNALS if _listener is not None and not _several_hosts() else ():
+            signal.signal(number, signal.SIG_IGN)
         return status
     if not status and _told == _BY_TERMINAL:
         log("interrupted, and all was finished in time; the same command finds it done")
@@ -146,5 +144,4 @@ def closing(status: int | None) -> int | None:
 
 def _several_hosts() -> bool:
     """Whether others would miss this process: its teardown tells them."""
-    jax = sys.modules.get("jax")
-    return jax is not None and jax.distributed.is_initialized()
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()

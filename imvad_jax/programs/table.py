@@ -1,21 +1,22 @@
-"""Makes the whole table: every method on every category, beside the published figures.
+"""Evaluates many methods on many categories and tabulates them beside the published figures.
 
-    python -m experiments.table --methods=all --dataset=mvtec_ad --categories=all \\
+    imvad table --methods=all --dataset=mvtec_ad --categories=all \\
         --data_dir=DIR --weights=hub --preset=cpu --workdir=DIR --compare
 
-Cells that are finished are not run again: the same command goes on after a kill. Every field of a
-method's configuration is a flag, too, and holds for the methods that have it. The table lies in
-the work directory as table.html, table.md, table.csv and table.json. The status is 1 if a cell
-failed.
+Finished cells are not run again, so the same command resumes an interrupted table. Every field of a
+method's configuration is also a flag, which applies to the methods that have the field. The table
+is written to the work directory as table.html, table.md, table.csv and table.json. The exit status
+is 1 if a cell failed.
 """
 
-import sys
-from functools import partial
+import json
+from pathlib import Path
 
 from absl import flags
 
-from imvad_jax.errors import UserError
-from imvad_jax.programs import config_flags, devices, shared_flags, time_limit
+from imvad_jax.commands import process
+from imvad_jax.errors import UserError, say
+from imvad_jax.programs import config_flags, devices, output, shared_flags, time_limit
 from imvad_jax.programs.shared_flags import (
     DATA_DIR,
     DATASET,
@@ -24,37 +25,43 @@ from imvad_jax.programs.shared_flags import (
     WEIGHTS,
     WORKDIR,
 )
-from imvad_jax.reporting.grid_text import averages
+from imvad_jax.reporting.grid_text import as_json, averages
 from imvad_jax.runs.plan import BUDGETS, TableRequest, plan
 from imvad_jax.runs.specs import Options
 from imvad_jax.runs.table import Making, make_table
 
 _METHODS = flags.DEFINE_list(
-    "methods", "all", "Methods, separated by commas, or all; package.module:Class for those of a "
-    "package of your own.",
+    "methods", "all", "Comma-separated methods, or all; package.module:Class for methods of your "
+    "own package.",
 )  # fmt: skip
-_CATEGORIES = flags.DEFINE_list("categories", "all", "Categories, separated by commas, or all.")
-_SEEDS = flags.DEFINE_integer("seeds", 1, "How many seeds, from 0 on.", lower_bound=1)
+_CATEGORIES = flags.DEFINE_list("categories", "all", "Comma-separated categories, or all.")
+_SEEDS = flags.DEFINE_integer(
+    "seeds", 1, "Number of seeds; each cell is run with seeds 0, 1, ...", lower_bound=1
+)
 _BUDGET = flags.DEFINE_enum(
-    "budget", None, list(BUDGETS), "What --preset was called before (short is smoke); taken for "
-    "one more release.",
+    "budget", None, list(BUDGETS), "Former name of --preset (short is now smoke), to be removed in "
+    "the next release.",
 )  # fmt: skip
 _SHARD = flags.DEFINE_string(
-    "shard", None, "i/n: run the i-th of n parts of the cells, i from 1. Give every host the same "
-    "flags but this one, and a --workdir that all of them see.",
+    "shard", None, "i/n runs the i-th of n shards of the cells, counting from 1. Give every host "
+    "the same flags except this one, and a --workdir that all of them can access.",
 )  # fmt: skip
 _COMPARE = flags.DEFINE_bool(
-    "compare", False, "Add published rows and differences to the table's files."
+    "compare", False, "Add the published figures, and the differences to them, to the table."
 )
 _PROCESSES = flags.DEFINE_integer(
-    "processes", 0, "Processes that make cells side by side; 0: one for each accelerator, or one.",
+    "processes", 0, "Number of worker processes; 0 means one per accelerator, or one on the CPU.",
     lower_bound=0,
 )  # fmt: skip
 _ISOLATE = flags.DEFINE_bool(
-    "isolate", True, "Make cells in a process of their own, so that one that is killed does not "
-    "end the rest; its output goes to logs/ in the work directory. False: in this one.",
+    "isolate", True, "Run cells in worker processes, so that a crash does not end the table; their "
+    "output goes to logs/ in the work directory. If false, cells run in this process.",
 )  # fmt: skip
-for module in (config_flags, shared_flags, devices, time_limit):
+FIRST = (
+    "methods", "preset", "dataset", "data_dir", "categories", "seeds", "weights", "workdir",
+    "compare", "time_limit", "json",
+)  # fmt: skip
+for module in (config_flags, shared_flags, devices, time_limit, output):
     flags.adopt_module_key_flags(module)  # --help shows them, too
 
 
@@ -64,17 +71,17 @@ def find_preset() -> str:
         return PRESET.value
     preset = BUDGETS[_BUDGET.value]
     if flags.FLAGS["preset"].present:
-        raise UserError(f"--budget={_BUDGET.value}: is --preset={preset} now; leave it out")
-    print(f"note: --budget={_BUDGET.value} is --preset={preset} now", flush=True)
+        raise UserError(f"--budget={_BUDGET.value}: is now --preset={preset}; omit --budget")
+    say(f"note: --budget={_BUDGET.value} is now --preset={preset}")
     return preset
 
 
 def find_request() -> TableRequest:
     """What the flags ask for. Raises UserError where one is missing or makes no sense."""
     if not WORKDIR.value:
-        raise UserError("--workdir is missing: name the directory that the table is made in")
+        raise UserError("--workdir is missing: name the directory of the table")
     if flags.FLAGS.num_processes != 1:
-        raise UserError("--num_processes: a table is spread over hosts by --shard=i/n")
+        raise UserError("--num_processes: use --shard=i/n to spread a table over hosts")
     return TableRequest(
         workdir=WORKDIR.value, methods=_METHODS.value, preset=find_preset(),
         overrides=config_flags.config_overrides(), seeds=_SEEDS.value, dataset=DATASET.value,
@@ -94,7 +101,7 @@ def worker_command() -> list[str]:
     """The command line of a worker process."""
     given = {"cache_dir": flags.FLAGS.cache_dir, "num_devices": flags.FLAGS.num_devices}
     chosen = [f"--{name}={value}" for name, value in given.items() if value is not None]
-    return [sys.executable, "-m", "imvad_jax.programs.entry", "worker", *chosen]
+    return process("worker", *chosen)
 
 
 prepare = config_flags.define_outside_flags
@@ -106,13 +113,17 @@ def main() -> int:
     how = Making(
         start=devices.start_jax, worker=worker_command() if _ISOLATE.value else (),
         processes=_PROCESSES.value, num_devices=flags.FLAGS.num_devices, shard=_SHARD.value or "",
-        compare=_COMPARE.value, limit=limit, log=partial(print, flush=True),
+        compare=_COMPARE.value, limit=limit, log=say,
     )  # fmt: skip
     made = make_table(plan(find_request()), how)
-    print(averages(made.grid))
     for cell in made.failed:
-        print(f"failed: {cell.name}: {cell.error}", file=sys.stderr)
-    print(f"written to {WORKDIR.value}: table.html, table.md, table.csv, table.json")
+        say(f"failed: {cell.name}: {cell.error}")
+    output.result(
+        f"{averages(made.grid)}\n"
+        f"written to {WORKDIR.value}: table.html, table.md, table.csv, table.json",
+        {"workdir": WORKDIR.value, "page": str(Path(WORKDIR.value, "table.html"))}
+        | json.loads(as_json(made.grid)),
+    )
     if made.stopped:
         raise limit.stop(f"{len(made.stopped)} cells are not finished; the same command goes on")
     return 1 if made.failed else 0

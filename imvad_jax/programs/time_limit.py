@@ -11,10 +11,10 @@ from imvad_jax.training.limit import Limit, parse_seconds
 _IMPORTED = time.monotonic()
 
 _TIME_LIMIT = flags.DEFINE_string(
-    "time_limit", None, "Nothing is begun that is not expected to end within this time, such as "
-    "90s, 9m or 8h from the start of the program; what is finished is written, and the same "
-    "command goes on. Exit status 75 where something is left to do. SIGTERM does the same (143), "
-    "and so does Ctrl-C (130).",
+    "time_limit", None, "Time limit from the start of the program, such as 90s, 9m or 8h. The "
+    "program starts nothing that it does not expect to finish in time, writes what is finished and "
+    "exits with status 75 if work remains; the same command resumes it. SIGTERM (status 143) and "
+    "Ctrl-C (status 130) stop it in the same way.",
 )  # fmt: skip
 
 

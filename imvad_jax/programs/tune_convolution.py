@@ -1,9 +1,9 @@
-"""Measures the forms of convolution that `ops.convolution` chooses between on a processor:
-python -m experiments.tune_convolution
+"""Compares the forms of convolution that `ops.convolution` chooses between on a CPU:
+imvad tune_convolution
 
-A row for each shape and direction: the rate with XLA's own form and with the project's, counted as
-a direct convolution, and which one the rule takes. With --check the status is 1 if the rule takes a
-form that is much slower here than the other. Measure on an idle machine.
+Prints one row per shape and direction: the rate of XLA's form and of ours, both counted as direct
+convolutions, and the form that the rule picks. With --check the exit status is 1 if the rule picks
+a form that is much slower on this CPU. Measure on an idle machine.
 """
 
 import json
@@ -19,9 +19,9 @@ from imvad_jax.files import write_atomically
 from imvad_jax.programs import program
 from imvad_jax.training.parallel import Parallel
 
-flags.DEFINE_bool("check", False, "Status 1 if the rule takes a form much slower than the other.")
-flags.DEFINE_float("tolerance", 0.3, "With --check: so much of the faster form's rate may be lost.")
-program.define_path("out", "", "A JSON file to write the figures to, besides; a new one.")
+flags.DEFINE_bool("check", False, "Exit with status 1 if the rule picks a much slower form.")
+flags.DEFINE_float("tolerance", 0.3, "With --check: fraction of the faster rate that may be lost.")
+program.define_path("out", "", "New JSON file to which the figures are also written.")
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """A process that makes cells of the table: one a line on standard input, one answer a line.
 
-Started by experiments.table (`entry.py`), one for each accelerator. Its own output is a log;
+Started by imvad table (`entry.py`), one for each accelerator. Its own output is a log;
 standard output carries the answers alone.
 """
 
@@ -9,8 +9,8 @@ import os
 import queue
 import sys
 import threading
-from functools import partial
 
+from imvad_jax.errors import say
 from imvad_jax.programs import devices, time_limit
 from imvad_jax.runs.make_task import make_task
 from imvad_jax.runs.specs import Work
@@ -41,15 +41,14 @@ def main() -> None:
     limit = time_limit.start_limit()
     parallel = devices.start_jax()
     answers.write(json.dumps(READY) + "\n")
-    log = partial(print, flush=True)
     while True:
         task = Task.from_json(lines.get())
         limit.restart(task.seconds_left)
         error = stopped = None
         try:
-            error = make_task(task, Work(parallel=parallel, log=log, limit=limit))
+            error = make_task(task, Work(parallel=parallel, log=say, limit=limit))
         except Stopped as stop:
             stopped = str(stop)
-            log(stopped)
+            say(stopped)
         answers.write(json.dumps({"path": task.path, "error": error, "stopped": stopped}) + "\n")
         sys.stdout.flush()

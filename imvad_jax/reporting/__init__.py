@@ -1,1 +1,1 @@
-"""What a person looks at: progress, heat maps, tables, pages."""
+"""Reports for people: heat maps, tables, pages."""

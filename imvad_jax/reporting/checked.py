@@ -1,4 +1,4 @@
-"""What the JSON files beside a run's record may hold: looked at before they are drawn."""
+"""Validates the JSON files beside a run's record before they are shown."""
 
 import math
 from collections.abc import Mapping
@@ -28,6 +28,13 @@ def check_timings(stages: Mapping[str, Any]) -> None:
                 continue
             if not (_is_number(value) and math.isfinite(value) and abs(value) <= _LONGEST):
                 raise ValueError(f"{name:.40}: {field} is {value!r:.40}, expected seconds")
+
+
+def check_audit(found: Mapping[str, Any]) -> None:
+    """Raises ValueError where the lines of an audit are no texts."""
+    lines = found.get("lines")
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise ValueError(f"lines is {lines!r:.40}, expected a list of texts")
 
 
 def _is_number(value: Any) -> TypeGuard[float]:

@@ -1,4 +1,4 @@
-"""Published figures that stand beside a row of our table, and differences to them."""
+"""Published figures for a row of our table, and the differences to them."""
 
 import dataclasses
 import functools

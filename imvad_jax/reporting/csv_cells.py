@@ -1,4 +1,4 @@
-"""Cells of CSV files: text that a spreadsheet would run as a formula is defused."""
+"""Cells of CSV files: escapes text that a spreadsheet would run as a formula."""
 
 import csv
 import re

@@ -1,4 +1,4 @@
-"""docs/fidelity.md: its tables, from what the golden tests compared with the reference code."""
+"""The tables of docs/fidelity.md, from the comparisons of the golden tests."""
 
 import json
 import re

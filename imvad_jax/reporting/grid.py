@@ -1,9 +1,9 @@
-"""The cells of a table as they lie on disk, and their means: methods down, categories across.
+"""The cells of a table on disk, and their means: methods as rows, categories as columns.
 
 A cell is one method on one category with one seed. It has a run directory,
 `<workdir>/<method>/<category>/<preset>-seed<k>`, which is finished when it holds metrics.json and
-has failed when it holds error.json instead. What a table shows is read from there alone, so that
-any process that sees the directory can draw the whole table.
+has failed when it holds error.json instead. A table is read only from there, so any process that
+can access the directory can draw the whole table.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""The table as one HTML page that stands alone but for its links to the runs' reports."""
+"""The table as one self-contained HTML page, with links to the reports of the runs."""
 
 import statistics
 from collections.abc import Mapping
@@ -234,7 +234,7 @@ def _weights(weights: Mapping | None) -> str:
 
 
 def _runs(grid: Grid) -> list[dict]:
-    """Links to each run: a line a row, a list of seeds a category."""
+    """Links to each run: one line per row, one list of seeds per category."""
     return [
         {
             "title": row.title,

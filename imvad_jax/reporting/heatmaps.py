@@ -1,4 +1,4 @@
-"""Pictures of predictions: the true outline, the map over the image, and the map alone."""
+"""Images of predictions: the true outline, the map over the image, and the map alone."""
 
 import functools
 import re

@@ -1,4 +1,4 @@
-"""The course of a training: one row an epoch on disk, as a picture, and for TensorBoard."""
+"""The history of a training: one row per epoch on disk, as a plot, and for TensorBoard."""
 
 import time
 from pathlib import Path
@@ -19,7 +19,7 @@ class History:
     go to `run_dir/tensorboard`.
 
     Raises:
-      UserError: the file of before is damaged, or TensorBoard files are wanted and tensorboardX
+      UserError: The existing file is damaged, or TensorBoard files are wanted and tensorboardX
         is not installed.
     """
 
@@ -72,8 +72,8 @@ def _read_rows(path: Path) -> list[dict]:
         return rows
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path}: not the course of a training ({error}); delete it to go on without the "
-            "epochs of before"
+            f"{path}: not a training history ({error}); delete it to continue without the earlier "
+            "epochs"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""The five figures of every table: keys, headings, what they mean, how they are printed."""
+"""The five metrics of every table: keys, headings, meanings, formats."""
 
 import math
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""A picture with its heat map, and the outline and box of each region, at the picture's aspect."""
+"""Draws the heat map over an image, with outline and box of each region, at its aspect."""
 
 import io
 from collections.abc import Sequence

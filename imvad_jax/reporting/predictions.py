@@ -1,4 +1,4 @@
-"""Scores and verdicts on disk: results.csv, results.json, and one page to look at."""
+"""Writes scores and verdicts: results.csv, results.json, and one page."""
 
 import base64
 import dataclasses
@@ -116,7 +116,7 @@ class Predictions:
 
 
 def write_csv(path: Path, found: Predictions) -> None:
-    """One line a file, the worst first, unreadable files last; the box is the worst region's.
+    """One line per file, highest score first, unreadable files last; the box is the worst region's.
 
     Text that a spreadsheet would run is defused (`csv_cells`).
     """

@@ -1,4 +1,4 @@
-"""Maps and masks as arrays of predictions.npz, and back: one array, also where sizes differ."""
+"""Stores maps and masks as arrays of predictions.npz, also if their sizes differ."""
 
 from collections.abc import Mapping, Sequence
 

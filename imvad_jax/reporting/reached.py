@@ -1,4 +1,4 @@
-"""What each preset reached, for the library: `imvad_jax/presets/reached.json` from result files."""
+"""Writes `imvad_jax/presets/reached.json`, the figures of each preset, from result files."""
 
 import dataclasses
 import json

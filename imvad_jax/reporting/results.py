@@ -1,6 +1,6 @@
-"""RESULTS.md from the small result files, one a finished cell.
+"""Writes RESULTS.md from the small result files, one per finished run.
 
-They lie at `<dataset>/<category>/<method>/<preset>-<backbone>[,<override>][,tile=<px>,
+Their paths are `<dataset>/<category>/<method>/<preset>-<backbone>[,<override>][,tile=<px>,
 overlap=<px>][,products=<precision>]-seed<k>.json`.
 """
 
@@ -21,7 +21,7 @@ from imvad_jax.training.record import FORMAT
 from imvad_jax.training.record_check import check_record
 
 BASELINE = "raw_color"
-COMMAND = "python -m experiments.results"
+COMMAND = "imvad results"
 # What a row of the table is told apart by; the seeds of one row share all of it.
 _IDENTITY = (
     "dataset", "category", "method", "preset", "overrides", "config", "weights", "tile", "overlap",

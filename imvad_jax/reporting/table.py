@@ -1,4 +1,4 @@
-"""The table of a run: categories down, the five figures across, averages at the bottom."""
+"""The table of a run: categories as rows, the five metrics as columns, averages last."""
 
 from imvad_jax.evaluation import mean_over_categories
 from imvad_jax.reporting.metric_names import METRICS, format_value
@@ -23,7 +23,7 @@ def average_row(rows: Rows) -> tuple[str, dict[str, float | None]]:
 
 
 def format_table(rows: Rows, markdown: bool = False) -> str:
-    """Fixed-width text, or Markdown, of one row a category and their average.
+    """Fixed-width text, or Markdown, with one row per category and their average.
 
     Args:
       rows: `{category: {metric: figure or None}}`; printed in the order given.

@@ -1,4 +1,4 @@
-"""The one writer of tables as text: columns for a terminal, or Markdown."""
+"""Writes tables as text: columns for a terminal, or Markdown."""
 
 import enum
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What a run that was begun before keeps, though its results depend on it by rounding alone."""
+"""Settings that a resumed run keeps although they affect its results only by rounding."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -31,8 +31,8 @@ def with_its_convolution(cell: Cell, stored: Mapping | None, fitted: bool) -> Ce
         return cell
     if FIELD in cell.overrides:
         raise UserError(
-            f"--convolution={asked}: the run in {cell.run_dir} began with {began}; leave the flag "
-            "out to go on with it, or choose another --workdir"
+            f"--convolution={asked}: the run in {cell.run_dir} began with {began}; omit the flag "
+            "to resume it, or choose another --workdir"
         )
     config = dataclasses.replace(cell.config, **{FIELD: began})
     return dataclasses.replace(cell, config=config)

@@ -1,4 +1,4 @@
-"""A run of one method on some categories: what is asked for as cells, and these one by one."""
+"""Runs one method on several categories: a request is split into cells, run one by one."""
 
 import dataclasses
 import json
@@ -9,12 +9,13 @@ from imvad_jax import backbones, methods, names, presets
 from imvad_jax.data import layouts
 from imvad_jax.data.reading import AS_IS, Reading
 from imvad_jax.data.tiles import Tiling
-from imvad_jax.errors import UserError
+from imvad_jax.errors import UserError, say
 from imvad_jax.evaluation.calibration import check_quantile
 from imvad_jax.model.model import HOLDOUT
 from imvad_jax.owned import CATEGORIES, check_directory
 from imvad_jax.reporting import report
 from imvad_jax.reporting.metric_names import format_value
+from imvad_jax.reporting.table import format_table
 from imvad_jax.runs import cell, checks, loop, memory
 from imvad_jax.runs.specs import Cell, Options, Work
 from imvad_jax.training.limit import Limit, Stopped
@@ -25,7 +26,7 @@ from imvad_jax.training.record import read_record
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """One method on some categories of a dataset, as it is asked for."""
+    """A request to run one method on several categories of a dataset."""
 
     method: str
     dataset: str
@@ -54,8 +55,8 @@ class RunRequest:
         config = presets.resolve(self.method, self.preset, self.overrides)
         if self.options.results_dir and self.options.full_resolution_metrics:
             raise UserError(
-                "--results_dir: its tables hold figures at the size that the method sees; leave "
-                "it out with --full_resolution_metrics"
+                "--results_dir: cannot be combined with --full_resolution_metrics; result files "
+                "hold metrics at the input size of the method"
             )
         self._check_loop()
         several = len(self.categories) > 1
@@ -74,14 +75,14 @@ class RunRequest:
         ]  # fmt: skip
 
     def _check_loop(self) -> None:
-        """Raises UserError where a loop is asked for and nothing is trained."""
+        """Raises UserError if a training loop is requested but nothing is trained."""
         wanted = self.options.training_loop
         if wanted == AUTO:
             return
         if self.checkpoint:
-            raise UserError("--training_loop: with --checkpoint nothing is fitted; leave it out")
+            raise UserError("--training_loop: with --checkpoint nothing is fitted; omit the flag")
         if "gradient" not in methods.get(self.method).detector.phases:
-            raise UserError(f"--training_loop={wanted}: {self.method} is not trained; leave it out")
+            raise UserError(f"--training_loop={wanted}: {self.method} is not trained; omit it")
 
     @property
     def _share(self) -> float:
@@ -89,7 +90,7 @@ class RunRequest:
         share = self.holdout
         if self.checkpoint:
             if share:
-                raise UserError("--holdout: with --checkpoint nothing is fitted; leave it out")
+                raise UserError("--holdout: with --checkpoint nothing is fitted; omit the flag")
             return 0.0
         if share is None:
             share = HOLDOUT if self.dataset == "folder" else 0.0
@@ -98,7 +99,7 @@ class RunRequest:
         check_quantile(self.options.threshold_quantile)
         if share and self.options.results_dir:
             raise UserError(
-                "--results_dir: its tables hold detectors fitted on all good images; add "
+                "--results_dir: result files are for detectors fitted on all good images; add "
                 "--holdout=0"
             )
         return share
@@ -110,7 +111,7 @@ class Making:
 
     parallel: Parallel
     limit: Limit = dataclasses.field(default_factory=Limit)
-    log: Callable[[str], object] = print
+    log: Callable[[str], object] = say
 
     def begin(self, asked: Cell) -> Work:
         """Says which cell is begun; its clocks are its own."""
@@ -152,8 +153,30 @@ def run_cells(
     return rows, stopped
 
 
-def say_what_is_needed(asked: Cell, how: Making) -> None:
-    """The configuration of a cell and the memory that it needs; nothing is written.
+def result(workdir: Path, asked: Sequence[Cell], rows: Mapping[str, Mapping]) -> tuple[str, dict]:
+    """What came of `run_cells`, in words and as a JSON document.
+
+    The document has `workdir`, `page` (to open in a browser; None where nothing was evaluated) and
+    `categories`: by name the `directory` and the `metrics` of each.
+    """
+    page = "index.html" if len(asked) > 1 else "report.html"
+    there = bool(rows) and (workdir / page).is_file()
+    document = {
+        "workdir": str(workdir),
+        "page": str(workdir / page) if there else None,
+        "categories": {
+            one.category: {"directory": str(one.run_dir), "metrics": rows.get(one.category)}
+            for one in asked
+        },
+    }
+    lines = [format_table(rows)] if rows else []
+    return "\n".join(
+        [*lines, f"written to {workdir}{f'; open {page} there' if there else ''}"]
+    ), document
+
+
+def what_is_needed(asked: Cell, how: Making) -> dict:
+    """The configuration of a cell and the memory that it needs, in words; nothing is written.
 
     Raises:
       UserError: where the run would.
@@ -167,8 +190,16 @@ def say_what_is_needed(asked: Cell, how: Making) -> None:
         asked, asked.detector, data, work.parallel, stored=read_record(asked.run_dir)
     )
     parts = memory.estimate(asked.detector, data, work.parallel, loop=taken)
-    work.log(json.dumps(dataclasses.asdict(asked.config), indent=1))
-    work.log(memory.check(parts, memory.available_bytes(work.parallel.local[0])))
+    return {
+        "category": asked.category,
+        "config": dataclasses.asdict(asked.config),
+        "memory": memory.check(parts, memory.available_bytes(work.parallel.local[0])),
+    }
+
+
+def needed_text(needed: Mapping) -> str:
+    """What `what_is_needed` found, as text."""
+    return f"{json.dumps(needed['config'], indent=1)}\n{needed['memory']}"
 
 
 def registries() -> str:

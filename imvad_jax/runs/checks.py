@@ -1,4 +1,4 @@
-"""What a run refuses before it computes anything."""
+"""Checks of a run before it computes anything."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a table shows while it is made: a bar on a terminal, a line per cell in a log."""
+"""The display of a table in progress: a bar on a terminal, one line per cell in a log."""
 
 import sys
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from imvad_jax import methods
-from imvad_jax.errors import escaped
+from imvad_jax.errors import escaped, say
 from imvad_jax.reporting.grid import read_cell
 from imvad_jax.reporting.metric_names import format_value
 from imvad_jax.runs.tasks import Task
@@ -93,4 +93,4 @@ class Display:
         if self._bar is not None:
             self._bar.write(escaped(text), file=sys.stderr)
         else:
-            print(text, flush=True)
+            say(text)

@@ -1,4 +1,4 @@
-"""The row of the table from scores and maps, and what a reader of it has to know."""
+"""Computes a row of the table from scores and maps, with notes for its readers."""
 
 import warnings
 from collections.abc import Callable

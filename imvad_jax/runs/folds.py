@@ -1,11 +1,11 @@
-"""Whether the threshold of a run comes from folds of its good images or from some held out."""
+"""Decides whether the threshold of a run comes from folds or from held-out images."""
 
 from imvad_jax.data.holdout import number_of_folds
 from imvad_jax.runs.specs import Cell
 from imvad_jax.training import checkpoint
 from imvad_jax.training.record import read_record
 
-KEY = "folds"  # of a record; none in records of before there were any
+KEY = "folds"  # in records; missing in those from before folds existed
 
 
 def find_folds(cell: Cell, total: int) -> int:

@@ -1,4 +1,4 @@
-"""When two runs are the same run, and when they share a fitted detector."""
+"""Defines when two runs are the same, and when they share a fitted detector."""
 
 import dataclasses
 import json

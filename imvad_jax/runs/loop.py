@@ -1,4 +1,4 @@
-"""Which loop a run trains by: as it began, as it is asked for, or as its images fit."""
+"""Chooses the training loop of a run: as it started, as requested, or by what fits."""
 
 from collections.abc import Mapping
 
@@ -47,8 +47,8 @@ def find_loop(
         began = stored.get(KEY, HOST)
         if wanted not in (AUTO, began):
             raise UserError(
-                f"--training_loop={wanted}: the run in {cell.run_dir} began with {began}; leave "
-                "the flag out to go on with it, or choose another --workdir"
+                f"--training_loop={wanted}: the run in {cell.run_dir} began with {began}; omit "
+                "the flag to resume it, or choose another --workdir"
             )
         wanted = began
     needed = sum(memory.estimate(detector, data, parallel, pictures).values())

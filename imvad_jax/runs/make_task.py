@@ -1,4 +1,4 @@
-"""One cell of a table made, whatever may go wrong with it."""
+"""Runs one cell of a table and catches whatever goes wrong."""
 
 import traceback
 

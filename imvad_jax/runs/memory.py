@@ -1,4 +1,4 @@
-"""How much memory a run needs, said before it starts; what cannot fit is refused."""
+"""Estimates the memory of a run before it starts; a run that cannot fit is refused."""
 
 import jax
 

@@ -1,4 +1,4 @@
-"""Which cells a table consists of: every method on every category, with every seed."""
+"""Plans the cells of a table: every method on every category, with every seed."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ def plan(request: TableRequest) -> list[Task]:
     given, preset = request.overrides, request.preset
     overrides = {name: overrides_for(name, preset, given) for name in names}
     if unused := set(given) - {field for fields in overrides.values() for field in fields}:
-        raise UserError(f"--{min(unused)}: none of the methods {', '.join(names)} has it")
+        raise UserError(f"--{min(unused)}: none of the methods {', '.join(names)} has this setting")
     loop = request.options.training_loop
     if loop != AUTO and not any(map(_is_trained, names)):
         raise UserError(f"--training_loop={loop}: none of {', '.join(names)} is trained")
@@ -156,8 +156,8 @@ def weights_for(config: methods.DetectorConfig, method: str, weights: Mapping[st
     hub = f"hub:{BACKBONES[config.backbone].hub}@main"
     if not source:
         raise UserError(
-            f"--weights: none for {config.backbone}, which {method} takes; recommended: "
-            f"--weights=hub (each backbone's own, here {hub}); else "
+            f"--weights: none for {config.backbone}, which {method} uses; recommended: "
+            f"--weights=hub (the standard weights of each backbone, here {hub}); otherwise "
             f"--weights={config.backbone}=FILE, or random (for tests)"
         )
     if source == "hub":

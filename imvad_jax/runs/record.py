@@ -1,8 +1,9 @@
-"""What a run keeps on record: configuration, versions, commit, hardware; and how it is written."""
+"""The record of a run: configuration, versions, commit, hardware; and how it is written."""
 
 import contextlib
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from imvad_jax.owned import write_own
 from imvad_jax.reporting.results import FLOAT32, result_path
 from imvad_jax.runs.specs import Cell
 from imvad_jax.training.parallel import Parallel
+from imvad_jax.training.record_check import RANGES
+
+_ROOT = Path(__file__).resolve().parents[2]  # of the checkout, if it is one
+_NAMED = re.compile(r"^name\s*=\s*imvad_jax\s*$", re.MULTILINE)  # in setup.cfg
 
 
 def make_record(model: Model, cell: Cell, data: CategoryData, parallel: Parallel) -> dict:
@@ -64,7 +69,7 @@ def matmul_precision(platform: str) -> str:
 
 def small_result(result: dict) -> dict:
     """What `run_cell` returns, without its long lists of files: a result file."""
-    kept = {key: value for key, value in result.items() if key != "train_files"}
+    kept = {key: value for key, value in result.items() if key not in ("train_files", RANGES)}
     kept["found"] = {key: value for key, value in kept["found"].items() if key != "not_used"}
     return kept | {"backbone": result["config"]["backbone"]}
 
@@ -74,22 +79,37 @@ def write_result(results_dir: str | Path, result: dict) -> None:
     write_json(Path(results_dir) / result_path(result), small_result(result), is_result)
 
 
-def git_commit() -> str | None:
+def git_commit(root: Path = _ROOT) -> str | None:
     """The commit of this checkout, with `-dirty` where the program differs; None outside of one.
 
-    Results that are written anew into the checkout are no difference of the program.
+    Results that are written anew into the checkout are no difference of the program. A package that
+    was installed into somebody's repository, or copied into it, has no commit of ours: `root` has
+    to be the top of a repository that tracks the package and our setup.cfg.
     """
-    git = ["git", "-C", str(Path(__file__).resolve().parents[2])]
-    describe = [*git, "describe", "--always", "--exclude=*", "--abbrev=10"]
-    differing = [*git, "diff", "--name-only", "HEAD", "--", "imvad_jax", "experiments"]
+    known = ["imvad_jax/runs/record.py", "setup.cfg"]
+    asked = (
+        ["rev-parse", "--show-prefix"],  # empty at the top
+        ["ls-files", "--error-unmatch", "--", *known],
+        ["describe", "--always", "--exclude=*", "--abbrev=10"],
+        ["diff", "--name-only", "HEAD", "--", "imvad_jax", "experiments"],
+    )
+    # GIT_DIR and its like, as within a hook, would name another repository.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
-        commit, changes = (
-            subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-            for command in (describe, differing)
-        )
-        return f"{commit}-dirty" if changes else commit
-    except (OSError, subprocess.CalledProcessError):
+        if not _NAMED.search((root / "setup.cfg").read_text(encoding="utf-8")):
+            return None
+        below, _, commit, changes = (
+            subprocess.run(
+                ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True,
+                env=environment,
+            ).stdout.strip()
+            for arguments in asked
+        )  # fmt: skip
+    except (OSError, ValueError, subprocess.CalledProcessError):
         return None
+    if below:
+        return None
+    return f"{commit}-dirty" if changes else commit
 
 
 def hardware(parallel: Parallel) -> str:
@@ -112,17 +132,7 @@ def write_json(path: Path, value, test=is_ours) -> None:
     Raises:
       UserError: a file is there and is not the program's, as `test` says.
     """
-
-    def clean(item):
-        if isinstance(item, dict):
-            return {key: clean(entry) for key, entry in item.items()}
-        if isinstance(item, list | tuple):
-            return [clean(entry) for entry in item]
-        if isinstance(item, float | np.floating):
-            return float(item) if np.isfinite(item) else None
-        return item
-
-    text = sealed.dumps(clean(value))
+    text = sealed.dumps(sealed.plain(value))
     write_own(path, lambda file: file.write(text.encode()), test)
 
 

@@ -1,4 +1,4 @@
-"""What is carried between the steps of a run: what is asked for, and what it is made with."""
+"""Values passed between the steps of a run: the request, and the means to carry it out."""
 
 import dataclasses
 import functools
@@ -8,6 +8,7 @@ from pathlib import Path
 from imvad_jax import methods
 from imvad_jax.data.reading import AS_IS, Reading
 from imvad_jax.data.tiles import Tiling
+from imvad_jax.errors import say
 from imvad_jax.methods.base import Progress
 from imvad_jax.progress import silent_progress, tqdm_progress, track, untracked
 from imvad_jax.training import hosts
@@ -24,6 +25,7 @@ class Options:
     save_heatmaps: bool = True
     full_resolution_metrics: bool = False
     benchmark_pro: bool = False
+    brightness_matched: bool = False  # score test images a second time, at the training's mean
     checkpoint_every: int = 0  # epochs; 0: about twenty times a training
     keep_checkpoints: int = 2
     tensorboard: bool = False
@@ -34,7 +36,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One method on one category, as it is asked for, and where it is written."""
+    """One method on one category with all settings, and where it is written."""
 
     method: str
     preset: str
@@ -90,7 +92,7 @@ class Work:
 
     parallel: Parallel
     timings: Timings = dataclasses.field(default_factory=Timings)
-    log: Callable[[str], object] = print
+    log: Callable[[str], object] = say
     limit: Limit = NO_LIMIT
 
     @property

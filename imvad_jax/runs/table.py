@@ -1,10 +1,11 @@
-"""The cells of a table made, here or by worker processes, and the files of the table written."""
+"""Runs the cells of a table, here or in worker processes, and writes the table."""
 
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from imvad_jax.errors import say
 from imvad_jax.owned import TABLE, check_directory, write_own
 from imvad_jax.reporting.grid import Cell, Grid, load_grid
 from imvad_jax.reporting.grid_page import write_grid_page
@@ -31,7 +32,7 @@ class Making:
     shard: str = ""  # `i/n`: the i-th of n parts of the cells; empty: all
     compare: bool = False  # adds published figures to the files
     limit: Limit = dataclasses.field(default_factory=Limit)
-    log: Callable[[str], object] = print
+    log: Callable[[str], object] = say
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The cells that a table consists of, as tasks that travel to a worker process as JSON."""
+"""The cells of a table as tasks, which are sent to worker processes as JSON."""
 
 import dataclasses
 import functools
@@ -69,7 +69,7 @@ class Task:
 
     @property
     def result_file(self) -> Path | None:
-        """Its small result file; None where none is asked for."""
+        """Its small result file; None if none is requested."""
         return Path(self.results_dir, result_path(self.record())) if self.results_dir else None
 
     @property

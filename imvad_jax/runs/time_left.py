@@ -1,4 +1,4 @@
-"""How long the rest of a table will take, from what its cells took so far."""
+"""Estimates the remaining time of a table from the times of its cells so far."""
 
 import statistics
 from collections import Counter

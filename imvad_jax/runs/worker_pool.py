@@ -1,4 +1,4 @@
-"""Worker processes and what they are given: a method at a time, and none is missed if one dies."""
+"""Worker processes, each given one method at a time; a worker that dies is replaced."""
 
 import contextlib
 import dataclasses
@@ -79,7 +79,7 @@ class Pool:
           refuse: Says why a task is not to be begun, None if it is.
 
         Raises:
-          UserError: a worker does not start.
+          UserError: a worker did not start.
         """
         self._limit, self._refuse = limit, refuse
         groups: queue.SimpleQueue[list[Task]] = queue.SimpleQueue()
@@ -167,7 +167,7 @@ class Pool:
             self._end(process)
             return None
         reason = _why(process.wait(), log)
-        self._events.put(UserError(f"a worker does not start: {reason} (see {log})"))
+        self._events.put(UserError(f"a worker did not start: {reason} (see {log})"))
         return None
 
     def _end(self, process: subprocess.Popen) -> None:

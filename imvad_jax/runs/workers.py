@@ -1,4 +1,4 @@
-"""Which accelerator each worker process of a table sees."""
+"""Assigns an accelerator to each worker process of a table."""
 
 import os
 import subprocess

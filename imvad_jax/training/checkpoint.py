@@ -1,4 +1,4 @@
-"""Fitted variables on disk, by orbax: atomic, free of pickles, of any number of devices."""
+"""Fitted variables on disk, with orbax: atomic, without pickles, for any number of devices."""
 
 import contextlib
 import itertools
@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from imvad_jax import sealed
-from imvad_jax.errors import UserError
+from imvad_jax.errors import UserError, say
 from imvad_jax.files import REFUSALS, not_written
 from imvad_jax.owned import remove_checkpoint, write_own
 from imvad_jax.training import hosts, record, verified
@@ -141,7 +141,7 @@ def load_variables(run_dir: str | Path) -> dict:
     """
     path = _folder(run_dir).resolve()
     if not has_checkpoint(run_dir):
-        raise UserError(f"{path}: no checkpoint there; expected one written by experiments.run")
+        raise UserError(f"{path}: no checkpoint there; expected one written by imvad run")
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             return verified.restore(path, lambda: checkpointer.restore(path))
@@ -158,7 +158,7 @@ def _folder(run_dir: str | Path) -> Path:
     """Where the checkpoint lies: the record names it where it was replaced by a newer one."""
     try:
         name = (record.read_record(run_dir) or {}).get(FIELD)
-    except UserError:  # whoever reads the record says what is wrong with it
+    except UserError:  # the reader of the record reports what is wrong with it
         name = None
     return Path(run_dir) / (name if isinstance(name, str) and _NAMES.fullmatch(name) else NAME)
 
@@ -174,7 +174,7 @@ class TrainingCheckpoints:
         run_dir: str | Path,
         every: int = 1,
         keep: int = 2,
-        log: Callable[[str], object] = print,
+        log: Callable[[str], object] = say,
     ):
         self.every, self._keep, self._log = every, keep, log
         directory = Path(run_dir).resolve() / "training"

@@ -1,8 +1,8 @@
-"""An epoch of a training: its steps taken by a loop on the host, or by one on the devices.
+"""One epoch of training, run by a loop on the host or by a loop on the devices.
 
-The loop on the host calls the compiled step once a batch, with two of them in flight. Of the other
-one all images lie on the devices, and one call takes many steps: an epoch is a call, or a few of
-about `SECONDS` each. Between them the host looks at the limit of time and at signals, as it does
+The host loop calls the compiled step once per batch, with two batches in flight. For the device
+loop all images are on the devices, and one call runs many steps: an epoch is one call, or several
+of about `SECONDS` each. Between calls the host checks the time limit and signals, as it does
 between the steps of its own loop.
 """
 
@@ -38,7 +38,7 @@ class HostLoop:
         self._timings = job.timings
 
     def run(self, state: Any, order: np.ndarray, watch: Watch) -> Run:
-        """One epoch, whose metrics the host looks at only when it is over.
+        """Runs one epoch; the host reads its metrics only at the end.
 
         `order` is that of the epoch, int32 `[steps, B]`, this host's part of every batch.
         """
@@ -56,7 +56,7 @@ class HostLoop:
 
 
 def compile_loop(step: Callable, devices: tuple) -> Callable:
-    """The loop over a step, compiled: `(state, given, order, count) -> (state, metrics)`.
+    """Compiles the loop over a step: `(state, given, order, count) -> (state, metrics)`.
 
     `given` holds what the step takes besides, `fixed`, `key` and `steps`, and `images`, a pytree of
     arrays `[N, ...]`. `order`, int32 `[B, CAPACITY]`, holds in each column the numbers of the
@@ -66,7 +66,7 @@ def compile_loop(step: Callable, devices: tuple) -> Callable:
     """
 
     def loop(state, given, order, count):
-        traced_once = jax.jit(step)  # its shapes are asked for, too
+        traced_once = jax.jit(step)  # its shapes are needed as well
 
         def take(number, state):
             rows = lax.dynamic_index_in_dim(order, number, axis=1, keepdims=False)
@@ -91,16 +91,16 @@ def compile_loop(step: Callable, devices: tuple) -> Callable:
 
 
 def on_devices(images: ArrayImages | Features, parallel: Parallel) -> Any:
-    """The images uint8 `[N, H, W, 3]`, or the arrays of kept features, on every device.
+    """Copies the images, uint8 `[N, H, W, 3]`, or the cached features to every device.
 
-    Any device may need any image, as an epoch's order is one over all images. N is rounded up, so
+    Any device may need any image, because an epoch's order covers all images. N is rounded up, so
     that categories share programs; the rows that this adds are never taken.
     """
     if isinstance(images, Features):
         tree = images.tree
     else:
         tree = images.images
-        tree = np.repeat(tree, 3 // tree.shape[-1], axis=-1)  # as batches of grey images have it
+        tree = np.repeat(tree, 3 // tree.shape[-1], axis=-1)  # as in batches of grey images
     return parallel.replicate(jax.tree.map(filled_up, tree))
 
 
@@ -137,6 +137,6 @@ class DeviceLoop:
         return state, {name: np.concatenate([f[name] for f in metrics]) for name in metrics[0]}
 
     def _adapt(self, seconds: float) -> None:
-        """A step has taken so long."""
+        """Adapts the number of steps per call to the time that a step took."""
         if hosts.count() == 1:
             self._length = int(np.clip(SECONDS / max(seconds, 1e-9), 1, CAPACITY))

@@ -1,4 +1,4 @@
-"""What a training computes from the images and does not change, once for all epochs."""
+"""Caches the frozen features of all training images, which every epoch reuses."""
 
 import functools
 from typing import Any
@@ -18,12 +18,12 @@ BUCKET = 128  # rows round up to a multiple where programs depend on their numbe
 
 
 def rounded_up(count: int) -> int:
-    """Rows that so many images take where programs depend on their number."""
+    """Rounds a number of images up, where programs depend on it."""
     return base.round_up(count, BUCKET)
 
 
 def filled_up(rows: np.ndarray) -> np.ndarray:
-    """`[N, ...]` with rows of zeros up to `rounded_up(N)`; the array itself where none lacks."""
+    """Pads `[N, ...]` with rows of zeros to `rounded_up(N)`; without padding, returns the array."""
     missing = rounded_up(len(rows)) - len(rows)
     if not missing:
         return rows
@@ -31,9 +31,9 @@ def filled_up(rows: np.ndarray) -> np.ndarray:
 
 
 class Features:
-    """A pytree of host arrays `[N, ...]`, given out in batches as images are.
+    """A pytree of host arrays `[N, ...]` that is batched like images.
 
-    N may be more than there are images; further rows hold anything.
+    N may exceed the number of images; the values of extra rows are arbitrary.
     """
 
     def __init__(self, tree: Any):
@@ -55,7 +55,7 @@ def _frozen_step(detector: Detector, devices: tuple):
 
 
 def compute_features(detector: Detector, fixed: dict, job: Job) -> Features:
-    """The frozen features of all images, in host memory; `fixed` lies on this host's devices."""
+    """Computes the frozen features of all images, in host memory; `fixed` is on the devices."""
     parallel = job.parallel.dividing(detector.config.batch_size).here()
     step = _frozen_step(detector.compile_key(), tuple(parallel.devices))
     done = job.progress(len(job.images), "features")
@@ -65,8 +65,8 @@ def compute_features(detector: Detector, fixed: dict, job: Job) -> Features:
     for found, batch in in_flight(lambda batch: step(fixed, parallel.split(batch.images)), batches):
         found = jax.tree.map(parallel.join, found)
         if tree is None:
-            # So many that no copy is needed for a loop on the devices; what is not written to
-            # takes no memory.
+            # Rounded up, so that the device loop needs no copy; rows that are never written
+            # use no memory.
             count = rounded_up(len(job.images))
             tree = jax.tree.map(
                 lambda rows, count=count: np.empty((count, *rows.shape[1:]), rows.dtype), found
@@ -78,7 +78,7 @@ def compute_features(detector: Detector, fixed: dict, job: Job) -> Features:
 
 
 def features_bytes(detector: Detector, images: int) -> int:
-    """Bytes of what `frozen_features` gives of so many images."""
+    """Size in bytes of the frozen features of `images` images."""
     variables = {}
     if detector.outputs:
         spec = backbones.get(detector.config.backbone)

@@ -1,7 +1,7 @@
-"""Floating-point operations of a traced program: its matrix products and convolutions.
+"""Counts the floating-point operations of a traced program: matrix products and convolutions.
 
-XLA's own cost analysis counts the body of a loop once however often it runs, which leaves out most
-of what scoring image by image does; and what a library call computes it does not always know.
+XLA's own cost analysis counts the body of a loop once, however often it runs, which misses most of
+the work when images are scored one by one; it also does not know the cost of some library calls.
 """
 
 import math

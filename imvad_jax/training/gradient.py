@@ -1,7 +1,7 @@
-"""The gradient phase: one training step for every trained method, taken by one of two loops.
+"""The gradient phase: one training step for every trained method, run by one of two loops.
 
-The loop on the host calls the compiled step once a batch; that on the devices is compiled around
-the same step (`training/epoch.py`). `training/loops.py` says which is taken.
+The host loop calls the compiled step once per batch; the device loop is compiled around the same
+step (`training/epoch.py`). `training/loops.py` chooses between them.
 """
 
 import functools
@@ -31,7 +31,7 @@ TRAINED = ("params", "batch_stats")
 
 
 def epoch_steps(count: int, config: TrainedConfig) -> int:
-    """Steps of an epoch of `count` images."""
+    """Number of steps per epoch with `count` images."""
     return config.steps_per_epoch or -(-count // config.batch_size)
 
 
@@ -50,7 +50,7 @@ def epoch_order(seed: int, epoch: int, count: int, size: int) -> np.ndarray:
 def step_of(detector: Detector) -> Callable:
     """The step `(state, fixed, batch, key, steps in all) -> (state, metrics)` of both loops.
 
-    A batch holds uint8 images, or what `frozen_features` gave where that is kept.
+    A batch holds uint8 images, or their cached frozen features.
     """
 
     def step(state, fixed, batch, key, steps):
@@ -103,23 +103,23 @@ def device_loop(detector: Detector, devices: tuple) -> Callable:
 
 
 def fixed_part(variables: dict) -> dict:
-    """The variables that no training changes."""
+    """The variables that training does not change."""
     return {name: value for name, value in variables.items() if name not in TRAINED}
 
 
 def place_fixed(detector: Detector, variables: dict, parallel: Parallel) -> dict:
-    """`fixed_part` on the devices, the frozen backbone's kernels ready for use."""
+    """Copies `fixed_part` to the devices, with transformed kernels of the frozen backbone."""
     fixed = with_transformed_backbone(detector, fixed_part(variables), parallel)
     return parallel.replicate(fixed)
 
 
 def training_key(seed: int) -> jax.Array:
-    """The key that every random draw of a training comes from."""
+    """The key from which all random draws of a training are derived."""
     return jax.random.fold_in(jax.random.key(seed), 3)
 
 
 def init_state(config: TrainedConfig, variables: Mapping, steps: Any) -> dict:
-    """What a training of `steps` steps in all carries from step to step, at its start."""
+    """The initial state of a training of `steps` steps in all."""
     params = variables["params"]
     return {
         "params": params,
@@ -183,7 +183,7 @@ def gradient_phase(detector: Detector, variables: dict, job: Job) -> dict:
 
 
 def begin_loop(loop: str, detector: Detector, fixed: dict, job: Job) -> HostLoop | DeviceLoop:
-    """What takes the steps of an epoch: the loop `host` or `device`.
+    """Creates the training loop, `host` or `device`.
 
     `fixed` lies on the devices of the training already.
     """

@@ -1,6 +1,6 @@
-"""Several hosts: each reads its own share of the images, the first one writes.
+"""Several hosts: each reads its own part of the images, and the first one writes.
 
-Their programs are the same and call the same compiled functions in the same order. With one host
+All hosts run the same program and call the same compiled functions in the same order. With one host
 every function here is trivial.
 """
 
@@ -48,7 +48,7 @@ def count() -> int:
 
 
 def is_first() -> bool:
-    """Whether this is the host that writes and speaks."""
+    """Whether this host writes files and prints messages."""
     return jax.process_index() == 0
 
 
@@ -58,7 +58,7 @@ def own(total: int) -> np.ndarray:
 
 
 def equal_share(total: int) -> np.ndarray:
-    """As `own`, but of equal length on all hosts: the last row stands in for what lacks."""
+    """Like `own`, but of equal length on all hosts: the last row fills gaps."""
     length = -(-total // count())
     start = jax.process_index() * length
     return np.minimum(np.arange(start, start + length), total - 1)
@@ -89,6 +89,6 @@ def gather_parts(parts: list[Any]) -> list[Any]:
 
 
 def wait(reason: str) -> None:
-    """Returns when all hosts have come here; `reason` must be the same for all."""
+    """Waits until all hosts have reached this call; `reason` must be the same for all."""
     if count() > 1:
         multihost_utils.sync_global_devices(reason)

@@ -1,4 +1,4 @@
-"""What the phases of a fit share."""
+"""State shared by the phases of a fit: images, devices, progress, time limit."""
 
 import dataclasses
 from collections import deque
@@ -27,7 +27,7 @@ def as_float(images: jax.Array) -> jax.Array:
 
 
 def in_flight(step: Callable[[B], Any], batches: Iterable[B]) -> Iterator[tuple[Any, B]]:
-    """What `step` dispatched for each batch, in order, and the batch; `IN_FLIGHT` stay ahead."""
+    """Yields the result of `step` and the batch, in order; `IN_FLIGHT` steps stay ahead."""
     waiting = deque()
     for batch in batches:
         waiting.append((step(batch), batch))
@@ -38,7 +38,7 @@ def in_flight(step: Callable[[B], Any], batches: Iterable[B]) -> Iterator[tuple[
 
 @dataclasses.dataclass
 class Job:
-    """The images, the devices, and whom to tell.
+    """The images, the devices, and the callbacks of a fit.
 
     `on_epoch(epoch, metrics)` is called after each epoch of a gradient phase with the mean loss and
     what else the method reports; epochs count from 1. `checkpoints` is where the phase saves itself

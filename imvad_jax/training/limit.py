@@ -1,7 +1,7 @@
-"""A limit of time: nothing is begun that is not expected to end in time, and a signal ends sooner.
+"""Time limits: no work is started that is not expected to end in time; signals shorten the limit.
 
-Whoever does the work asks its `Limit` between two steps. Of several hosts only the ends of epochs
-are asked for, where all of them stop together.
+The code that does the work checks its `Limit` between steps. With several hosts only the ends of
+epochs are checked, where all hosts stop together.
 """
 
 import re
@@ -23,7 +23,7 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 class Stopped(Exception):
-    """The work ended before its end; the message says how far it is. No bad input, no failure."""
+    """The work stopped early; the message says how far it got. It is not a failure."""
 
     def __init__(self, message: str, status: int = LIMIT_STATUS):
         super().__init__(message)
@@ -48,9 +48,9 @@ def in_words(seconds: float) -> str:
 
 
 class Limit:
-    """How much time is left. `clock` gives seconds, as `time.monotonic`.
+    """The remaining time. `clock` returns seconds, like `time.monotonic`.
 
-    `ended_by_signal` is set by whoever is told that the process is to end.
+    `ended_by_signal` is set when the process has been told to end.
     """
 
     grace = GRACE
@@ -63,7 +63,7 @@ class Limit:
         self._callbacks: list[Callable[[], object]] = []
 
     def restart(self, seconds: float | None) -> None:
-        """So many seconds are left from now on; None: as many as it takes."""
+        """Sets the remaining time in seconds; None means no limit."""
         self._end = None if seconds is None else self.clock() + seconds
 
     def end_soon(self, status: int = SIGNAL_STATUS) -> None:
@@ -100,21 +100,21 @@ class Limit:
         return min(ends) - self.clock() if ends else float("inf")
 
     def fits(self, seconds: float) -> bool:
-        """Whether a work of so many seconds is expected to end in time, and be saved."""
+        """Whether work of `seconds` is expected to finish in time, including saving."""
         return seconds * MARGIN + CLOSING <= self.left
 
     def stop(self, message: str) -> Stopped:
-        """What to raise, with the status of what ends the work."""
+        """Returns the exception to raise, with the exit status of its cause."""
         return Stopped(message, self._status if self.ended_by_signal else LIMIT_STATUS)
 
     def require(self, seconds: float, what: str) -> None:
-        """Raises Stopped if a work is not expected to end in time."""
+        """Raises Stopped if the work is not expected to finish in time."""
         if self.ended_by_signal or not self.fits(seconds):
             needs = f"{what} needs about {in_words(seconds)}; {in_words(self.left)} are left"
             raise self.stop(f"{needs}; the same command goes on")
 
     def check(self, what: str) -> None:
-        """Raises Stopped if nothing may be begun any more."""
+        """Raises Stopped if nothing may be started any more."""
         if self.ended_by_signal or not self.fits(0):
             raise self.stop(
                 f"stopped before {what}, {in_words(self.left)} are left; the same command goes on"
@@ -125,7 +125,7 @@ NO_LIMIT = Limit()
 
 
 class Pace:
-    """Learns from the steps of a work how long the rest of them takes."""
+    """Estimates from the steps done so far how long the remaining steps take."""
 
     def __init__(self, total: int, limit: Limit):
         self.total, self._limit = total, limit
@@ -134,7 +134,7 @@ class Pace:
         self._since: tuple[float, int] | None = None  # after the warm-up: time and steps done
 
     def add(self, count: int) -> None:
-        """So many steps more are done."""
+        """Records that more steps are done."""
         self.done += count
         self._calls += 1
         if self._calls == WARM_UP:
@@ -150,9 +150,9 @@ class Pace:
 
 
 def limited(progress: Progress, limit: Limit) -> Progress:
-    """A progress display that raises Stopped once a work cannot end in time.
+    """A progress display that raises Stopped once the work cannot finish in time.
 
-    The training is left alone: it stops between epochs, by itself.
+    Training is exempt, because it stops between epochs by itself.
     """
 
     def start(total: int, label: str, *args, **kwargs) -> Callable[[int], None]:

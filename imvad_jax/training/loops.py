@@ -1,4 +1,4 @@
-"""Which loop takes the steps of a training: the host's, or one on the devices."""
+"""Chooses the training loop: on the host or on the devices."""
 
 from imvad_jax.data.batches import ArrayImages, Images
 from imvad_jax.errors import UserError, choose
@@ -12,9 +12,9 @@ LOOPS = (AUTO, HOST, DEVICE)
 
 
 def bytes_on_device(detector: Detector, images: Images) -> int | None:
-    """What a device holds for a loop of its own: all images, or their kept features.
+    """Bytes per device that the device loop needs: all images, or their cached features.
 
-    None where they are not in memory as a whole: files that are read at each pass, and tiles.
+    None if they are not completely in memory: files that are read at each pass, and tiles.
     """
     if detector.config.cache_features:
         return features_bytes(detector, rounded_up(len(images)))
@@ -31,10 +31,10 @@ def choose_loop(
     *,
     needed: int | None = None,
 ) -> str:
-    """`host` or `device`, where `auto` is wanted by this rule.
+    """Returns `host` or `device`; `auto` is decided by the following rule.
 
-    On an accelerator the loop is the device's where all images are in memory and fit there beside
-    all else. On the CPU it is the host's: nothing is sent to a device there, and XLA's loops gain
+    On an accelerator the device loop is used if all images are in memory and fit there beside
+    everything else. On the CPU the host loop is used: nothing is transferred, and XLA's loops gain
     nothing.
 
     Args:
@@ -45,7 +45,7 @@ def choose_loop(
       needed: Bytes of all else; None: as the detector estimates its fit.
 
     Raises:
-      UserError: an unknown loop, or the device's with images that are not in memory.
+      UserError: The loop is unknown, or is `device` with images that are not in memory.
     """
     wanted = choose("--training_loop", wanted, LOOPS)
     if wanted == HOST:

@@ -12,7 +12,7 @@ from imvad_jax.methods.base import TrainedConfig
 
 
 def make_schedule(config: TrainedConfig, steps: int | Array) -> optax.Schedule:
-    """The learning rate by step; `steps` in all, which may be traced: no program depends on it.
+    """Returns the learning-rate schedule for `steps` steps in all, which may be a traced value.
 
     Raises:
       UserError: an unknown schedule, or decays outside of the training.
@@ -44,7 +44,7 @@ class AmsgradState(NamedTuple):
 def scale_by_torch_amsgrad(
     beta1: float, beta2: float, epsilon: float
 ) -> optax.GradientTransformation:
-    """AMSGrad (Reddi et al., ICLR 2018) as PyTorch has it.
+    """AMSGrad (Reddi et al., ICLR 2018) as PyTorch implements it.
 
     PyTorch keeps the maximum of the second moments before their bias correction,
     `optax.scale_by_amsgrad` after it; early steps differ.
@@ -75,7 +75,7 @@ def make_optimizer(config: TrainedConfig, steps: int | Array) -> optax.GradientT
     else, that of adamw is applied to the parameters apart; sgd has no dampening and no Nesterov.
 
     Raises:
-      UserError: an unknown optimiser, or a setting that it has not.
+      UserError: The optimiser is unknown, or does not have a given setting.
     """
     kind = choose("--optimizer", config.optimizer, ("sgd", "adam", "adamw"))
     if config.amsgrad and kind == "sgd":

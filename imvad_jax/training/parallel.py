@@ -18,7 +18,7 @@ MOST_SHARED = 4  # images whose rows are split over the devices
 
 
 class Parallel:
-    """The devices that share the work, and how arrays lie on them.
+    """The devices that share the work, and the placement of arrays on them.
 
     On several devices, arrays that are split or kept per device have a leading device axis; on one
     they have none. Of several hosts each handles the arrays of its own devices only.
@@ -151,10 +151,10 @@ class Parallel:
 
 
 def choose_devices(count: int) -> Parallel:
-    """The first `count` devices of every host; 0 for all.
+    """Returns the first `count` devices of every host; 0 means all.
 
     Raises:
-      UserError: more devices are wanted than there are.
+      UserError: More devices are requested than exist.
     """
     local = jax.local_devices()
     if not 0 <= count <= len(local):
@@ -169,7 +169,7 @@ def choose_devices(count: int) -> Parallel:
 
 
 def available_bytes(device: Device) -> int | None:
-    """Free memory where the arrays will lie: the accelerator's, or the machine's; None: unknown."""
+    """Free memory in bytes, of the accelerator or the machine; None if unknown."""
     if device.platform != "cpu":
         stats = device.memory_stats() or {}
         limit = stats.get("bytes_limit")

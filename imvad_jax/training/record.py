@@ -34,7 +34,7 @@ def read_record(run_dir: str | Path) -> dict | None:
         raise UserError(f"{path}: {error}") from None
     except (ValueError, OSError) as error:
         raise UserError(
-            f"{path}: not a run's record ({error}); expected that of experiments.run"
+            f"{path}: not a run's record ({error}); expected that of imvad run"
         ) from None
 
 

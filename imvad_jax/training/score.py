@@ -40,6 +40,17 @@ class Scores(NamedTuple):
     image: np.ndarray
     maps: np.ndarray | list[np.ndarray] | None
 
+    def __repr__(self) -> str:
+        count = len(self.image)
+        said = [f"{count} image{'s' * (count != 1)}"]
+        if count:
+            said.append(f"scores {self.image.min():.6g} to {self.image.max():.6g}")
+        if isinstance(self.maps, np.ndarray):
+            said.append(f"maps {' x '.join(map(str, self.maps.shape[1:]))}")
+        else:
+            said.append("no maps" if self.maps is None else "maps of tiled pictures")
+        return f"Scores({', '.join(said)})"
+
 
 @functools.lru_cache(maxsize=64)
 def scoring_step(detector: Detector, devices: tuple, by_rows: bool = False):

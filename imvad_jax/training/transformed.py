@@ -49,7 +49,7 @@ def _transform(detector: Detector, method: str):
 
     @jax.jit
     def transform(variables):
-        # Only the transforms are computed: nothing else is asked for.
+        # Only the transforms are computed: nothing else is requested.
         images = jnp.zeros((1, size, size, 3))
         _, changed = detector.apply(variables, images, method=method, mutable=[TRANSFORMED])
         return changed.get(TRANSFORMED, {})

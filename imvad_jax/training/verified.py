@@ -36,7 +36,7 @@ def metadata(tree: Any) -> dict[str, dict[str, str]]:
 def restore(folder: Path, read: Callable[[], Any]) -> Any:
     """What `read` gives of the checkpoint in a folder, as host arrays, each compared.
 
-    Checkpoints of before there were digests are read as they are.
+    Checkpoints from before there were digests are read without a check.
 
     Raises:
       DamagedError: it cannot be read, or an array is another one than was stored; it is named.

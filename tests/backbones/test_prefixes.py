@@ -55,6 +55,14 @@ def test_prefixes_are_found_and_said(prefix, tensors, expected, tmp_path):
     assert loaded.notes == (said,)
 
 
+def test_parts_that_were_compiled_by_themselves_are_found(tensors, expected, tmp_path):
+    path = tmp_path / "net.safetensors"
+    inside = {name.replace("layer1.", "layer1._orig_mod."): a for name, a in tensors.items()}
+    assert inside.keys() != tensors.keys()
+    safetensors.numpy.save_file(prefixed(inside, "module."), path)
+    np.testing.assert_equal(load_weights(SPEC, str(path), OUTPUTS).variables, expected)
+
+
 def test_plain_names_come_first_and_are_not_mentioned(tensors, expected, tmp_path):
     path = tmp_path / "net.safetensors"
     zeros = {name: np.zeros_like(array) for name, array in tensors.items()}

@@ -84,7 +84,7 @@ def test_what_is_no_parcel_is_refused_and_kept(drawn, tmp_path):
     path = tmp_path / "mvtec_ad-hexnut.parcel.npz"
     path.write_bytes(b"mine")
     for call in (lambda: parcel.read_meta(path), lambda: parcel.unpack(path, tmp_path)):
-        with pytest.raises(UserError, match="not a parcel of experiments.suite, or damaged"):
+        with pytest.raises(UserError, match="not a parcel of imvad suite, or damaged"):
             call()
     with pytest.raises(UserError, match="was not written by this program"):
         parcel.pack(tmp_path, *drawn)

@@ -88,11 +88,11 @@ def test_missing_and_damaged_caches(tmp_path, caplog):
     (cache,) = tmp_path.glob("*.npz")
     whole = open_bottle(None, tmp_path)
     cache.write_bytes(cache.read_bytes()[:2000])
-    with pytest.raises(UserError, match="cache is damaged .*; give data_dir"):
+    with pytest.raises(UserError, match="cache is damaged .*; pass data_dir"):
         open_bottle(None, tmp_path)
     with caplog.at_level("WARNING"):
         again = open_bottle(tmp_path / "data", tmp_path)
-    assert f"{cache}: the decoded cache is damaged" in caplog.text and "made anew" in caplog.text
+    assert f"{cache}: the decoded cache is damaged" in caplog.text and "is rebuilt" in caplog.text
     np.testing.assert_array_equal(again.train.images, whole.train.images)
     np.testing.assert_array_equal(open_bottle(None, tmp_path).test.images, whole.test.images)
 

@@ -135,7 +135,7 @@ def test_second_call_draws_nothing_and_a_killed_run_is_taken_up(tmp_path, capsys
 
     monkeypatch.setattr("imvad_jax.data.demo.writer.draw", counted)
     write_demo_dataset(out, **{**arguments, "progress": True})
-    assert "there already" in capsys.readouterr().out and not calls
+    assert "there already" in capsys.readouterr().err and not calls
 
     killed = tmp_path / "killed"
     with pytest.raises(KeyboardInterrupt):

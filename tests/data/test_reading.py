@@ -79,10 +79,10 @@ def test_streamed_images_and_tiles_name_all_bad_files(parts):
 
 
 def test_a_table_covers_all_images(parts):
-    with pytest.raises(UserError, match="on_bad_image=skip: it is for dataset=folder"):
+    with pytest.raises(UserError, match="on_bad_image=skip: only with dataset=folder"):
         open_category("mvtec_ad", str(parts.parent), "parts", GEOMETRY, None,
                       reading=Reading(on_bad_image="skip"))  # fmt: skip
-    with pytest.raises(UserError, match="recursive: it is for dataset=folder"):
+    with pytest.raises(UserError, match="recursive: only with dataset=folder"):
         open_category("mvtec_ad", str(parts.parent), "parts", GEOMETRY, None,
                       reading=Reading(recursive=True))  # fmt: skip
 

@@ -21,7 +21,7 @@ from imvad_jax.runs import identity
 from imvad_jax.training.record import config_of
 from tests.data.trees import mvtec_tree, write_image
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "docs/examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "imvad_jax/export/examples"
 USUAL, OTHER = Geometry(16, 12), Geometry(16, 12, "lanczos", "nearest")
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "lanczos": Image.Resampling.LANCZOS}
 

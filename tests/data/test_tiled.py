@@ -126,7 +126,7 @@ def test_a_category_in_tiles(tmp_path, caplog, reads):
     raw.write_bytes(bytes([content[0] ^ 1]) + content[1:])
     with caplog.at_level("WARNING"):
         kept = open_category(*given, tiling=TILING, keep_tiles=True)
-    assert f"{raw}: the kept tiles are damaged" in caplog.text and raw.read_bytes() == content
+    assert f"{raw}: the stored tiles are damaged" in caplog.text and raw.read_bytes() == content
     np.testing.assert_array_equal(all_tiles(kept.train), all_tiles(data.train))
 
 

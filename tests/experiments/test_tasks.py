@@ -39,7 +39,7 @@ def test_a_task_travels_as_json_and_names_its_command(tmp_path):
     one = task(tmp_path, overrides={"sigma": "2.0"}, category="metal nut")
     assert Task.from_json(one.to_json()) == one and "\n" not in one.to_json()
     assert one.path == "padim/metal nut/smoke-seed0"
-    assert one.command.startswith("python -m experiments.run --method=padim --preset=smoke")
+    assert one.command.startswith("imvad run --method=padim --preset=smoke")
     assert "--sigma=2.0" in one.command and "'--category=metal nut'" in one.command
     assert "--tile" not in one.command and one.tiling is None
 
@@ -158,7 +158,7 @@ def test_workers_that_do_not_start_end_the_program_and_mark_nothing(tmp_path):
     command = [sys.executable, "-c", "import sys; sys.exit('error: --num_devices=99')"]
     logs = [tmp_path / f"logs/{i}.log" for i in range(2)]
     pool = worker_pool.Pool(command, [{}] * 2, logs)
-    with pytest.raises(UserError, match=r"does not start: .*status 1; .*num_devices=99"):
+    with pytest.raises(UserError, match=r"did not start: .*status 1; .*num_devices=99"):
         pool.run([task(tmp_path, c) for c in ("padim", "spade", "stpm")], lambda event: None)
     assert not list(tmp_path.rglob(ERROR))
 

@@ -127,13 +127,13 @@ def test_other_tiles_are_another_run(tiled, tmp_path, capsys):
     assert not identity.difference(whole, whole | {"tile": 0, "overlap": 0})
     assert (run_dir / "config.json").read_bytes() == before
     assert call(*TILES, *given) == 0
-    assert "not fitting again" in capsys.readouterr().out
+    assert "not fitting again" in capsys.readouterr().err
 
 
 BAD_FLAGS = {
     ("--tile=4",): "--tile=4: expected at least 8",
     ("--tile=64", "--overlap=64"): "--overlap=64: expected 0 to 63",
-    ("--overlap=8",): "--overlap: it is tiles that overlap",
+    ("--overlap=8",): "--overlap: needs --tile",
     ("--tile=151",): "200 x 150 pixels, smaller than a tile; expected at least 151 x 151",
     ("--tile=64", "--crop_size=48"): "add --crop_size=0",
     ("--tile=64", "--num_processes=2"): "--tile: ",
@@ -237,5 +237,5 @@ def test_from_python(tmp_path, tiled):
     again = api.score(loaded, api.load_data(parts, loaded).test)
     np.testing.assert_array_equal(again.image, scores)
     other = api.load_data(parts, loaded, tile=64)
-    with pytest.raises(api.UserError, match="in other tiles"):
+    with pytest.raises(api.UserError, match="are not the model's"):
         api.score(loaded, other.test)

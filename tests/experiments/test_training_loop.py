@@ -33,7 +33,7 @@ def make(tmp_path):
         )  # fmt: skip
         if dry:
             for one in request.cells:
-                cells.say_what_is_needed(one, how)
+                lines.append(cells.needed_text(cells.what_is_needed(one, how)))
             return None, lines
         return cells.run_cells(tmp_path / workdir, request.cells, how)[1], lines
 

@@ -36,7 +36,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def call(tmp_path, data, capsys):
-    """Runs experiments.run with the baseline; returns exit status, output, error lines."""
+    """Runs `imvad run` with the baseline; returns exit status, what else it said, error lines."""
 
     def run_program(*arguments, workdir="run"):
         given = ["run", "--method=raw_color", "--preset=smoke", f"--data_dir={data}",
@@ -52,8 +52,10 @@ def call(tmp_path, data, capsys):
         except SystemExit as stop:
             status = stop.code
         captured = capsys.readouterr()
-        errors = [line for line in captured.err.splitlines() if line.startswith("error:")]
-        return status, captured.out, errors
+        lines = captured.err.splitlines()
+        errors = [line for line in lines if line.startswith("error:")]
+        others = [line for line in lines if not line.startswith("error:")]
+        return status, captured.out + "\n".join(others), errors
 
     return run_program
 

@@ -72,6 +72,42 @@ def test_without_its_padding_the_memory_gives_the_same_scores(method, array):
     np.testing.assert_allclose(trimmed.maps, whole.maps, atol=1e-5 * whole.maps.max())
 
 
+# What an image's score is with each choice of `image_score`; the first is the default.
+IMAGE_SCORES = {
+    "cutpaste": ("map", "patch"),
+    "padim": ("map", "patch"),
+    "patchcore": ("patch", "map"),
+    "spade": ("neighbors", "map"),
+}
+
+
+@pytest.mark.parametrize("method", IMAGE_SCORES)
+def test_the_score_of_the_map_is_its_largest_value(method):
+    overrides = {"patch_size": 32, "patch_stride": 8} if method == "cutpaste" else {}
+    detector, variables, _ = fitted(method, **overrides)
+    found = {}
+    for choice in IMAGE_SCORES[method]:
+        config = dataclasses.replace(detector.config, image_score=choice)
+        found[choice] = scores_of(detector.clone(config=config), variables, images(3, 1))
+    default, other = (found[choice] for choice in IMAGE_SCORES[method])
+    assert detector.config.image_score == IMAGE_SCORES[method][0]
+    np.testing.assert_array_equal(default.maps, other.maps)
+    np.testing.assert_allclose(found["map"].image, found["map"].maps.max((1, 2)), rtol=1e-6)
+    assert np.abs(default.image / other.image - 1).min() > 1e-3
+    if "patch" in found:  # smoothing takes from the largest value
+        assert (found["patch"].image > found["map"].image).all()
+
+
+@pytest.mark.parametrize("method", IMAGE_SCORES)
+def test_records_of_before_mean_the_scores_of_before(method):
+    config = dataclasses.asdict(methods.get(method).config())
+    added = {name: config.pop(name) for name in ("image_score", "aggregation") if name in config}
+    record = methods.with_newer_fields({"method": method, "config": config})
+    assert record["config"] == config | added
+    assert added.pop("image_score") == IMAGE_SCORES[method][0]
+    assert added == ({"aggregation": "official"} if method == "patchcore" else {})
+
+
 @pytest.mark.parametrize("method", ALL)
 def test_a_rerun_is_bit_identical(method):
     _, first, _ = fitted_once(method)

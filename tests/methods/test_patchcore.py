@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from imvad_jax.errors import UserError
 from imvad_jax.layers.conv import TRANSFORMED
@@ -50,6 +51,43 @@ def test_score_and_map_are_squared_distances_to_the_bank(case):
     side = int(distances.shape[1] ** 0.5)
     maps = resample.upsample_and_smooth(distances.reshape(3, side, side), (64, 64), 4.0)
     np.testing.assert_allclose(prediction.anomaly_map, maps, rtol=1e-2)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_the_papers_local_average_and_the_score_of_the_map(devices):
+    detector, variables, parallel = fitted(
+        "patchcore", devices=devices, aggregation="local_average", image_score="map",
+        embedding_dim=512,
+    )  # fmt: skip
+    batch = images(3, 1).images.astype(np.float32) / 255
+    maps = detector.apply(variables, batch, method="features")
+    parts = []
+    for name, channels in (("layer2", 128), ("layer3", 256)):
+        part = ndimage.uniform_filter(np.asarray(maps[name]), (1, 3, 3, 1), mode="constant")
+        part = np.asarray(resample.resize_bilinear(part, detector.grid), np.float64)
+        parts.append(part * np.sqrt(256 / channels))
+    expected = np.concatenate(parts, -1).reshape(3, -1, 128 + 256)
+    test = embed(detector, variables, images(3, 1))
+    np.testing.assert_allclose(test, expected, atol=1e-4)
+    assert detector.dim == bank_of(variables).shape[1] == 384
+    distances = ((expected[:, :, None] - bank_of(variables)[None, None]) ** 2).sum(-1).min(-1)
+    found = score(detector, variables, images(3, 1), parallel)
+    maps = resample.upsample_and_smooth(distances.reshape(3, *detector.grid), (64, 64), 4.0)
+    np.testing.assert_allclose(found.maps, maps, rtol=1e-2)
+    np.testing.assert_array_equal(found.image, found.maps.max((1, 2)))
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"aggregation": "mean"}, "aggregation: unknown value 'mean'"),
+        ({"image_score": "pixel"}, "image_score: unknown value 'pixel'"),
+        ({"image_score": "map", "reweight_neighbors": 3}, "reweight_neighbors=3"),
+    ],
+)
+def test_impossible_choices(settings, message):
+    with pytest.raises(UserError, match=message):
+        PatchCoreConfig(**settings)
 
 
 @pytest.mark.parametrize("layers", ["layer2,layer3", "layer3,layer2", "layer2,layer3,layer1"])

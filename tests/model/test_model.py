@@ -55,7 +55,7 @@ def test_a_folder_is_fitted_and_a_folder_judged(model, parts):
 
 def test_what_it_is_is_said_in_short(model):
     assert len(repr(model)) < 500
-    assert "raw colour" in repr(model) and "64 px, fitted, threshold" in repr(model)
+    assert "raw colour" in repr(model) and "64 px, fitted on 30 images, threshold" in repr(model)
     assert "no threshold" in repr(make("raw_color", **FIELDS).fit(images(6).images, holdout=0))
     assert "not fitted" in repr(make("raw_color", **FIELDS))
 

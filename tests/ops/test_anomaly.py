@@ -160,3 +160,76 @@ def test_show_gives_pictures_with_an_anomaly():
     for pictures in shown:
         assert all(picture.shape == (SIZE, SIZE, 3) for picture in pictures.values())
     assert sum(float(pictures["mask"].max()) for pictures in shown) >= 2
+
+
+@pytest.fixture(scope="module")
+def drawn_with():
+    """`synthesize` of the images of `many`, by options."""
+    synthesize = jax.jit(
+        anomaly.synthesize, static_argnames=("own", "anomalous", "shift", "matched")
+    )
+
+    def drawn(images, **options):
+        found = synthesize(keys(len(images)), images, **options)
+        return anomaly.SyntheticAnomaly(*map(np.asarray, found))
+
+    return drawn
+
+
+def test_a_shift_of_brightness_is_the_same_in_input_and_target(many, drawn_with):
+    images, _ = many
+    images = 0.3 + 0.4 * images  # far enough from 0 and 1 that nothing is clipped
+    before, after = drawn_with(images), drawn_with(images, shift=0.2)
+    np.testing.assert_array_equal(after.mask, before.mask)
+    outside = ~after.mask
+    np.testing.assert_array_equal(after.augmented[outside], after.original[outside])
+    inside = before.original.min(-1) > 0.05  # black comes from beyond the border of a turned image
+    offsets = [
+        (one - other)[where]
+        for one, other, where in zip(after.original, before.original, inside, strict=True)
+    ]
+    unturned = np.array([np.ptp(x) < 1e-5 for x in offsets])
+    assert abs(unturned.mean() - 0.7) < 4 * np.sqrt(0.21 / COUNT)
+    means = np.array([x.mean() for x, whole in zip(offsets, unturned) if whole])
+    assert -0.2 <= means.min() < -0.17 and 0.17 < means.max() <= 0.2
+    assert abs(means.mean()) < 4 * 0.4 / np.sqrt(12 * len(means))
+
+
+def test_without_a_shift_nothing_is_drawn_otherwise(many, drawn_with):
+    images, plain = many
+    jax.tree.map(np.testing.assert_array_equal, drawn_with(images, shift=0.0, matched=0.0), plain)
+
+
+def test_matched_textures_have_the_mean_of_what_they_cover(many, drawn_with):
+    images, _ = many
+    images = 0.4 + 0.2 * images  # in the middle, so that little of a texture is clipped
+    free, found = drawn_with(images), drawn_with(images, matched=1.0)
+    away = []
+    for one in (free, found):
+        change = [(a - o)[m].mean() for o, a, m in zip(one.original, one.augmented, one.mask)
+                  if m.sum() > 20]  # fmt: skip
+        away.append(np.abs(change))
+    assert len(away[1]) > 50
+    assert np.median(away[1]) < np.median(away[0]) / 4
+    assert np.mean(away[1]) < np.mean(away[0]) / 4
+    change = np.abs(found.augmented - found.original).max(-1)
+    np.testing.assert_array_equal(change > 8 / 255, found.mask)  # what is not seen is not marked
+
+
+def test_matching_moves_all_values_by_one_offset():
+    rng = np.random.default_rng(0)
+    image, texture = rng.uniform(0.5, 0.7, (2, 6, 5, 3)).astype(np.float32)
+    mask = rng.uniform(size=(6, 5)) < 0.5
+    found = np.asarray(anomaly.match_brightness(texture - 0.2, image, mask))
+    np.testing.assert_allclose(found[mask].mean(), image[mask].mean(), atol=1e-6)
+    assert np.ptp(found - texture) < 1e-6
+    nothing = anomaly.match_brightness(texture, image, np.zeros_like(mask))
+    np.testing.assert_array_equal(nothing, texture)
+
+
+def test_matched_textures_come_as_often_as_asked(many, drawn_with):
+    images, plain = many
+    found = drawn_with(images, matched=0.3)
+    covered = plain.mask.any((1, 2))
+    moved = np.abs(found.texture - plain.texture).max((1, 2, 3))[covered] > 1e-4
+    assert abs(moved.mean() - 0.3) < 4 * np.sqrt(0.21 / covered.sum())

@@ -45,6 +45,37 @@ def test_closed_form_for_wide_resnet():
     assert np.count_nonzero(layer2) == 512 * 9 and np.count_nonzero(layer3) == 1024 * 9
 
 
-def test_dim_must_divide():
+def averaged(features):  # [B, H, W, C]: each channel over 3 x 3, zeros beyond the border counted
+    return unfold(features).reshape(*features.shape, 9).mean(-1)
+
+
+@pytest.mark.parametrize("channels", [(16, 32), (8, 64), (32, 128)])
+def test_averages_have_the_distances_of_the_official_pools_behind_a_local_average(channels):
+    """Channels that those pools would repeat are scaled instead: as far apart, in fewer values."""
+    rng = np.random.default_rng(0)
+    maps = [rng.normal(size=(1, 5, 4, c)) for c in channels]
+    pooled = np.concatenate([adaptive_pool(averaged(m), 64) for m in maps], -1)
+    expected = adaptive_pool(pooled, 64).reshape(20, 64)
+    kernels = patches.average_kernels(channels, 64)
+    found = [
+        patches.aggregate_patches(jnp.asarray(m, jnp.float32), k) for m, k in zip(maps, kernels)
+    ]
+    found = np.concatenate(found, -1).reshape(20, -1)
+    assert found.shape[1] == sum(min(count, 32) for count in channels)
+    distances = [((x[:, None] - x[None]) ** 2).sum(-1) for x in (found, expected)]
+    np.testing.assert_allclose(*distances, atol=1e-4)
+    if max(channels) > 32:
+        own = slice(min(channels[0], 32), None)  # the share of the larger layer, not repeated
+        np.testing.assert_allclose(found[:, own], expected[:, 32:], atol=1e-5)
+
+
+def test_the_average_of_a_layer_of_as_many_channels_as_the_dim_is_the_official_one():
+    _, official = patches.patch_kernels((512, 1024), 1024)
+    _, average = patches.average_kernels((512, 1024), 1024)
+    np.testing.assert_allclose(average, official, atol=1e-12)
+
+
+@pytest.mark.parametrize("kernels", patches.AGGREGATIONS.values())
+def test_dim_must_divide(kernels):
     with pytest.raises(ValueError, match="1023"):
-        patches.patch_kernels((128, 256), 1023)
+        kernels((128, 256), 1023)

@@ -33,7 +33,7 @@ def run(tmp_path, *flags):
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    return sealed.read(tmp_path / "run/metrics.json"), done.stdout
+    return sealed.read(tmp_path / "run/metrics.json"), done.stderr
 
 
 def weights(shared):

@@ -88,7 +88,7 @@ def test_a_device_and_agreement_have_tables_of_their_own(tmp_path):
     row = cells(text, "tolerance")
     assert (row["scores"], row["within"]) == ("3.0e-02", "**no**")
     (tmp_path / "device.json").write_text(json.dumps({"command": "c", "records": [], "device": {}}))
-    with pytest.raises(UserError, match="device.json: not a file of experiments.benchmark"):
+    with pytest.raises(UserError, match="device.json: not a file of imvad benchmark"):
         benchmarks.render_benchmarks(tmp_path)
 
 
@@ -223,7 +223,7 @@ def test_the_page_is_made_of_the_files(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not a file of experiments.benchmark"),
+        ("{", "not a file of imvad benchmark"),
         ('{"command": ""}', "no 'records'"),
         ('{"command": "", "records": [{"method": "padim"}]}', "not a file of"),
         (json.dumps({"command": "", "records": [made_up(others_share=0.4)]}), "40% of the machine"),

@@ -5,6 +5,7 @@ import pytest
 
 from imvad_jax import progress
 from imvad_jax.data.batches import ArrayImages
+from tests import notebooks
 
 
 @pytest.fixture
@@ -78,3 +79,23 @@ def test_logs_stay_short(capsys):
     text = capsys.readouterr().err
     assert len(text.splitlines()) == 2  # the start and the end
     assert "\r" not in text
+
+
+NOTEBOOK = """\
+import warnings
+warnings.simplefilter("error")
+from imvad_jax import progress
+for label in ("fit", "calibrate"):
+    done = progress.tqdm_progress(50, label)
+    for _ in range(50):
+        done(1)
+"""
+
+
+def test_in_a_notebook_a_work_is_one_line_that_is_updated():
+    notebook = notebooks.executed([NOTEBOOK])
+    outputs = notebook.cells[0].outputs
+    assert [output.output_type for output in outputs] == ["display_data"] * 2  # nothing on stderr
+    for output, label in zip(outputs, ("fit", "calibrate")):
+        (line,) = output.data["text/plain"].splitlines()
+        assert line.startswith(f"{label}: 100%|") and "50/50" in line and len(line) <= 80

@@ -109,7 +109,7 @@ def test_notes_commands_and_overview(tree):
     overview = rows_of(section(text, "Averages"))
     assert [row[4] for row in overview] == ["2 of 2", "1 of 2", "1 of 2"]
     assert overview[0][5] == ".803"  # of .829 and .778, as printed from .8034
-    assert "experiments.results" in text[:400]
+    assert "imvad results" in text[:400]
 
 
 def test_other_settings_make_other_rows(tree):

@@ -10,7 +10,7 @@ from imvad_jax import api
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.score import Scorer
 from imvad_jax.training.timing import COMPILES
-from tests.methods.small import fitted_once, images, make
+from tests.methods.small import fitted, fitted_once, images, make
 
 TWO = Parallel(jax.local_devices()[:2])
 FEW = [1, 3]
@@ -43,13 +43,34 @@ def test_more_methods(method):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"reweight_neighbors": 3}, {"shard_bank": True}, {"num_neighbors": 2}]
-)
+    "changes",
+    [
+        {"reweight_neighbors": 3}, {"shard_bank": True}, {"num_neighbors": 2},
+        {"image_score": "map"},
+    ],
+)  # fmt: skip
 def test_patchcores_other_scores(changes):
     detector, variables, _ = fitted_once("patchcore")
     detector = detector.clone(config=dataclasses.replace(detector.config, **changes))
     scorer = Scorer(detector, variables, TWO)
     few = images(1, 1)
+    assert_same(scorer.score(few), by_whole_images(scorer, few.images))
+
+
+@pytest.mark.parametrize("method, choice", [("padim", "patch"), ("spade", "map")])
+def test_other_image_scores(method, choice):
+    detector, variables, _ = fitted_once(method)
+    detector = detector.clone(config=dataclasses.replace(detector.config, image_score=choice))
+    scorer = Scorer(detector, variables, TWO)
+    few = images(1, 1)
+    assert_same(scorer.score(few), by_whole_images(scorer, few.images))
+
+
+def test_patchcores_local_average():
+    detector, variables, _ = fitted("patchcore", aggregation="local_average")
+    scorer = Scorer(detector, variables, TWO)
+    few = images(1, 1)
+    assert scorer._by_rows is not None
     assert_same(scorer.score(few), by_whole_images(scorer, few.images))
 
 

@@ -1,1 +1,1 @@
-"""The suite: in a few minutes on a device, the figures that matter."""
+"""The suite: measures the most important figures of a device within a few minutes."""

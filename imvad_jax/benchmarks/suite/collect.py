@@ -1,4 +1,4 @@
-"""From what a step's program wrote to the files that travel: results and benchmarks."""
+"""Collects the output of a step's program into result and benchmark files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the suite leaves: marked JSON files, and all of them in one archive."""
+"""The output files of the suite: marked JSON files, and one archive of all of them."""
 
 import re
 import zipfile

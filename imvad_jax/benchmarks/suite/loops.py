@@ -1,4 +1,4 @@
-"""Part f: an epoch by both loops of a training, on the images of a decoded cache.
+"""Part f: one epoch with either training loop, on the images of a decoded cache.
 
 `python -m ... FILE METHOD PRESET CACHE_DIR DATASET CATEGORY` writes the figures to FILE.
 """

@@ -1,4 +1,4 @@
-"""Makes what travels: a parcel of each category, and the weights."""
+"""Writes the data directory for a device: one parcel per category, and the weights."""
 
 import hashlib
 import shutil
@@ -22,9 +22,9 @@ MOST_BYTES = 64 * 2**20  # of all that travels
 
 def pack_all(
     directory: str | Path, data_dir: str, weights: str, scale: plan.Scale, *,
-    log: Callable[[str], object], progress: Callable,
-) -> None:  # fmt: skip
-    """Writes the parcels and the weights to a directory, and says how large they are.
+    progress: Callable,
+) -> dict[Path, int]:  # fmt: skip
+    """Writes the parcels and the weights to a directory; returns the bytes of each file.
 
     Raises:
       UserError: bad input, something in the directory that is not ours, or more than `MOST_BYTES`.
@@ -47,15 +47,13 @@ def pack_all(
             for geometry in scale.geometries
         ]
         paths.append(parcel.pack(top, versions, fingerprint(files, AS_IS)))
-    sizes = [path.stat().st_size for path in paths]
-    for path, size in zip(paths, sizes):
-        log(f"{path}: {size / 2**20:.1f} MiB")
-    log(f"{sum(sizes) / 2**20:.1f} MiB in all")
-    if sum(sizes) > MOST_BYTES:
+    sizes = {path: path.stat().st_size for path in paths}
+    if (whole := sum(sizes.values())) > MOST_BYTES:
         raise UserError(
-            f"--pack={top}: {sum(sizes) / 2**20:.1f} MiB in all; expected at most "
+            f"--pack={top}: {whole / 2**20:.1f} MiB in all; expected at most "
             f"{MOST_BYTES / 2**20:.0f} MiB"
         )
+    return sizes
 
 
 def _is_known(before: dict[str, str], path: str | Path) -> bool:

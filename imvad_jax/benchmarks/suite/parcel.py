@@ -155,7 +155,7 @@ def unpack(path: str | Path, cache_dir: str | Path) -> list[Geometry]:
 
 def damaged(path: str | Path, error: Exception) -> UserError:
     """What is said of a file that cannot be used."""
-    return UserError(f"{path}: not a parcel of experiments.suite, or damaged ({error})")
+    return UserError(f"{path}: not a parcel of imvad suite, or damaged ({error})")
 
 
 def _version(meta: dict, arrays: dict, whole: np.ndarray, number: int) -> CategoryData:

@@ -1,13 +1,13 @@
-"""What the suite does: parts a to f in order, their steps, and their shares of the time.
+"""The plan of the suite: parts a to f in order, their steps, and their shares of the time.
 
-Each step is one command of this project in a process of its own.
+Each step is one command of this project in its own process.
 """
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from imvad_jax.commands import python
 from imvad_jax.data.decode import Geometry
 from imvad_jax.reporting.grid import cell_dir
 
@@ -20,12 +20,12 @@ CLOSING = 8.0  # seconds kept for the archive and the summary
 # Where each part ends, as a share of the limit: a and b keep half, c to f the other half.
 ENDS = {"a": 0.5, "b": 0.5, "c": 0.7, "d": 0.79, "e": 0.88, "f": 1.0}
 PARTS = {
-    "a": "device, plain products, copies",
-    "b": "metrics on bottle and screw, scores against the CPU's",
-    "c": "rates of all methods with their official networks",
+    "a": "device, plain matrix products, copies",
+    "b": "metrics on bottle and screw, scores compared with the CPU's",
+    "c": "throughput of all methods with their official networks",
     "d": "the same in PyTorch",
     "e": "bfloat16",
-    "f": "an epoch by both loops of a training",
+    "f": "one epoch with either training loop",
 }
 BATCHES = "1,32,256"
 
@@ -132,7 +132,7 @@ def scored_run(scale: Scale, inputs: Inputs) -> Path:
 
 
 def _program(name: str, *arguments: str) -> tuple[str, ...]:
-    return ("-m", f"experiments.{name}", *arguments)
+    return ("-m", "imvad_jax.programs.entry", name, *arguments)
 
 
 def _device(inputs: Inputs) -> Step:
@@ -231,4 +231,4 @@ def _loops(scale: Scale, inputs: Inputs) -> list[Step]:
 def full_command(step: Step, seconds: float | None) -> list[str]:
     """What the step is started as, with so many seconds to live; None: as many as it takes."""
     more = [f"--time_limit={max(seconds, 1):.0f}s"] if step.limited and seconds else []
-    return [sys.executable, *step.arguments, *more]
+    return [*python(), *step.arguments, *more]

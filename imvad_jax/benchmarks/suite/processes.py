@@ -1,4 +1,4 @@
-"""One process of the suite: started with a log, ended at its time with all that it started."""
+"""Runs one process of the suite with a log; stops it, with its children, at its time."""
 
 import contextlib
 import os

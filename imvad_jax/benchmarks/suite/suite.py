@@ -1,4 +1,4 @@
-"""The suite itself: makes the steps that are not finished, and keeps what they brought."""
+"""Runs the unfinished steps of the suite and stores their output."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,7 @@ from imvad_jax.backbones.tensor_files import open_tensors
 from imvad_jax.benchmarks.suite import collect, parcel, plan, processes
 from imvad_jax.benchmarks.suite.files import STATE, SUMMARY, read_json, write_archive, write_json
 from imvad_jax.benchmarks.suite.summary import MOST_LINES, summarize
-from imvad_jax.errors import UserError
+from imvad_jax.errors import UserError, say
 from imvad_jax.marks import MARK
 from imvad_jax.owned import SUITE, check_directory, write_own
 from imvad_jax.training.limit import Limit
@@ -99,7 +99,7 @@ def check_fits(suite: Suite, limit: Limit, given: str | None) -> None:
 
 def make(
     suite: Suite, limit: Limit, unpack: Callable[[], object] = lambda: None,
-    log: Callable[[str], object] = print,
+    log: Callable[[str], object] = say,
 ) -> bool:  # fmt: skip
     """Makes the steps in order, each within the time of its part, then once more what is left
     while there is time. Returns whether nothing is left.

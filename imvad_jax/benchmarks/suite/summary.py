@@ -1,4 +1,4 @@
-"""What the suite says at its end: the figures that matter, in at most 40 lines."""
+"""The summary at the end of the suite: the most important figures, in at most 40 lines."""
 
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def _device(out: Path) -> list[str]:
 
 
 def _metrics(out: Path) -> list[str]:
-    """A line a method: image AUROC, pixel AUROC and PRO of each category, and the fits' seconds."""
+    """One line per method: image AUROC, pixel AUROC and PRO per category, and times of the fits."""
     methods: dict[str, list[str]] = {}
     for path in sorted((out / "results").glob("*.json")):
         result = read_json(path) or {}
@@ -126,7 +126,7 @@ def _compared(out: Path) -> list[str]:
 
 
 def _loops(out: Path) -> list[str]:
-    """A line a method: an epoch by both loops, and as many steps of PyTorch's compiled ones."""
+    """One line per method: an epoch with either loop, and as many compiled PyTorch steps."""
     compiled = {
         record["method"]: part["theirs_s"]["median"]
         for record in _file(out, "torch").get("records", ())

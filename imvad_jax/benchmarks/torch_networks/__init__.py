@@ -1,4 +1,4 @@
-"""The training of each method in plain PyTorch, one file a method. Needs PyTorch."""
+"""The training of each method in plain PyTorch, one file per method. Needs PyTorch."""
 
 from imvad_jax.benchmarks.torch_networks.base import Network
 from imvad_jax.benchmarks.torch_networks.cfa import CFA

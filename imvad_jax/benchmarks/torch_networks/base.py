@@ -1,4 +1,4 @@
-"""What every method's training in plain PyTorch is."""
+"""The base class of all methods' training in plain PyTorch."""
 
 # PyTorch is no dependency, and may be absent.
 # pyright: reportMissingImports=false

@@ -1,4 +1,4 @@
-"""The batch that all compared steps take, and what our step draws for it at random."""
+"""The batch that all compared steps use, and the random draws of our step for it."""
 
 import dataclasses
 from collections.abc import Callable

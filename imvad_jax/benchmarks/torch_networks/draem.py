@@ -10,7 +10,6 @@ from torch import Tensor
 from imvad_jax.benchmarks.torch_networks.base import Network
 from imvad_jax.benchmarks.torch_networks.layers import Layers
 from imvad_jax.methods.draem import FOCUS, SMOOTHING
-from imvad_jax.ops import anomaly
 from imvad_jax.ops.ssim import gaussian_weights
 
 WINDOW = gaussian_weights().tolist()
@@ -29,13 +28,7 @@ class DRAEM(Network):
 
     @staticmethod
     def draw(module, images):
-        pictures = None
-        if module.has_variable("textures", "images"):
-            pictures = module.get_variable("textures", "images")
-        drawn = anomaly.synthesize(
-            module.image_keys(images.shape[0]), images, pictures, own=module.config.own_textures,
-            sharpest=module.config.texture_sharpness,
-        )  # fmt: skip
+        drawn = module.draw_anomalies(images)
         return {"images": drawn.augmented, "original": drawn.original, "mask": drawn.mask}
 
     def loss_of(self, inputs, drawn):
@@ -90,7 +83,7 @@ def discriminative(net: Layers, x: Tensor) -> Tensor:
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:
-    """Similarity of `[B, C, H, W]` by pixel. The five windows are one convolution an axis."""
+    """Similarity of `[B, C, H, W]` by pixel. The five windows are one convolution per axis."""
     weights = torch.tensor(WINDOW, dtype=x.dtype, device=x.device)
     largest, smallest = x.detach().max(), x.detach().min()
     value_range = torch.where(largest > 128, 255.0, 1.0) + torch.where(smallest < -0.5, 1.0, 0.0)

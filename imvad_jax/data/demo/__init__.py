@@ -1,7 +1,7 @@
-"""A small dataset in MVTec AD's layout which the project draws itself: no download, no licence.
+"""A small synthetic dataset in MVTec AD's layout: no download, no third-party licence.
 
-`write_demo_dataset(out_dir)` takes seconds, depends on the seed alone, and gives what a real
-inspection line gives: parts that vary in pose, colour and light, and defects with exact masks.
+`write_demo_dataset(out_dir)` takes seconds and depends only on the seed. It imitates an inspection
+line: parts vary in pose, colour and light, and defects have exact masks.
 """
 
 from imvad_jax.data.demo.catalogue import CATEGORIES, Category, draw

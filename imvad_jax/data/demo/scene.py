@@ -1,7 +1,7 @@
-"""A part as it lies under the camera, and what the camera makes of it.
+"""A part under the camera, and how the camera renders it.
 
 A category builds a `Part` (relief, colour, gloss, light); a defect returns a changed `Part` and
-where it changed it. Shading comes after both, so a dent catches the light as the part does.
+where it changed it. Shading comes after both, so a dent is lit like the rest of the part.
 """
 
 import dataclasses

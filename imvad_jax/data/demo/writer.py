@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from imvad_jax.data.demo.catalogue import CATEGORIES, draw
-from imvad_jax.errors import UserError, choose
+from imvad_jax.errors import UserError, choose, say
 from imvad_jax.files import create_atomically, is_temporary, write_atomically
 from imvad_jax.progress import silent_progress, tqdm_progress
 
@@ -75,7 +75,7 @@ def write_demo_dataset(
             _write_text(out / "license.txt", _LICENSE)
         missing = [name for name in names if not (out / name).is_dir()]
         if not missing and progress:
-            print(f"{out}: the demo dataset is there already")
+            say(f"{out}: the demo dataset is there already")
         for name in missing:
             _write_category(out, name, seed, size, counts, progress=progress)
     except OSError as e:

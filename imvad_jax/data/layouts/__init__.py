@@ -1,4 +1,4 @@
-"""Where the files of each dataset lie. A new dataset is one new file and one line in LAYOUTS."""
+"""Layouts of datasets: where their files are. A new one is a new file and a line in LAYOUTS."""
 
 from imvad_jax.data.layouts import (
     base,
@@ -62,7 +62,7 @@ def read_category(
 def _descend(layout: Layout, recursive: bool) -> dict:
     if recursive and layout.published:
         raise UserError(
-            f"--recursive: it is for --dataset=folder; '{layout.name}' says where its images lie"
+            f"--recursive: only with --dataset=folder; the folders of '{layout.name}' are fixed"
         )
     return {"recursive": True} if recursive else {}
 

@@ -1,4 +1,4 @@
-"""The one interface of all datasets: a category is two lists of samples."""
+"""The interface of all datasets: a category is two lists of samples."""
 
 import abc
 import dataclasses
@@ -29,7 +29,7 @@ class Sample:
         return int(self.defect != "good")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Category:
     """The files of one category. `has_masks`: every defective test image has one.
 
@@ -42,6 +42,14 @@ class Category:
     test: tuple[Sample, ...]  # good and defective, sorted by kind and name; may be empty
     has_masks: bool
     not_used: tuple[NotUsed, ...] = ()
+
+    def __repr__(self) -> str:
+        defective = sum(sample.label for sample in self.test)
+        return (
+            f"Category({self.dataset} {self.name}, {len(self.train)} to fit on, "
+            f"{len(self.test)} to test ({defective} defective), "
+            f"{'masks' if self.has_masks else 'no masks'})"
+        )
 
 
 class Layout(abc.ABC):

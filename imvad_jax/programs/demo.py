@@ -1,0 +1,53 @@
+"""Draws synthetic parts, fits PaDiM on the good ones and shows which defects it finds.
+
+    imvad demo --out=demo
+
+Writes three categories in the layout of MVTec AD to OUT/parts, and the result to OUT/run; open its
+index.html. It takes a few minutes on two cores. The backbone's ImageNet weights come with a pip
+package, so nothing is downloaded.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from imvad_jax.backbones.weights import DEMO_PACKAGE
+from imvad_jax.commands import command
+from imvad_jax.data.demo import CATEGORIES, write_demo_dataset
+from imvad_jax.errors import say
+from imvad_jax.programs import devices, output, program, time_limit
+from imvad_jax.runs import cells
+
+_OUT = program.define_path("out", "demo", "Folder to write to: new, empty or of an earlier demo.")
+FIRST = ("out", "json")
+for module in (devices, time_limit, output):
+    flags.adopt_module_key_flags(module)
+_WEIGHTS = f"package:{DEMO_PACKAGE}"
+
+
+def find_request(out: Path) -> cells.RunRequest:
+    """The request of `imvad run` for PaDiM on all drawn categories."""
+    about = {"method": "padim", "preset": "demo", "dataset": "mvtec_ad", "weights": _WEIGHTS}
+    paths = {"data_dir": str(out / "parts"), "workdir": str(out / "run")}
+    given = [f"--{name}={value}" for name, value in {**about, **paths, "category": "all"}.items()]
+    return cells.RunRequest(
+        **about, data_dir=paths["data_dir"], workdir=Path(paths["workdir"]),
+        categories=sorted(CATEGORIES), decoded_dir=devices.decoded_dir(),
+        command=command("run", given),
+    )  # fmt: skip
+
+
+def main() -> int:
+    """The program."""
+    limit, out = time_limit.start_limit(), Path(_OUT.value)
+    request = find_request(out)
+    asked = request.cells
+    cells.check_before(request.workdir, asked)  # before anything is drawn
+    write_demo_dataset(request.data_dir)
+    how = cells.Making(parallel=devices.start_jax(), limit=limit, log=say)
+    rows, stopped = cells.run_cells(request.workdir, asked, how)
+    text, document = cells.result(request.workdir, asked, rows)
+    output.result(text, document | {"parts": request.data_dir})
+    if stopped:
+        raise stopped
+    return 0
