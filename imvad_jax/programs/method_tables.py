@@ -9,7 +9,7 @@ from imvad_jax.reporting.text_table import Form, format_rows
 MEANT_FOR = {
     "official": "the values of paper and official code",
     "benchmark": "the variant behind the published table",
-    "cpu": "two cores in minutes",
+    "cpu": "two cores",
     "demo": "`imvad demo` and the drawn parts",
     "smoke": "tests",
 }
