@@ -35,6 +35,50 @@ jax.config.update(
 )
 
 
+# Compiling is most of what the tests cost. `--no-compilation`, as `make check` has it, leaves out
+# the folders in which nearly every test compiles, and elsewhere the tests that are marked
+# `compiles`, since they or the programs that they start do. A test that compiles something in this
+# process all the same fails and says so.
+COMPILING = (
+    "backbones", "benchmarks", "experiments", "golden", "layers", "long", "methods", "model", "ops",
+    "real", "training",
+)  # fmt: skip
+_COMPILED = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, duration_secs, **_: (
+        _COMPILED.append(event) if event == "/jax/core/compile/backend_compile_duration" else None
+    )
+)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--no-compilation", action="store_true", help="leave out the tests that compile programs"
+    )
+
+
+def pytest_ignore_collect(collection_path, config):
+    if config.getoption("--no-compilation") and collection_path.parent == Path(__file__).parent:
+        return True if collection_path.name in COMPILING else None
+    return None
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--no-compilation"):
+        left_out = [item for item in items if item.get_closest_marker("compiles")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(autouse=True)
+def compiles_nothing(request):
+    """With --no-compilation a test that compiled a program fails."""
+    _COMPILED.clear()
+    yield
+    if request.config.getoption("--no-compilation") and _COMPILED:
+        pytest.fail(f"it compiled {len(_COMPILED)} programs; mark it `compiles`", pytrace=False)
+
+
 def pytest_terminal_summary(terminalreporter):
     """Prints what tests have measured, `record_property("figures", text)`, whoever ran them."""
     for report in terminalreporter.getreports("passed"):

@@ -19,6 +19,7 @@ from imvad_jax.training.parallel import choose_devices
 from tests.data.trees import mvtec_tree
 from tests.methods.small import images
 
+pytestmark = pytest.mark.compiles
 FIELDS = {"image_size": 64, "grid_size": 16, "batch_size": 8}
 
 

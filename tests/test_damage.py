@@ -53,6 +53,7 @@ def flip(kind, count, seed, tmp_path, monkeypatch):
     return {name: found.count(name) for name in ("error", "said", "equal")}
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("name", KINDS)
 def test_a_changed_byte_is_noticed_or_harmless(kinds, name, tmp_path, monkeypatch, record_property):
     number = KINDS.index(name)

@@ -79,7 +79,8 @@ def separate(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) 
         low, high = interval(auroc, len(one), len(other))
         medians = float(np.median(one)), float(np.median(other))
         found.append(Separation(name, auroc, low, high, float(p), *medians))
-    return sorted(found, key=lambda item: (-item.strength, item.p))
+    # Of numbers that are as strong as each other, the first one tried.
+    return sorted(found, key=lambda item: -round(item.strength, 3))
 
 
 def interval(auroc: float, n: int, m: int) -> tuple[float, float]:

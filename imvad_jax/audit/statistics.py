@@ -4,6 +4,8 @@ Each is one number per image, of the pixels as a method sees them. All of them t
 part of what decoding does: most work is done by Pillow on 8-bit values, threads share the images.
 """
 
+import hashlib
+import math
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +15,6 @@ import numpy as np
 from PIL import Image
 
 from imvad_jax.data.batches import ArrayImages, Images
-from imvad_jax.digests import digest_of_array
 
 THUMBNAIL = 32  # height and width in pixels of what perceptual hashes are made from
 _BATCH = 32
@@ -34,7 +35,7 @@ class Pixels(NamedTuple):
 
     numbers: dict[str, np.ndarray]  # float64 [N] by name; NaN: the colours of a grey image
     thumbnails: np.ndarray  # uint8 [N, THUMBNAIL, THUMBNAIL], grey
-    digests: list[str]  # N; equal for equal pixels
+    digests: list[str]  # N; equal for equal pixels, of which they hold the numbers and thumbnails
 
 
 def measure(images: Images) -> Pixels:
@@ -78,23 +79,35 @@ def _of_image(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
     colours = np.full(3, np.nan)
     if image.shape[-1] == 1:
         picture = Image.fromarray(np.ascontiguousarray(image[..., 0]))
+        small = picture.reduce(_factor(picture))
+        mean = float(np.asarray(small).mean())
     else:
         rgb = Image.fromarray(image)
-        counts = np.array(rgb.histogram(), np.float64).reshape(3, 256)
-        colours = counts @ _LEVELS / counts[0].sum()
-        picture = rgb.convert("L")
+        small = rgb.reduce(_factor(rgb))
+        colours = np.asarray(small).reshape(-1, 3).sum(0) / (small.width * small.height)
+        mean = float(colours @ _LUMA)
+        picture, small = rgb.convert("L"), small.convert("L")
     grey = np.asarray(picture)
     counts = np.array(picture.histogram(), np.float64)
     total = grey.size
-    mean = counts @ _LEVELS / total
-    # By the colours' means where there are any: a grey value is rounded per pixel.
-    exact = mean if np.isnan(colours[0]) else colours @ _LUMA
-    spread = np.sqrt(max(counts @ _LEVELS**2 / total - mean**2, 0.0))
+    spread = np.sqrt(max(counts @ _LEVELS**2 / total - (counts @ _LEVELS / total) ** 2, 0.0))
     median = float(np.searchsorted(np.cumsum(counts), total / 2))
-    numbers = np.array([exact, median, spread, _sharpness(grey), _border(grey), *colours])
-    small = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-    same = colours[0] == colours[1] == colours[2] and (image == grey[..., None]).all()
-    return numbers, np.asarray(small), digest_of_array(grey if same else image.squeeze())
+    shape = np.array([median, spread, _sharpness(grey), _border(grey)])
+    numbers = np.concatenate([[mean], shape, colours])
+    thumbnail = np.asarray(small.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
+    # Of equal pixels all of this is equal; of others it is not, and reading them all costs as much
+    # as everything else.
+    digest = hashlib.blake2b(thumbnail.tobytes() + shape.tobytes(), digest_size=16)
+    if np.ptp(colours) > 0:
+        digest.update(colours.tobytes())
+    return numbers, thumbnail, digest.hexdigest()
+
+
+def _factor(picture: Image.Image) -> int:
+    """By which a picture is shrunk before its mean is taken: a divisor of its height and width."""
+    common = math.gcd(*picture.size)
+    most = max(min(picture.size) // (2 * THUMBNAIL), 1)
+    return max(factor for factor in range(1, most + 1) if common % factor == 0)
 
 
 def _sharpness(grey: np.ndarray) -> float:
@@ -108,6 +121,7 @@ def _sharpness(grey: np.ndarray) -> float:
 
 def _border(grey: np.ndarray) -> float:
     rows, columns = (max(side // _FRAME, 1) for side in grey.shape)
-    inner = grey[rows:-rows, columns:-columns]
-    total = grey.sum(dtype=np.int64) - inner.sum(dtype=np.int64)
-    return float(total) / (grey.size - inner.size)
+    parts = (
+        grey[:rows], grey[-rows:], grey[rows:-rows, :columns], grey[rows:-rows, -columns:]
+    )  # fmt: skip
+    return sum(int(part.sum()) for part in parts) / sum(part.size for part in parts)

@@ -52,7 +52,8 @@ def deep_values(image: Image.Image, path: str) -> np.ndarray:
     if image.mode in ("F", *_INTEGER_MODES):
         values = np.asarray(image)
     else:
-        with Image.open(path, formats=[image.format] if image.format else None) as again:
+        assert image.format  # it was opened from a file
+        with Image.open(path, formats=[image.format]) as again:
             if any("LA;16B" in _raw_modes(tile) for tile in again.tile):
                 # Opened as RGBA; the four bytes of a pixel are taken as they lie there.
                 again.tile = [_renamed(tile, lambda name: "RGBA") for tile in again.tile]

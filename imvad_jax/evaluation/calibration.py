@@ -229,7 +229,8 @@ def calibrate(
     """
     check_quantile(quantile)
     pixel, (image_grain, pixel_grain) = None, grain or (0.0, 0.0)
-    if map_maxima is not None and map_medians is not None:
+    if map_maxima is not None:
+        assert map_medians is not None  # both are of the same maps
         usual = float(np.median(map_maxima))
         pixel = _scale(map_maxima, quantile, usual + pixel_grain, float(np.median(map_medians)))
     usual = float(np.median(scores)) if len(scores) else 0.0

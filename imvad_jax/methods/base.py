@@ -129,7 +129,7 @@ Config = TypeVar("Config", bound=DetectorConfig)
 
 
 class Detector(nn.Module, Generic[Config]):
-    """Base class of all methods; a subclass names its configuration: `Detector[MyConfig]`.
+    """Base class of all methods: `class MyMethod(Detector[MyConfig])`, field `config: MyConfig`.
 
     A method defines `__call__(images) -> Prediction` and the methods that its `phases` need: a
     statistics phase needs `init_accumulator`, `accumulate` and `finalize`, a gradient phase needs

@@ -19,6 +19,7 @@ from imvad_jax.errors import UserError, say
 from imvad_jax.model.model import HOLDOUT
 from imvad_jax.programs import config_flags, devices, output, program, shared_flags, time_limit
 from imvad_jax.programs.shared_flags import (
+    BRIGHTNESS_MATCHED,
     CHECKPOINT_EVERY,
     DATA_DIR,
     DATASET,
@@ -71,11 +72,6 @@ _BENCHMARK_PRO = flags.DEFINE_bool(
     "benchmark_pro", False, "Also report the PRO of the published benchmark, which uses 100 "
     "thresholds, as pixel_pro_100.",
 )  # fmt: skip
-_BRIGHTNESS_MATCHED = flags.DEFINE_bool(
-    "brightness_matched", False, "Score the test images a second time, each shifted to the mean "
-    "brightness of the training images, and add the metrics as brightness_matched_NAME "
-    "(docs/audit.md).",
-)  # fmt: skip
 _KEEP_CHECKPOINTS = flags.DEFINE_integer(
     "keep_checkpoints", 2, "Number of training checkpoints to keep.", lower_bound=1
 )
@@ -104,7 +100,7 @@ def find_request(recorded: str = "") -> RunRequest:
         save_predictions=SAVE_PREDICTIONS.value, save_heatmaps=SAVE_HEATMAPS.value,
         full_resolution_metrics=_FULL_RESOLUTION.value, benchmark_pro=_BENCHMARK_PRO.value,
         checkpoint_every=CHECKPOINT_EVERY.value, keep_checkpoints=_KEEP_CHECKPOINTS.value,
-        brightness_matched=_BRIGHTNESS_MATCHED.value, tensorboard=_TENSORBOARD.value,
+        brightness_matched=BRIGHTNESS_MATCHED.value, tensorboard=_TENSORBOARD.value,
         threshold_quantile=_THRESHOLD_QUANTILE.value,
         results_dir=RESULTS_DIR.value, training_loop=TRAINING_LOOP.value,
     )  # fmt: skip

@@ -32,6 +32,11 @@ SAVE_PREDICTIONS = flags.DEFINE_bool(
     "save_predictions", True, "Write predictions.npz and the report made from it."
 )
 SAVE_HEATMAPS = flags.DEFINE_bool("save_heatmaps", True, "Write a heat map per test image.")
+BRIGHTNESS_MATCHED = flags.DEFINE_bool(
+    "brightness_matched", False, "Score the test images a second time, each shifted to the mean "
+    "brightness of the training images, and add the metrics as brightness_matched_NAME "
+    "(docs/audit.md).",
+)  # fmt: skip
 CHECKPOINT_EVERY = flags.DEFINE_integer(
     "checkpoint_every", 0, "Epochs between two training checkpoints; 0 writes about twenty in all.",
     lower_bound=0,

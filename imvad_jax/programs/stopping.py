@@ -31,7 +31,6 @@ _told: int | None = None  # the exit status that the first signal asks for
 _limit: Any = None  # a `training.limit.Limit`, which is not imported here
 _how = ANEW
 _listener: threading.Thread | None = None
-_sockets: tuple = ()  # those that it listens at
 
 
 def told() -> int | None:
@@ -44,7 +43,7 @@ def listen() -> None:
 
     What was ignored when the process was started, as by nohup, stays ignored.
     """
-    global _listener, _sockets
+    global _listener
     if _listener is not None:
         return
     received, telling = socket.socketpair()
@@ -55,13 +54,12 @@ def listen() -> None:
             child = number == signal.SIGINT and CHILD in os.environ
             signal.signal(number, signal.SIG_IGN if child else lambda number, frame: None)
 
-    def wait() -> None:
+    def wait(_: socket.socket) -> None:
         while number := received.recv(1):
             with contextlib.suppress(Exception):  # the next signal has to be heard
                 _take(number[0])
 
-    _listener = threading.Thread(target=wait, daemon=True)
-    _sockets = received, telling  # else they are closed
+    _listener = threading.Thread(target=wait, args=(telling,), daemon=True)  # keeps it open
     _listener.start()
 
 
@@ -87,27 +85,26 @@ def _take(number: int) -> None:
     if number not in _SIGNALS:
         return
     if _told is not None:
-        return _leave("left at once") if by_terminal else None
+        return _leave("left at once", _told) if by_terminal else None
     _told = _BY_TERMINAL if by_terminal else _BY_OTHERS
     what = "interrupted" if by_terminal else "told to end"
     if _limit is None:
-        _leave(what)
+        _leave(what, _told)
     again = "; Ctrl-C again leaves at once" if by_terminal else ""
     last = LAST / 2  # before the program that waits for this one loses patience
     if CHILD not in os.environ:
         last = LAST
         log(f"{what}: finishing what ends soon{again}")
-    timer = threading.Timer(_limit.grace + last, _leave, ["left before its step ended"])
+    timer = threading.Timer(_limit.grace + last, _leave, ["left before its step ended", _told])
     timer.daemon = True
     timer.start()
     _limit.end_soon(_told)
 
 
-def _leave(what: str) -> NoReturn:
+def _leave(what: str, status: int) -> NoReturn:
     how = _how if _limit is None else GOES_ON
     log(f"{what}: what is finished is written, nothing is half written; {how}")
-    assert _told is not None  # it is set before
-    leave(_told)
+    leave(status)
 
 
 def log(line: str) -> None:

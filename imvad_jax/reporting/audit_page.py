@@ -1,13 +1,14 @@
 """The page of an audit: its lines, every number, pictures from both ends of the strongest one."""
 
 import base64
+import datetime
 import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from imvad_jax.audit import Audit, Comparison
+from imvad_jax.audit import Audit, Comparison, files
 from imvad_jax.audit.comparison import DEFECTIVE, GOOD, NEW, TRAIN, WORDS
 from imvad_jax.data.decode import EVERY_DEPTH, Reader, read_image
 from imvad_jax.errors import UserError
@@ -57,7 +58,7 @@ def _comparison(found: Audit, one: Comparison, reader: Reader) -> dict:
         "rows": [
             {"name": item.name, "auroc": f"{item.auroc:.3f}",
              "interval": f"{item.low:.2f} to {item.high:.2f}", "p": f"{item.p:.1g}",
-             "first": f"{item.first:.5g}", "second": f"{item.second:.5g}",
+             "first": _value(item.name, item.first), "second": _value(item.name, item.second),
              "separates": item.separates}
             for item in one.found
         ],
@@ -102,6 +103,13 @@ def _drawing(found: Audit, values: np.ndarray, sets: list[str]) -> dict:
             for place, name in enumerate(sets)
         ],
     }  # fmt: skip
+
+
+def _value(name: str, value: float) -> str:
+    """A median as a person reads it."""
+    if name in (files.STAMP, files.TAKEN):
+        return datetime.datetime.fromtimestamp(value, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _picture(found: Audit, number: int, reader: Reader) -> dict:

@@ -108,7 +108,7 @@ def present(
     picture = enlarged(picture)
     if anomaly_map is None:
         return Presented(None, None, None, (thumbnail(picture),))
-    assert scale  # there is one where there is a map
+    assert scale is not None  # there is one where there is a map
     rows, columns = anomaly_map.shape
     placement = Placement(geometry, rows, columns, *size)
     regions, count = find_regions(anomaly_map, scale, placement)

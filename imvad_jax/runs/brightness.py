@@ -15,6 +15,15 @@ from imvad_jax.training.score import Scores
 PREFIX = "brightness_matched_"
 
 
+def check(data: CategoryData) -> None:
+    """Raises UserError where the images are in tiles, or too many to be held in memory."""
+    if not isinstance(data.test, ArrayImages) or not isinstance(data.train, ArrayImages):
+        raise UserError(
+            "--brightness_matched: it shifts images that are held in memory; leave it out with "
+            "--tile, and for categories that are decoded anew in every pass"
+        )
+
+
 def matched(data: CategoryData) -> ArrayImages:
     """The test images, the mean of each shifted to the mean over the training images.
 
@@ -22,13 +31,9 @@ def matched(data: CategoryData) -> ArrayImages:
     defects keep their contrast, and no method can rank images by their brightness.
 
     Raises:
-      UserError: the images are in tiles, or too many to be held in memory.
+      UserError: as `check`.
     """
-    if not isinstance(data.test, ArrayImages) or not isinstance(data.train, ArrayImages):
-        raise UserError(
-            "--brightness_matched: it shifts images that are held in memory; leave it out with "
-            "--tile, and for categories that are decoded anew in every pass"
-        )
+    check(data)
     wanted = np.mean([image.mean() for image in data.train.images])
     shifted = np.empty_like(data.test.images)
     for number, image in enumerate(data.test.images):

@@ -107,6 +107,8 @@ def resolve(cell: Cell, work: Work) -> Case:
     """
     data = open_data(cell, work)
     checks.check_images(data, cell.needs_test)
+    if cell.options.brightness_matched:
+        brightness.check(data)
     audit = audits.audit_cell(cell, data, work)
     if cell.options.save_heatmaps:
         checks.check_heatmaps(cell.run_dir, data)

@@ -198,9 +198,8 @@ class TrainingCheckpoints:
         # Copies: the step that follows overwrites the donated state while orbax still writes.
         leaves = [np.array(leaf) for leaf in jax.device_get(jax.tree.leaves(state))]
         tree = {f"leaf{number:05}": leaf for number, leaf in enumerate(leaves)}
-        with _naming(
-            Path(self._manager.directory)
-        ):  # of an earlier epoch, too: it goes on behind us
+        # Also of an earlier epoch: it goes on behind us.
+        with _naming(Path(self._manager.directory)):
             self._manager.save(
                 epoch, args=ocp.args.StandardSave(tree), custom_metadata=verified.metadata(tree)
             )

@@ -132,6 +132,7 @@ def test_what_makes_another_run_and_what_another_detector():
         assert bool(different) == masks_differ
 
 
+@pytest.mark.compiles
 def test_a_saved_model_reads_images_as_it_was_fitted(data, tmp_path):
     fields = {"image_size": 16, "grid_size": 8, "resize": "lanczos", "mask_rule": "nearest"}
     model = api.make("raw_color", **fields)

@@ -49,10 +49,10 @@ def product(dtype: str, precision: str | None, size: int, seconds: float = SECON
     found = np.asarray(step(one, two)[:64, :64], np.float64)
     exact = np.asarray(one[:64], np.float64) @ np.asarray(two[:, :64], np.float64)
     error = float(np.sqrt(np.mean((found - exact) ** 2) / np.mean(exact**2)))
-    told = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+    usual = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
     return {
         "dtype": dtype,
-        "precision": precision or str(told or "default"),
+        "precision": precision or str(usual or "default"),
         "computed_in": precision_in_words(error) if dtype == "float32" else dtype,
         "error": error,
         "size": size,

@@ -117,11 +117,8 @@ def hole(part: Part, rng: np.random.Generator) -> tuple[Part, np.ndarray]:
     distance = distance + 0.010 * draw.clouds(rng, n, 50)
     gap = draw.inside(distance, n, soft=2)
     deep = draw.inside(distance + 0.02, n, soft=8)
-    backing = (
-        part.known["warp"].mean()
-        * rng.uniform(0.25, 0.6)
-        * np.asarray([1.05, 1.0, 0.92], np.float32)
-    )
+    tint = np.asarray([1.05, 1.0, 0.92], np.float32)
+    backing = part.known["warp"].mean() * rng.uniform(0.25, 0.6) * tint
     below = backing * (1.5 - 0.8 * deep)[..., None]
     albedo = draw.mix(part.albedo, below, gap)
     height = part.height * (1 - gap) - 0.02 * gap
