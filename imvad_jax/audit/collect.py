@@ -84,10 +84,11 @@ def collect(
     numbers = {} if known is None else dict(known.numbers)
     hashes = thumbnails = None
     digests = [""] * len(names)
-    if any(part is None for part in parts):
+    there = [part for part in parts if part is not None]
+    if len(there) < len(parts):
         notes.append(NOT_DECODED)
     else:
-        found = [statistics.measure(part) for part in parts]
+        found = [statistics.measure(part) for part in there]
         pixels = {
             name: np.concatenate([one.numbers[name] for one in found]) for name in statistics.NAMES
         }
@@ -189,7 +190,7 @@ def _write(path: Path, facts: Facts) -> None:
     arrays = {f"number {name}": values for name, values in facts.numbers.items()}
     arrays |= {f"text {name}": np.array(values, np.str_) for name, values in facts.texts.items()}
     arrays |= {name: np.array(getattr(facts, name), np.str_) for name in ("names", *_LISTS)}
-    arrays |= {"hashes": facts.hashes, "thumbnails": facts.thumbnails}
+    arrays |= {"hashes": np.asarray(facts.hashes), "thumbnails": np.asarray(facts.thumbnails)}
     arrays["notes"] = np.array(facts.notes, np.str_)
     write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 

@@ -51,7 +51,7 @@ def read_facts(paths: Sequence[str]) -> FileFacts:
         contents = [""] * len(paths)
         sizes = np.array([numbers.get(BYTES, np.nan) for numbers, _ in found])
         known, counts = np.unique(sizes[~np.isnan(sizes)], return_counts=True)
-        several = np.flatnonzero(np.isin(sizes, known[counts > 1]))
+        several = np.flatnonzero(np.isin(sizes, known[counts > 1])).tolist()
         for number, digest in zip(several, pool.map(_content, [paths[n] for n in several])):
             contents[number] = digest
     numbers = {

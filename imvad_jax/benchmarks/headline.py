@@ -55,7 +55,7 @@ def preset_reached(method: str) -> list[dict]:
 def _figure(method: str, row: Mapping | None, category: str, metric: str) -> str:
     value = row["metrics"][metric] if row else None
     text, theirs = format_value(value), published.benchmark(method, category, metric)
-    if is_missing(value) or theirs is None:
+    if value is None or is_missing(value) or theirs is None:
         return text
     difference = f"{round(value - theirs, 3):+.3f}".replace("0.", ".", 1)
     return f"{text}<sub>{'±0' if difference in ('+.000', '-.000') else difference}</sub>"

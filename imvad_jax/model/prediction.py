@@ -165,7 +165,7 @@ class Stream:
             yield ImagePrediction(
                 names.pop(file.number), score, anomaly_map, file.size, file.remark,
                 self.calibration, self.geometry,
-                self.ranges.outside(file.numbers) if file.numbers else (),
+                self.ranges.outside(file.numbers) if self.ranges and file.numbers else (),
             )  # fmt: skip
 
 

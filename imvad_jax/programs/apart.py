@@ -27,18 +27,18 @@ def _process_of_its_own() -> Iterator[None]:
         return {name: module for name, module in found.items() if module is not program}
 
     modules = imported()
-    attributes, state = dict(vars(programs)), dict(vars(flags.FLAGS))
+    attributes, state = dict(programs.__dict__), dict(flags.FLAGS.__dict__)
     for name in modules:
         del sys.modules[name]
-        vars(programs).pop(name.removeprefix(prefix), None)
-    vars(flags.FLAGS).update(vars(flags.FlagValues()))
+        programs.__dict__.pop(name.removeprefix(prefix), None)
+    flags.FLAGS.__dict__.update(vars(flags.FlagValues()))
     try:
         yield
     finally:
         for name in imported():
             del sys.modules[name]
         sys.modules.update(modules)
-        for old, new in ((vars(flags.FLAGS), state), (vars(programs), attributes)):
+        for old, new in ((flags.FLAGS.__dict__, state), (programs.__dict__, attributes)):
             old.clear()
             old.update(new)
 
@@ -55,7 +55,7 @@ def program_flags(name: str) -> tuple[str, list[flags.Flag]]:
     if hasattr(module, "SAME_AS"):
         found = [flag for flag in found if flag.name in module.FIRST]
     # A program may have a flag of its own that is called as a field of the methods.
-    return module.__doc__, [flag for flag in found if flag.name not in fields or flag in own]
+    return module.__doc__ or "", [flag for flag in found if flag.name not in fields or flag in own]
 
 
 def flag_names(name: str) -> set[str]:

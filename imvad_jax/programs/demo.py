@@ -27,12 +27,14 @@ _WEIGHTS = f"package:{DEMO_PACKAGE}"
 
 def find_request(out: Path) -> cells.RunRequest:
     """The request of `imvad run` for PaDiM on all drawn categories."""
-    about = {"method": "padim", "preset": "demo", "dataset": "mvtec_ad", "weights": _WEIGHTS}
-    paths = {"data_dir": str(out / "parts"), "workdir": str(out / "run")}
-    given = [f"--{name}={value}" for name, value in {**about, **paths, "category": "all"}.items()]
+    parts, run = out / "parts", out / "run"
+    given = [
+        "--method=padim", "--preset=demo", "--dataset=mvtec_ad", f"--weights={_WEIGHTS}",
+        f"--data_dir={parts}", f"--workdir={run}", "--category=all",
+    ]  # fmt: skip
     return cells.RunRequest(
-        **about, data_dir=paths["data_dir"], workdir=Path(paths["workdir"]),
-        categories=sorted(CATEGORIES), decoded_dir=devices.decoded_dir(),
+        method="padim", preset="demo", dataset="mvtec_ad", weights=_WEIGHTS, data_dir=str(parts),
+        workdir=run, categories=sorted(CATEGORIES), decoded_dir=devices.decoded_dir(),
         command=command("run", given),
     )  # fmt: skip
 
@@ -43,7 +45,7 @@ def main() -> int:
     request = find_request(out)
     asked = request.cells
     cells.check_before(request.workdir, asked)  # before anything is drawn
-    write_demo_dataset(request.data_dir)
+    write_demo_dataset(out / "parts")
     how = cells.Making(parallel=devices.start_jax(), limit=limit, log=say)
     rows, stopped = cells.run_cells(request.workdir, asked, how)
     text, document = cells.result(request.workdir, asked, rows)

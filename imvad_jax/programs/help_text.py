@@ -47,7 +47,11 @@ def text(module: ModuleType, full: bool) -> str:
     """The description of a program and its main flags, or all of them (`full`)."""
     found, first = flags_of(module), getattr(module, "FIRST", ())
     short = found if full or not first else [flag for flag in found if flag.name in first]
-    lines = [inspect.cleandoc(module.__doc__), "", "Flags:" if short is found else "Main flags:"]
+    lines = [
+        inspect.cleandoc(module.__doc__ or ""),
+        "",
+        "Flags:" if short is found else "Main flags:",
+    ]
     width = min(shutil.get_terminal_size((_WIDEST, 24)).columns, _WIDEST)
     for flag in short:
         lines += _lines(flag, width)

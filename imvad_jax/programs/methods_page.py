@@ -35,7 +35,7 @@ def describe(name: str) -> dict[str, str]:
     Raises:
       UserError: the docstring lacks a part.
     """
-    doc = inspect.cleandoc(sys.modules[methods.get(name).detector.__module__].__doc__)
+    doc = inspect.cleandoc(sys.modules[methods.get(name).detector.__module__].__doc__ or "")
     summary, source, *rest = (" ".join(part.split()) for part in doc.split("\n\n"))
     found = {"summary": summary.split(": ", 1)[-1], "source": source}
     for part in rest:

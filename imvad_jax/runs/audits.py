@@ -44,9 +44,9 @@ def correlate(found: Audit | None, data: CategoryData, scores: np.ndarray, log) 
 
     Spearman's rank correlation, which is said, too. Among good images scores should follow nothing.
     """
-    name = found and found.strongest
-    if not name:
+    if found is None or not found.strongest:
         return {}
+    name = found.strongest
     good = np.flatnonzero(data.labels == 0)
     values = found.facts.numbers[name][len(found.facts.names) - len(data.test_names) :]
     value = rank_correlation(values[good], np.asarray(scores)[good])

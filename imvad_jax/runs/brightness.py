@@ -15,13 +15,19 @@ from imvad_jax.training.score import Scores
 PREFIX = "brightness_matched_"
 
 
-def check(data: CategoryData) -> None:
-    """Raises UserError where the images are in tiles, or too many to be held in memory."""
-    if not isinstance(data.test, ArrayImages) or not isinstance(data.train, ArrayImages):
+def check(data: CategoryData) -> tuple[ArrayImages, ArrayImages]:
+    """The images of training and test.
+
+    Raises:
+      UserError: They are in tiles, or too many to be held in memory.
+    """
+    train, test = data.train, data.test
+    if not isinstance(test, ArrayImages) or not isinstance(train, ArrayImages):
         raise UserError(
             "--brightness_matched: it shifts images that are held in memory; leave it out with "
             "--tile, and for categories that are decoded anew in every pass"
         )
+    return train, test
 
 
 def matched(data: CategoryData) -> ArrayImages:
@@ -33,13 +39,13 @@ def matched(data: CategoryData) -> ArrayImages:
     Raises:
       UserError: as `check`.
     """
-    check(data)
-    wanted = np.mean([image.mean() for image in data.train.images])
-    shifted = np.empty_like(data.test.images)
-    for number, image in enumerate(data.test.images):
+    train, test = check(data)
+    wanted = np.mean([image.mean() for image in train.images])
+    shifted = np.empty_like(test.images)
+    for number, image in enumerate(test.images):
         shift = int(np.rint(wanted - image.mean()))
         shifted[number] = np.clip(image.astype(np.int16) + shift, 0, 255)
-    return ArrayImages(shifted, data.test.reader)
+    return ArrayImages(shifted, test.reader)
 
 
 def metrics_of(

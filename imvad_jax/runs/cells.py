@@ -153,7 +153,7 @@ def run_cells(
     return rows, stopped
 
 
-def result(workdir: Path, asked: Sequence[Cell], rows: Mapping[str, Mapping]) -> tuple[str, dict]:
+def result(workdir: Path, asked: Sequence[Cell], rows: dict[str, dict]) -> tuple[str, dict]:
     """What came of `run_cells`, in words and as a JSON document.
 
     The document has `workdir`, `page` (to open in a browser; None where nothing was evaluated) and

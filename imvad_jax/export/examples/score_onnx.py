@@ -9,7 +9,7 @@ from pathlib import Path
 
 try:
     import numpy as np
-    import onnxruntime
+    import onnxruntime  # pyright: ignore[reportMissingImports]
     from PIL import Image, ImageOps
 except ImportError as error:
     sys.exit(f"{error}: pip install onnxruntime numpy pillow")

@@ -27,7 +27,7 @@ def load(path):
         found = call(images=tf.constant(images))
         return {name: value.numpy() for name, value in found.items()}
 
-    detect.model = model
+    detect.__dict__["model"] = model
     return detect, metadata
 
 
