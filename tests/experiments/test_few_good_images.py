@@ -152,7 +152,7 @@ def test_one_image_held_out_gives_a_scale_that_is_said_to_be_none():
     model = api.make("raw_color", preset="smoke", image_size=SIDE).fit(images, holdout=0.2)
     calibration = model.calibration
     assert len(calibration.scores) == 1 and calibration.flagged == 0
-    assert "at most 50 %" in calibration.notes[0] and "no scale" in calibration.notes[1]
+    assert "at most 50 %" in calibration.notes[0] and "not define a scale" in calibration.notes[1]
     good = [found.normalized_score for found in model.predict([part(100 + i) for i in range(8)])]
     bad = model.predict(with_hole(part(300), 16, 110)).normalized_score
     assert min(good) > 0.02 and max(good) < 0.95 < bad < 1
