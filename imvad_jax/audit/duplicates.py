@@ -79,18 +79,16 @@ def _near(hashes: np.ndarray, thumbnails: np.ndarray) -> list[np.ndarray]:
     vectors = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
     vectors -= vectors.mean(1, keepdims=True)
     limit = SHARE * _usual_distance(vectors)
+    squares = (vectors**2).sum(1)
     rows, columns = [], []
     for start in range(0, len(hashes), _BLOCK):
-        bits = np.bitwise_count(hashes[start : start + _BLOCK, None] ^ hashes[None, :])
-        row, column = np.nonzero(bits <= BITS)
-        row += start
-        later = column > row
-        row, column = row[later], column[later]
-        for part in np.array_split(np.arange(len(row)), len(row) // _BLOCK + 1):
-            apart = vectors[row[part]] - vectors[column[part]]
-            near = np.sqrt(np.mean(apart**2, axis=1)) <= limit
-            rows.append(row[part][near])
-            columns.append(column[part][near])
+        some = slice(start, start + _BLOCK)
+        near = np.bitwise_count(hashes[some, None] ^ hashes[None, :]) <= BITS
+        apart = squares[some, None] + squares[None, :] - 2 * vectors[some] @ vectors.T
+        near &= apart <= limit**2 * vectors.shape[1]
+        row, column = np.nonzero(np.triu(near, start + 1))
+        rows.append(row + start)
+        columns.append(column)
     return _components(np.concatenate(rows), np.concatenate(columns), len(hashes))
 
 

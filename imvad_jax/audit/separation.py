@@ -10,7 +10,7 @@ LEAST = 3  # pictures of each set; fewer tell nothing
 LIMIT, RISK = 0.8, 0.01  # when a number is said to separate: see `Separation.separates`
 _Z = 1.959964  # of a 95 % interval, two-sided
 _EXACT = 8  # values of the smaller set up to which the p value is exact
-_STEPS = 60  # of a bisection: to the last digit of a float64
+_STEPS = 30  # of a bisection: to the ninth digit
 
 
 class Separation(NamedTuple):

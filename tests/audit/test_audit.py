@@ -239,12 +239,12 @@ def test_held_out_images_are_good_images(tmp_path):
 def test_new_pictures_are_compared_with_good_ones(tmp_path):
     root = write_tree(tmp_path / "parts", 12, 0, 0)
     (tmp_path / "new").mkdir()
-    for number in range(14):
-        picture(number + 50, 50).save(tmp_path / "new" / f"{number}.png")
+    for number in range(30):
+        picture(number + 50, 90).save(tmp_path / "new" / f"{number}.png")
     shutil.copy(root / "train/good/003.png", tmp_path / "new/known.png")
     found = audit.audit(root, image_size=48, new=tmp_path / "new")
     (one,) = found.comparisons
-    assert (one.first, one.second, one.counts) == (comparison.TRAIN, comparison.NEW, (12, 15))
+    assert (one.first, one.second, one.counts) == (comparison.TRAIN, comparison.NEW, (12, 31))
     assert len(found.lines) == 2 and one.warns
     assert [len(group.numbers) for group in found.crossing] == [2]
 
