@@ -32,6 +32,7 @@ class Decoded(NamedTuple):
     error: str = ""  # why it cannot be read; empty if it can
     remark: str = ""  # what the reader did to it, mostly nothing
     whole: Image.Image | None = None  # what tiles are cut from, upright, "L" or "RGB"
+    numbers: dict[str, float] | None = None  # trivial numbers of its pixels, where they are asked
 
 
 class PictureBatch(NamedTuple):
