@@ -33,8 +33,8 @@ class Kind:
 RUN = Kind(
     "a run of experiments.run", ("config.json", "error.json"),
     ("config.json", "error.json", "metrics.json", "timings.json", "calibration.json",
-     "history.json", "learning_curve.png", "predictions.npz", "report.html", "heatmaps",
-     "checkpoint", "training"), nested=True,
+     "history.json", "audit.json", "learning_curve.png", "predictions.npz", "report.html",
+     "heatmaps", "checkpoint", "training"), nested=True,
 )  # fmt: skip
 CATEGORIES = Kind(
     "a run of several categories", ("index.html", "*/config.json"), ("index.html",), nested=True
@@ -54,6 +54,7 @@ BENCHMARK = Kind(
 SUITE = Kind(
     "an earlier suite", ("suite.json",), ("suite.json", "suite.zip", "summary.txt"),
 )  # fmt: skip
+AUDIT = Kind("an earlier audit", ("audit.json",), ("audit.json", "index.html"))
 PARCEL = Kind("an earlier parcel", ("parcel.json",), ("parcel.json",))
 
 _ANY = Kind("", (), ())

@@ -17,7 +17,7 @@ from imvad_jax.programs import program
 from imvad_jax.reporting.text_table import Form, format_rows
 
 # The programs whose flags are documented.
-PROGRAMS = ("run", "table", "predict", "export", "benchmark", "suite")
+PROGRAMS = ("run", "table", "predict", "audit", "export", "benchmark", "suite")
 
 
 @contextlib.contextmanager

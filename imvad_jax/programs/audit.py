@@ -1,0 +1,81 @@
+"""Looks for what separates good from defective pictures without any network: light, size, copies.
+
+    python -m experiments.audit --dataset=mvtec_ad --data_dir=DIR --category=screw --output=PAGE
+    python -m experiments.audit --dataset=folder --data_dir=GOOD --input=NEW --output=PAGE
+
+The second one compares new pictures without labels with good ones. Three lines say what was found;
+PAGE then holds index.html, with pictures from both ends of the strongest number, and audit.json.
+Exit status: 0, whatever was found; 2, nothing could be done.
+"""
+
+import json
+from pathlib import Path
+
+from absl import flags
+
+from imvad_jax import audit, names
+from imvad_jax.errors import UserError
+from imvad_jax.owned import AUDIT, check_directory
+from imvad_jax.programs import devices, program, shared_flags, stopping
+from imvad_jax.programs.shared_flags import DATA_DIR, DATASET
+from imvad_jax.progress import track, untracked
+from imvad_jax.reporting.audit_page import write_audit
+
+_CATEGORY = flags.DEFINE_list(
+    "category", "all", "Categories, separated by commas, or all; of several, each gets a folder in "
+    "--output.",
+)  # fmt: skip
+_INPUT = program.define_paths(
+    "input", [], "New pictures without labels, compared with the good ones of --data_dir: a file, "
+    "a folder with all below it, or a quoted pattern. May be given several times.",
+)  # fmt: skip
+_OUTPUT = program.define_path(
+    "output", None, "Directory to write the page and audit.json to; an earlier audit in it is "
+    "replaced. Left out: nothing is written.",
+)  # fmt: skip
+_JSON = flags.DEFINE_bool("json", False, "Print what was found as JSON and nothing else.")
+_SIZE = flags.DEFINE_integer(
+    "size", audit.SIZE, "Height and width in pixels that pictures are resized to.", lower_bound=8
+)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "Draws the split of a dataset that has none.", lower_bound=0
+)
+for name in ("dataset", "data_dir", "cache_dir", "full_scale", "max_megapixels", "recursive",
+             "on_bad_image"):  # fmt: skip
+    flags.declare_key_flag(name)
+
+
+def main() -> int:
+    """The program."""
+    stopping.goes_on()
+    reading = shared_flags.find_reading()
+    wanted = shared_flags.find_categories(_CATEGORY.value)
+    if _INPUT.value and len(wanted) > 1:
+        raise UserError(f"--category is missing; with --input one of {', '.join(wanted)}")
+    outputs = {}
+    for category in wanted:
+        if _OUTPUT.value:
+            several = len(wanted) > 1
+            folder = Path(_OUTPUT.value) / names.safe(category) if several else Path(_OUTPUT.value)
+            check_directory(folder, AUDIT, "--output")
+            outputs[category] = folder
+    found = []
+    for category in wanted:
+        one = audit.audit(
+            DATA_DIR.value, category, dataset=DATASET.value, new=_INPUT.value or None,
+            image_size=_SIZE.value, cache_dir=devices.decoded_dir(), reading=reading,
+            seed=_SEED.value, progress=untracked if _JSON.value else track,
+        )  # fmt: skip
+        found.append(one.as_dict())
+        if not _JSON.value:
+            counts = one.as_dict()["pictures"].items()
+            print(f"{one.title}: {', '.join(f'{count} {name}' for name, count in counts)}")
+            for text in (*one.lines, *one.facts.notes):
+                print(f"audit: {text}", flush=True)
+        if category in outputs:
+            page = write_audit(outputs[category], one)
+            if not _JSON.value:
+                print(f"written to {outputs[category]}; open {page.name} there")
+    if _JSON.value:
+        print(json.dumps(found[0] if len(found) == 1 else found, indent=1))
+    return 0
