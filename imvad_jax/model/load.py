@@ -51,6 +51,7 @@ def load(directory: str | Path, parallel: Parallel | None = None) -> Model:
         tiling=tiling,
         reader=Reader.of_record(record),
         calibration=store.read_thresholds(directory, record),
+        ranges=store.read_ranges(record),
         record=record,
         parallel=parallel,
     )

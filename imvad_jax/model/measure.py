@@ -134,7 +134,7 @@ def _scored(
         return known, [_values(score, own_map) for score, own_map in zip(found.image, maps)]
     sources, known = inputs.sources(images)
     done, values = progress(len(sources), "calibrate"), []
-    stream = dataclasses.replace(model.stream(batch_size), scorer=scorer)
+    stream = dataclasses.replace(model.stream(batch_size), scorer=scorer, ranges=None)
     for _, score, anomaly_map in stream.run(sources, names=names or known):
         values.append(_values(score, anomaly_map))
         done(1)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from imvad_jax import methods
+from imvad_jax.audit.ranges import Ranges
 from imvad_jax.data.batches import Images
 from imvad_jax.data.decode import EVERY_DEPTH, Geometry, Reader
 from imvad_jax.data.holdout import draw_held_out, number_of_folds
@@ -47,6 +48,8 @@ class Model:
       tiling: The `tile` and `overlap` that it was fitted with; None for whole images.
       reader: How the files were read that it was fitted on, and how new ones are.
       calibration: Its thresholds; None without any: it then has scores but no verdicts.
+      ranges: The lowest, median and highest mean grey, sharpness and so on of its good images, by
+        which `predict` tells pictures that were taken otherwise; None: not known.
       record: What the run that fitted it put on record, or what was saved with it.
       parallel: The devices that it works on; None: all of this machine.
     """
@@ -63,6 +66,7 @@ class Model:
     tiling: Tiling | None = None
     reader: Reader = EVERY_DEPTH
     calibration: Calibration | None = None
+    ranges: Ranges | None = None
     record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     parallel: Parallel | None = None
 
@@ -189,11 +193,12 @@ class Model:
         if not pictures:
             pictures = inputs.read_picture_dirs(self.config)[0]
         variables = fitting.init_variables(self.detector, backbone, self.seed) | pictures
+        ranges = self.ranges or Ranges.of_images(images)
         variables = fitting.fit(self.detector, variables, images, self.devices, seed, **options)
         tiling = images.tiling if isinstance(images, TiledImages) else None
         reader = getattr(images, "reader", self.reader)
         return dataclasses.replace(
-            self, variables=variables, fitted=True, tiling=tiling, reader=reader
+            self, variables=variables, fitted=True, tiling=tiling, reader=reader, ranges=ranges
         )
 
     def calibrate(
@@ -329,7 +334,7 @@ class Model:
         self._require_fitted()
         return Stream(
             self.scorer, self.geometry, self.tiling, self.reader, self.calibration,
-            batch_size, picture_size,
+            batch_size, picture_size, self.ranges,
         )  # fmt: skip
 
     def save(self, directory: str | Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from imvad_jax.audit.ranges import Ranges
+from imvad_jax.audit.statistics import numbers_of
 from imvad_jax.data.decode import Geometry, Reader
 from imvad_jax.data.stream import Decoded, Source, decode_files, picture_batches
 from imvad_jax.data.tiled import AHEAD, tile_batches
@@ -32,6 +34,9 @@ class ImagePrediction:
         the part of the picture that the method sees.
       size: Width and height of the picture, pixels.
       remark: What was done to the file to read it; mostly empty.
+      outside: The trivial numbers (mean grey, sharpness, ...: docs/audit.md) in which the picture
+        lies outside of the range of the good images that the model was fitted on; empty where none
+        are known. Of many pictures under the same light a few may.
     """
 
     name: str
@@ -41,6 +46,7 @@ class ImagePrediction:
     remark: str
     calibration: Calibration | None = dataclasses.field(repr=False)
     geometry: Geometry = dataclasses.field(repr=False)
+    outside: tuple[str, ...] = ()
 
     @property
     def normalized_score(self) -> float | None:
@@ -81,6 +87,7 @@ class Stream:
     calibration: Calibration | None
     batch_size: int = 0  # 0: as the configuration says
     picture_size: int = 0  # longest side of the picture handed out with its score; 0: none
+    ranges: Ranges | None = None  # of the good images; with them pictures have `numbers`
 
     def run(
         self,
@@ -117,7 +124,11 @@ class Stream:
         ahead = 0 if count == 1 else size
         files = decode_files(sources, self.geometry, side, ahead, reader=self.reader)
         for found, batch in self.scorer.batches(picture_batches(files, size, on_bad)):
-            for row, file in enumerate(batch.files):
+            files = batch.files
+            if self.ranges:
+                numbers = numbers_of(batch.images[: len(files)])
+                files = [file._replace(numbers=own) for file, own in zip(files, numbers)]
+            for row, file in enumerate(files):
                 yield file, float(found.image[row]), None if found.maps is None else found.maps[row]
 
     def _tiles(self, batches):
@@ -144,6 +155,7 @@ class Stream:
             yield ImagePrediction(
                 names.pop(file.number), score, anomaly_map, file.size, file.remark,
                 self.calibration, self.geometry,
+                self.ranges.outside(file.numbers) if file.numbers else (),
             )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from imvad_jax import __version__
+from imvad_jax.audit.ranges import Ranges
 from imvad_jax.data.decode import EVERY_DEPTH
 from imvad_jax.errors import UserError
 from imvad_jax.evaluation import Calibration, read_calibration
@@ -12,6 +13,7 @@ from imvad_jax.evaluation.calibration import UNFIT
 from imvad_jax.owned import foreign_names
 from imvad_jax.training import checkpoint
 from imvad_jax.training.record import FORMAT, NAME, read_record
+from imvad_jax.training.record_check import RANGES
 
 _SAVED_BY = "imvad_jax.api"
 
@@ -34,6 +36,8 @@ def describe(model) -> dict[str, Any]:
         "dataset": model.record.get("dataset"),
         "category": model.record.get("category"),
     }
+    if model.ranges:
+        about[RANGES] = model.ranges.as_dict()
     if model.reader != EVERY_DEPTH:
         about["full_scale"] = model.reader.full_scale
     return about
@@ -96,3 +100,8 @@ def read_thresholds(directory: str | Path, record: dict[str, Any]) -> Calibratio
         raise UserError(
             f"{directory / NAME}: it holds no calibration ({type(error).__name__} {error})"
         ) from None
+
+
+def read_ranges(record: dict[str, Any]) -> Ranges | None:
+    """The ranges of the good images in a record, which was looked at; None in those of before."""
+    return Ranges.from_dict(record[RANGES]) if record.get(RANGES) else None

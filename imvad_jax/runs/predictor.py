@@ -126,6 +126,7 @@ class Writer:
             if item.picture
         ]
         self.remarks: list[tuple[str, str]] = []
+        self.numbers: list[dict[str, float]] = []  # of the pictures, where ranges are known
         self.done = tqdm_progress(len(names), "predict")
         self._pool = ThreadPoolExecutor()
         self._pending = deque()
@@ -145,6 +146,8 @@ class Writer:
             return self.add_bad(file._replace(error=f"its score is {score}, not a number"))
         if file.remark:
             self.remarks.append((self.names[file.number], file.remark))
+        if file.numbers:
+            self.numbers.append(file.numbers)
         self._pending.append((file, self._pool.submit(self._present, file, anomaly_map), score))
         if len(self._pending) > self._most_pending:
             self._receive()
@@ -182,6 +185,7 @@ class Writer:
         while self._pending:
             self._receive()
         self._pool.shutdown()
+        outside = model.ranges.compare(self.numbers) if model.ranges else None
         found = predictions.Predictions(
             title=model.title,
             images=self.images,
@@ -190,6 +194,7 @@ class Writer:
             threshold=self.options.threshold,
             calibration=model.calibration,
             notes=[
+                *([f"WARNING: {outside}"] if outside else ()),
                 *_notes(model),
                 *model.calibration.notes,
                 *remarks_in_words(self.remarks),
@@ -203,6 +208,7 @@ class Writer:
                 "config": dataclasses.asdict(model.config),
                 "tiles": dataclasses.asdict(model.tiling) if model.tiling else None,
                 "command": command,
+                "outside_training_range": outside and outside.as_dict(),
             },
             finished=finished,
         )

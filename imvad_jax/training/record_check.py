@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from imvad_jax import methods
+from imvad_jax.audit.ranges import Ranges
+
+RANGES = "picture_ranges"  # the field of `audit.Ranges`
 
 
 class NewerError(ValueError):
@@ -40,6 +43,14 @@ def _are_weights(value: Any) -> bool:
         return False
     digest = value.get("sha256")
     return digest is None or (_is_text(digest) and bool(re.fullmatch("[0-9a-f]+", digest)))
+
+
+def _are_ranges(value: Any) -> bool:
+    try:
+        Ranges.from_dict(value)
+    except ValueError:
+        return False
+    return True
 
 
 _Test = tuple[Callable[[Any], bool], str]
@@ -78,6 +89,7 @@ _FIELDS: dict[str, _Test] = {
     "checkpoints": _TEXTS,
     "versions": _OBJECT,
     "found": _OBJECT,
+    RANGES: (_are_ranges, "a number of images, and a lowest, median and highest value by name"),
 }
 # Of a configuration, pixels and numbers of things: least values.
 _LEAST = {"image_size": 1, "crop_size": 0, "batch_size": 1, "epochs": 0, "steps_per_epoch": 0}

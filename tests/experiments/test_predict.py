@@ -282,3 +282,30 @@ def test_the_program_needs_no_tensorflow_and_its_status_tells(run_dir, tmp_path)
     assert "not scored: b.png: not a readable image" in done.stderr
     assert "1 images scored: " in done.stdout and "Warning" not in done.stderr
     assert len(read_results(tmp_path / "out")[0]["images"]) == 1
+
+
+def test_pictures_under_another_light_are_warned_of(predict, tmp_path):
+    for place, factor in (("usual", 1.0), ("dark", 0.5)):
+        (tmp_path / place).mkdir()
+        for seed in range(300, 310):
+            image = picture(seed).point(lambda value, factor=factor: int(value * factor))
+            image.save(tmp_path / place / f"{seed}.png")
+    predict(tmp_path / "usual", output="one")
+    about, _, page = read_results(tmp_path / "one")
+    assert about["outside_training_range"] is None
+    assert "outside the good images" not in page
+    found = predict(tmp_path / "dark", output="two")
+    about, _, page = read_results(tmp_path / "two")
+    assert about["outside_training_range"]["outside"] == 10
+    assert found.notes[0].startswith("WARNING: 10 of 10 new pictures lie outside")
+    assert found.notes[0] in about["notes"] and "10 of 10 new pictures lie outside" in page
+
+
+def test_python_names_what_lies_outside(run_dir):
+    model = load(run_dir, Parallel(jax.devices()[:2]))
+    assert model.ranges.count == 32
+    usual, dark = picture(301), picture(301).point(lambda value: value // 3)
+    assert "mean grey" not in model.predict(usual).outside
+    assert "mean grey" in model.predict(dark).outside
+    older = dataclasses.replace(model, ranges=None)
+    assert older.predict(dark).outside == ()
