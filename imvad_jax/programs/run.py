@@ -21,6 +21,7 @@ from imvad_jax.errors import UserError
 from imvad_jax.model.model import HOLDOUT
 from imvad_jax.programs import config_flags, devices, program, shared_flags, time_limit
 from imvad_jax.programs.shared_flags import (
+    BRIGHTNESS_MATCHED,
     CHECKPOINT_EVERY,
     DATA_DIR,
     DATASET,
@@ -89,6 +90,7 @@ def find_request() -> RunRequest:
         save_predictions=SAVE_PREDICTIONS.value, save_heatmaps=SAVE_HEATMAPS.value,
         full_resolution_metrics=_FULL_RESOLUTION.value, benchmark_pro=_BENCHMARK_PRO.value,
         checkpoint_every=CHECKPOINT_EVERY.value, keep_checkpoints=_KEEP_CHECKPOINTS.value,
+        brightness_matched=BRIGHTNESS_MATCHED.value,
         tensorboard=_TENSORBOARD.value, threshold_quantile=_THRESHOLD_QUANTILE.value,
         results_dir=RESULTS_DIR.value, training_loop=TRAINING_LOOP.value,
     )  # fmt: skip

@@ -31,6 +31,10 @@ SAVE_PREDICTIONS = flags.DEFINE_bool(
     "save_predictions", True, "Write predictions.npz and the report made from it."
 )
 SAVE_HEATMAPS = flags.DEFINE_bool("save_heatmaps", True, "Write a heat map for each test image.")
+BRIGHTNESS_MATCHED = flags.DEFINE_bool(
+    "brightness_matched", False, "Score the test images a second time, the mean of each shifted to "
+    "the training's, and add the metrics as brightness_matched_NAME (docs/audit.md).",
+)  # fmt: skip
 CHECKPOINT_EVERY = flags.DEFINE_integer(
     "checkpoint_every", 0, "Epochs between two checkpoints of a training; 0: about twenty in all.",
     lower_bound=0,

@@ -86,6 +86,7 @@ def find_request() -> TableRequest:
             save_heatmaps=shared_flags.SAVE_HEATMAPS.value,
             checkpoint_every=shared_flags.CHECKPOINT_EVERY.value, results_dir=RESULTS_DIR.value,
             training_loop=shared_flags.TRAINING_LOOP.value,
+            brightness_matched=shared_flags.BRIGHTNESS_MATCHED.value,
         ),
     )  # fmt: skip
 

@@ -30,5 +30,12 @@ def check_timings(stages: Mapping[str, Any]) -> None:
                 raise ValueError(f"{name:.40}: {field} is {value!r:.40}, expected seconds")
 
 
+def check_audit(found: Mapping[str, Any]) -> None:
+    """Raises ValueError where the lines of an audit are no texts."""
+    lines = found.get("lines")
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise ValueError(f"lines is {lines!r:.40}, expected a list of texts")
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -13,7 +13,7 @@ from imvad_jax.errors import UserError
 from imvad_jax.evaluation import Calibration, read_calibration
 from imvad_jax.names import safe
 from imvad_jax.reporting import plots, published
-from imvad_jax.reporting.checked import check_metrics, check_timings
+from imvad_jax.reporting.checked import check_audit, check_metrics, check_timings
 from imvad_jax.reporting.heatmaps import picture_names
 from imvad_jax.reporting.metric_names import METRICS, format_value
 from imvad_jax.reporting.pages import write_page
@@ -57,7 +57,11 @@ def write_report(run_dir: str | Path, metrics: Mapping | None = None) -> Path:
     predictions = None
     if (run_dir / "predictions.npz").exists():
         predictions = _read_predictions(run_dir / "predictions.npz")
+    audit = {}
+    if (run_dir / "audit.json").exists():
+        audit = _read_json(run_dir / "audit.json", check_audit)
     context = {
+        "audit": audit.get("lines"),
         **_settings_context(record, read_calibration(run_dir)),
         **_metrics_context(record, metrics),
         **_timings_context(timings),

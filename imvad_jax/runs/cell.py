@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from imvad_jax import locks
+from imvad_jax.audit import Audit
 from imvad_jax.commands import command
 from imvad_jax.data.category import CategoryData, open_category
 from imvad_jax.data.decode import Geometry
@@ -21,7 +22,17 @@ from imvad_jax.progress import tqdm_progress
 from imvad_jax.reporting import heatmaps, report
 from imvad_jax.reporting.history import History
 from imvad_jax.reporting.predictions_file import pack_maps, pack_masks
-from imvad_jax.runs import begun, checks, evaluate, folds, identity, loop, memory
+from imvad_jax.runs import (
+    audits,
+    begun,
+    brightness,
+    checks,
+    evaluate,
+    folds,
+    identity,
+    loop,
+    memory,
+)
 from imvad_jax.runs.record import make_record, write_json, write_npz, write_result
 from imvad_jax.runs.specs import Cell, Options, Work
 from imvad_jax.training import checkpoint, gradient, hosts
@@ -48,6 +59,7 @@ class Case:
     model: Model  # not fitted; without variables where it need not be
     record: dict
     fitted_on: tuple[str, ...] = ()  # images that a fitted model was fitted on
+    audit: Audit | None = None  # on the first host
 
 
 def run_cell(cell: Cell, work: Work) -> dict | None:
@@ -65,8 +77,9 @@ def run_cell(cell: Cell, work: Work) -> dict | None:
         case = resolve(cell, work)
         model = calibrate(case, obtain(case, work), work)
         scores, calibration = score(case, model, work), model.calibration
+        matched = score_matched(case, model, work)
         del model  # the metrics need its memory
-        return write(case, calibration, scores, work)
+        return write(case, calibration, scores, work, matched)
 
 
 @contextlib.contextmanager
@@ -93,6 +106,9 @@ def resolve(cell: Cell, work: Work) -> Case:
     """
     data = open_data(cell, work)
     checks.check_images(data, cell.needs_test)
+    if cell.options.brightness_matched:
+        brightness.check(data)
+    audit = audits.audit_cell(cell, data, work)
     if cell.options.save_heatmaps:
         checks.check_heatmaps(cell.run_dir, data)
     stored, source = read_record(cell.run_dir), cell.checkpoint or cell.run_dir
@@ -104,6 +120,8 @@ def resolve(cell: Cell, work: Work) -> Case:
         raise UserError(f"--checkpoint={source}: no finished run of experiments.run there")
     cell = begun.with_its_convolution(cell, stored, fitted=origin is Origin.SAME)
     model = _unfitted(cell, data, origin, fitter, work)
+    ranges = audits.find_ranges(audit, origin is Origin.NEW, fitter)
+    model = dataclasses.replace(model, ranges=ranges)
     record = make_record(model, cell, data, work.parallel)
     if data.held_out is None and (found := folds.find_folds(cell, len(data.train_names))):
         record[folds.KEY] = found
@@ -130,7 +148,7 @@ def resolve(cell: Cell, work: Work) -> Case:
     fitted_on = tuple(record["train_files"]) if origin is Origin.SAME else ()
     return Case(
         cell=cell, data=data, origin=origin, source=source, model=model, record=record,
-        fitted_on=fitted_on,
+        fitted_on=fitted_on, audit=audit,
     )  # fmt: skip
 
 
@@ -220,8 +238,26 @@ def score(case: Case, model: Model, work: Work) -> Scores | None:
         )
 
 
+def score_matched(case: Case, model: Model, work: Work) -> Scores | None:
+    """What the model says of the test images at the training's brightness; None: it is not asked.
+
+    Raises:
+      UserError: the images are not held in memory.
+    """
+    data = case.data
+    if not case.cell.options.brightness_matched or not len(data.test):
+        return None
+    shifted = brightness.matched(data)
+    with work.timings.stage("score again"):
+        return model.scorer.score(shifted, progress=work.progress(None), timings=work.timings)
+
+
 def write(
-    case: Case, calibration: Calibration | None, scores: Scores | None, work: Work
+    case: Case,
+    calibration: Calibration | None,
+    scores: Scores | None,
+    work: Work,
+    matched: Scores | None = None,
 ) -> dict | None:
     """Evaluates and writes all that a run leaves behind; of several hosts the first one does.
 
@@ -233,10 +269,11 @@ def write(
     if scores is None:
         result = case.record | {"metrics": {}, "timings": work.timings.as_dict()}
         if hosts.is_first():
+            audits.write_audit(case.cell.run_dir, case.audit)
             _say_how_to_score(case, work)
     elif hosts.is_first():
         work.limit.check("the evaluation")
-        result = _write_evaluation(case, calibration, scores, work)
+        result = _write_evaluation(case, calibration, scores, work, matched)
     hosts.wait("cell written")
     return result
 
@@ -330,17 +367,25 @@ def _say_how_to_score(case: Case, work: Work) -> None:
 
 
 def _write_evaluation(
-    case: Case, calibration: Calibration | None, scores: Scores, work: Work
+    case: Case,
+    calibration: Calibration | None,
+    scores: Scores,
+    work: Work,
+    matched: Scores | None,
 ) -> dict:
     data, options, run_dir = case.data, case.cell.options, case.cell.run_dir
     with work.timings.stage("metrics"):
         metrics, notes = evaluate.evaluate(scores, data, options, calibration, work.log)
+        metrics |= audits.correlate(case.audit, data, scores.image, work.log)
+        if matched is not None:
+            metrics |= brightness.metrics_of(matched, data, options, work.log)
     for note in notes:
         work.log(f"note: {note}")
     notes = [*case.record["notes"], *data.found.notes, *notes]
     record = case.record | {"notes": list(dict.fromkeys(notes))}
     with work.timings.stage("write"):
         write_json(run_dir / "config.json", record)
+        audits.write_audit(run_dir, case.audit)
         _write_pictures(scores, data, options, run_dir)
     write_json(run_dir / "timings.json", work.timings.as_dict())
     result = record | {"metrics": metrics, "timings": work.timings.as_dict()}

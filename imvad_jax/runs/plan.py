@@ -78,6 +78,8 @@ def _cells(request: TableRequest, method: str, overrides: dict[str, str]) -> lis
             raise UserError(f"{method}: {error.text}") from None
     tiles = dataclasses.asdict(request.tiling) if request.tiling else {}
     options = {name: getattr(request.options, name) for name in _OPTIONS}
+    if request.options.brightness_matched:
+        options["brightness_matched"] = True
     if not _is_trained(method):
         del options["training_loop"]
     return [

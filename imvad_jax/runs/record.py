@@ -19,6 +19,7 @@ from imvad_jax.owned import write_own
 from imvad_jax.reporting.results import FLOAT32, result_path
 from imvad_jax.runs.specs import Cell
 from imvad_jax.training.parallel import Parallel
+from imvad_jax.training.record_check import RANGES
 
 
 def make_record(model: Model, cell: Cell, data: CategoryData, parallel: Parallel) -> dict:
@@ -63,7 +64,7 @@ def matmul_precision(platform: str) -> str:
 
 def small_result(result: dict) -> dict:
     """What `run_cell` returns, without its long lists of files: a result file."""
-    kept = {key: value for key, value in result.items() if key != "train_files"}
+    kept = {key: value for key, value in result.items() if key not in ("train_files", RANGES)}
     kept["found"] = {key: value for key, value in kept["found"].items() if key != "not_used"}
     return kept | {"backbone": result["config"]["backbone"]}
 

@@ -24,6 +24,7 @@ class Options:
     save_heatmaps: bool = True
     full_resolution_metrics: bool = False
     benchmark_pro: bool = False
+    brightness_matched: bool = False  # score test images a second time, at the training's mean
     checkpoint_every: int = 0  # epochs; 0: about twenty times a training
     keep_checkpoints: int = 2
     tensorboard: bool = False

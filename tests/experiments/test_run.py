@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 from absl import flags
+from PIL import Image
 
 from imvad_jax import sealed
 from imvad_jax.evaluation import image_metrics, pixel_metrics
@@ -143,7 +144,27 @@ def test_several_categories_make_a_table_and_share_programs(call, tmp_path, data
 def test_predictions_can_be_left_out(call, tmp_path):
     assert call("--nosave_predictions", "--nosave_heatmaps")[0] == 0
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"config.json", "metrics.json", "timings.json", "checkpoint"}
+    assert names == {"config.json", "metrics.json", "timings.json", "audit.json", "checkpoint"}
+
+
+def test_a_run_says_its_audit_and_scores_matched_brightness(call, tmp_path, data):
+    for i in range(4):  # darker than the others
+        path = data / "bottle/test/good" / f"dark{i}.png"
+        Image.fromarray(np.full((40, 40, 3), 10 + i, np.uint8)).save(path)
+    status, out, _ = call("--brightness_matched", method="raw_color")
+    assert status == 0
+    lines = [line for line in out.splitlines() if line.startswith("audit: ")]
+    assert (
+        lines[0].startswith("audit: good test pictures against defective") or "WARNING" in lines[0]
+    )
+    metrics = read(tmp_path / "run/metrics.json")
+    assert {f"brightness_matched_{name}" for name in FIVE} <= set(metrics)
+    assert -1 <= metrics["audit_rank_correlation"] <= 1
+    found = read(tmp_path / "run/audit.json")
+    assert [f"audit: {line}" for line in found["lines"]] == lines[:3]
+    assert "Before any network" in (tmp_path / "run/report.html").read_text()
+    ranges = read(tmp_path / "run/config.json")["picture_ranges"]
+    assert ranges["images"] == 6 and "mean grey" in ranges["numbers"]
 
 
 def test_full_resolution_and_benchmark_pro(call, tmp_path):

@@ -62,6 +62,7 @@ def as_before(top):
     """A run's directory as it was written before pictures and pages had a mark."""
     record = sealed.read(top / "config.json")
     del record["marked"]
+    (top / "audit.json").unlink(missing_ok=True)  # of later versions
     write(top / "config.json", json.dumps(record))
     for path in top.rglob("*"):
         if path.suffix == ".png":

@@ -1,0 +1,54 @@
+"""Test images at the training's brightness, and the metrics of what a method says of them."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from imvad_jax.data.batches import ArrayImages
+from imvad_jax.data.category import CategoryData
+from imvad_jax.errors import UserError
+from imvad_jax.reporting.metric_names import format_value
+from imvad_jax.runs.evaluate import compute_metrics
+from imvad_jax.runs.specs import Options
+from imvad_jax.training.score import Scores
+
+PREFIX = "brightness_matched_"
+
+
+def check(data: CategoryData) -> None:
+    """Raises UserError where the images are in tiles, or too many to be held in memory."""
+    if not isinstance(data.test, ArrayImages) or not isinstance(data.train, ArrayImages):
+        raise UserError(
+            "--brightness_matched: it shifts images that are held in memory; leave it out with "
+            "--tile, and for categories that are decoded anew in every pass"
+        )
+
+
+def matched(data: CategoryData) -> ArrayImages:
+    """The test images, the mean of each shifted to the mean over the training images.
+
+    All values of an image are raised or lowered by one number, rounded, and cut off at 0 and 255:
+    defects keep their contrast, and no method can rank images by their brightness.
+
+    Raises:
+      UserError: as `check`.
+    """
+    check(data)
+    wanted = np.mean([image.mean() for image in data.train.images])
+    shifted = np.empty_like(data.test.images)
+    for number, image in enumerate(data.test.images):
+        shift = int(np.rint(wanted - image.mean()))
+        shifted[number] = np.clip(image.astype(np.int16) + shift, 0, 255)
+    return ArrayImages(shifted, data.test.reader)
+
+
+def metrics_of(
+    scores: Scores, data: CategoryData, options: Options, log: Callable[[str], object]
+) -> dict:
+    """The row of the table from scores of `matched` images, by names of its own; says the AUROC."""
+    found = compute_metrics(scores, data, options)
+    log(
+        "audit: with the mean of each test picture shifted to the training's, the image AUROC is "
+        f"{format_value(found['image_auroc'])}"
+    )
+    return {PREFIX + name: value for name, value in found.items()}
