@@ -40,8 +40,9 @@ class DRAEMConfig(base.TrainedConfig):
     texture_dir: str = dataclasses.field(default="", metadata={"path": True})
     own_textures: float = 0.0  # share of the anomalies whose texture is the image, rearranged
     texture_sharpness: float = 3.0  # largest factor of a texture's sharpness; below 1 it is blurred
-    # Each training image is made brighter or darker as a whole by up to this share of the range of
-    # values, input and target alike, so that the light of a picture is no defect; 0: officially.
+    # Each training image is made brighter or darker as a whole, input and target alike, so that the
+    # light of a picture is no defect: times a factor within this of 1, plus an offset within half
+    # of this; 0: officially.
     brightness_shift: float = 0.0
     # Share of the anomalies whose texture is moved to the mean brightness of the place that it
     # covers, so that brightness alone does not tell them; 0: officially.
