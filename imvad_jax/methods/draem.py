@@ -56,8 +56,9 @@ class DRAEMConfig(base.TrainedConfig):
     own_textures: float = 0.0
     # Largest sharpness factor of a texture: 1 leaves it unchanged, smaller values blur it.
     texture_sharpness: float = 3.0
-    # Each training image is made brighter or darker by up to this fraction of the range of values,
-    # input and target alike, so that the light of an image is no defect; 0 in the authors' code.
+    # Each training image is made brighter or darker as a whole, input and target alike, so that the
+    # light of an image is no defect: multiplied by a factor within this distance of 1, plus an
+    # offset within half of it. 0 in the authors' code.
     brightness_shift: float = 0.0
     # Fraction of the anomalies whose texture is shifted to the mean brightness of the region that
     # it covers, so that brightness alone does not reveal them; 0 in the authors' code.

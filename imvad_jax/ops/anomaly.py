@@ -49,12 +49,14 @@ def turn_some(numbers: Array, image: Array) -> Array:
     return jnp.where(numbers[0] < ROTATED, affine.rotate(image, angle), image)
 
 
-def shift_brightness(number: Array, image: Array, largest: float) -> Array:
-    """All values of `[H, W, C]` moved by one offset within `largest` of 0, clipped to [0, 1].
+def shift_brightness(numbers: Array, image: Array, largest: float) -> Array:
+    """All values of `[H, W, C]` times one factor, plus one offset; clipped to [0, 1].
 
-    `number` `[]` is uniform in [0, 1).
+    The factor (the exposure) lies within `largest` of 1, the offset within half of it of 0.
+    `numbers` `[2]` are uniform in [0, 1).
     """
-    return jnp.clip(image + largest * (2 * number - 1), 0, 1)
+    factor, offset = largest * (2 * numbers - 1)
+    return photometric.multiply_add(image, 1 + factor, offset / 2)
 
 
 def match_brightness(texture: Array, image: Array, mask: Array) -> Array:
@@ -100,10 +102,11 @@ def synthesize(
     All that happens to an image comes from its key. Textures are parts of `pictures` (uint8
     `[T, S, S, 3]`) or drawn, each changed by three photometric operations (`sharpest`: see
     `textures.change_texture`); with probability `own`, the image itself `rearrange`d, in a large
-    shape. Before anything else happens to it, an image is made brighter or darker as a whole by up
-    to `shift`, which its anomaly shares. With probability `matched` the texture has the mean of the
-    place that it covers. Where `own` or `matched` is positive, only visible changes are in the
-    mask: of a plain background laid over itself, nothing tells which part is anomalous.
+    shape. Before anything else happens to it, an image is made brighter or darker as a whole, with
+    and without its anomaly alike (`shift_brightness` by up to `shift`). With probability `matched`
+    the texture has the mean of the place that it covers. Where `own` or `matched` is positive, only
+    visible changes are in the mask: of a plain background laid over itself, nothing tells which
+    part is anomalous.
     """
     size = images.shape[1]
     keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
@@ -112,8 +115,8 @@ def synthesize(
     def one(keys, image, texture):
         numbers = jax.random.uniform(keys[1], (4,))
         if shift:  # before the image is turned: what lies around it stays black
-            number = jax.random.uniform(jax.random.fold_in(keys[1], 2))
-            image = shift_brightness(number, image, shift)
+            light = jax.random.uniform(jax.random.fold_in(keys[1], 2), (2,))
+            image = shift_brightness(light, image, shift)
         image = turn_some(numbers[:2], image)
         largest, threshold = LARGEST_EXPONENT, THRESHOLD
         if own:

@@ -162,22 +162,29 @@ def test_configurations():
     assert official.texture_sharpness == benchmark.texture_sharpness == 2.0
 
 
-def test_the_sharpness_of_textures_reaches_where_they_are_drawn(small, monkeypatch):
+@pytest.mark.parametrize(
+    "field, name",
+    [
+        ("texture_sharpness", "sharpest"), ("brightness_shift", "shift"),
+        ("matched_textures", "matched"),
+    ],
+)  # fmt: skip
+def test_settings_of_the_anomalies_reach_where_they_are_drawn(small, monkeypatch, field, name):
     detector, variables = small
     seen, original = [], anomaly.synthesize
     monkeypatch.setattr(
         anomaly, "synthesize",
-        lambda *given, **named: seen.append(named["sharpest"]) or original(*given, **named),
+        lambda *given, **named: seen.append(named[name]) or original(*given, **named),
     )  # fmt: skip
-    for value in (2.0, 3.0):
-        one = DRAEM(dataclasses.replace(detector.config, texture_sharpness=value))
+    for value in (0.2, 1.0):
+        one = DRAEM(dataclasses.replace(detector.config, **{field: value}))
         jax.eval_shape(
             lambda v, d=one: d.apply(
                 v, batch(), method="loss", mutable=["batch_stats"], rngs=NOISE
             ),
             variables,
         )
-    assert seen == [2.0, 3.0]
+    assert seen == [0.2, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -185,6 +192,8 @@ def test_the_sharpness_of_textures_reaches_where_they_are_drawn(small, monkeypat
     [
         ("score_window", 20, "score_window=20"),
         ("own_textures", 1.5, "own_textures=1.5"),
+        ("brightness_shift", -0.1, "brightness_shift=-0.1"),
+        ("matched_textures", 1.5, "matched_textures=1.5"),
         ("texture_sharpness", -1.0, "texture_sharpness=-1.0"),
         ("reconstructive_widths", (), "reconstructive_widths"),
         ("discriminative_widths", (8, 0), "discriminative_widths"),
