@@ -52,7 +52,7 @@ def test_what_an_earlier_run_wrote_is_left_out(tmp_path):
     assert len(find_images([str(tmp_path)]).images) == 2
     (found,) = find_images([str(tmp_path)], leave_out=tmp_path / "out").images
     assert found == str(tmp_path / "a.png")
-    with pytest.raises(UserError, match="earlier prediction"):
+    with pytest.raises(UserError, match="only image files there were written"):
         find_images([str(tmp_path / "out")], leave_out=tmp_path / "out")
 
 
