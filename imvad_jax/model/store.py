@@ -62,8 +62,10 @@ def save(directory: str | Path, model) -> None:
         raise UserError(f"{directory}: cannot be written ({error.strerror or error})") from None
 
 
-def read(directory: str | Path) -> dict[str, Any]:
+def read(directory: str | Path, named: str = "") -> dict[str, Any]:
     """Reads the record of a fitted model from the directory of a saved model or a finished run.
+
+    `named` is how messages call the directory, such as `--workdir=RUN`; by default its path.
 
     Raises:
       UserError: There is no record, it is not finished, or a newer version wrote it.
@@ -74,12 +76,12 @@ def read(directory: str | Path) -> dict[str, Any]:
         inside = sorted(p.name for p in directory.glob("*/") if checkpoint.has_checkpoint(p))
         if inside:
             raise UserError(
-                f"{directory}: a run of several categories; name the directory of one: "
+                f"{named or directory}: a run of several categories; name the directory of one: "
                 f"{', '.join(inside[:8])}"
             )
         what = "the model there is not finished" if record is not None else "no model there"
         raise UserError(
-            f"{directory}: {what}; expected the directory of a finished run of imvad, or "
+            f"{named or directory}: {what}; expected the directory of a finished run of imvad, or "
             "of a saved model"
         )
     return record

@@ -13,6 +13,7 @@ from absl import flags
 from imvad_jax.errors import UserError, choose, say
 from imvad_jax.export import check, exporter, whole
 from imvad_jax.export.exporter import FORMATS, PLATFORMS
+from imvad_jax.model import store
 from imvad_jax.programs import devices, output, program
 
 _WORKDIR = program.define_path("workdir", None, "Directory of a finished run.")
@@ -49,6 +50,7 @@ def main() -> int:
     platforms = tuple(dict.fromkeys(["cpu", *named]))
     run_dir, path = Path(_WORKDIR.value), Path(_OUTPUT.value)
     exporter.check_output(path, kind, _OVERWRITE.value)  # before JAX starts
+    store.read(run_dir, f"--workdir={run_dir}")
     devices.start_jax()
     function = whole.restore(run_dir)
     exporter.check_output(path, kind, _OVERWRITE.value, function.nbytes)

@@ -103,7 +103,7 @@ def main() -> int:
     limit = Limit()
     stopping.watch(limit)
     run_dir, folder = Path(_WORKDIR.value), Path(_OUTPUT.value)
-    record = store.read(run_dir)
+    record = store.read(run_dir, f"--workdir={run_dir}")
     if store.read_thresholds(run_dir, record) is None and not _GOOD.value:
         raise UserError(
             f"--workdir={run_dir}: this run has no threshold; pass good images that it was not "

@@ -251,7 +251,7 @@ def test_good_images_recalibrate(run_dir, tmp_path):
 
 
 def test_runs_and_outputs_that_do_not_serve(run_dir, tmp_path):
-    with pytest.raises(UserError, match="no model there"):
+    with pytest.raises(UserError, match=r"^workdir=.*: no model there"):
         load(tmp_path)
     with pytest.raises(UserError, match="several categories; name the directory of one: run"):
         load(run_dir.parent)
