@@ -10,7 +10,7 @@ from absl import flags
 
 from imvad_jax.commands import spelled
 from imvad_jax.errors import UserError, escaped, listed
-from imvad_jax.programs import help_text, registry
+from imvad_jax.programs import help_text, registry, streams
 
 
 def fail(message: str) -> NoReturn:
@@ -31,8 +31,7 @@ def parse(
     try:
         prepare(argv)
         if module is not None and (wanted := help_text.asked_for(argv[1:])):
-            print(help_text.text(module, full=wanted in help_text.FULL))
-            sys.exit(0)
+            show(help_text.text(module, full=wanted in help_text.FULL))
         rest = flags.FLAGS(list(argv))
     except flags.UnrecognizedFlagError as error:
         fail(unknown_flag(error.flagname, module))
@@ -52,6 +51,16 @@ def _example(module: ModuleType | None) -> str:
     if "input" in names:  # a shell has written out a pattern
         return ", and patterns in quotes: --input='parts/*.png'"
     return f", as in {spelled(help_text.name_of(module))} --{names[0]}=..."
+
+
+def show(text: str) -> NoReturn:
+    """Prints the text of a help and ends the process: status 141 if nobody reads it (`| head`)."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        streams.abandon()
+        sys.exit(streams.CLOSED)
+    sys.exit(0)
 
 
 def unknown_flag(name: str, module: ModuleType | None) -> str:

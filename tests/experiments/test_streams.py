@@ -36,6 +36,15 @@ def test_a_closed_pipe_ends_the_program_without_a_word():
     process.stderr.close()
 
 
+def test_a_help_that_nobody_reads_ends_without_a_word():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "experiments.make_demo_data", "--help"]
+    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (streams.CLOSED, b"")
+
+
 def test_names_reach_no_terminal_as_orders_and_ascii_is_enough():
     options = {"env": {"PYTHONIOENCODING": "ascii"}, "stdout": subprocess.PIPE}
     process = start(stderr=subprocess.PIPE, **options)
