@@ -80,7 +80,7 @@ def test_a_run_of_before_is_known_and_its_files_are_replaced(tmp_path):
     run_of_before(tmp_path)
     owned.check_directory(tmp_path, owned.RUN)
     for name in owned.RUN.names:
-        assert marks.is_ours(tmp_path / name) == (name != "error.json")
+        assert marks.is_ours(tmp_path / name) == (name not in ("error.json", "audit.json"))
     assert [path.name for path in marks.own_heatmaps(tmp_path / "heatmaps")] == ["a.png"]
     owned.write_own(tmp_path / "metrics.json", lambda file: file.write(b"{}"))
     write(tmp_path / "precious.txt")  # beside it: no hindrance

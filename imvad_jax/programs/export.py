@@ -18,7 +18,7 @@ from imvad_jax.programs import devices, output, program
 
 _WORKDIR = program.define_path("workdir", None, "Directory of a finished run.")
 _OUTPUT = program.define_path("output", None, "File to write, or folder for savedmodel.")
-_FORMAT = flags.DEFINE_string("format", "stablehlo", f"File format: {', '.join(FORMATS)}.")
+_FORMAT = flags.DEFINE_string("format", "stablehlo", f"Format of the file: {', '.join(FORMATS)}.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier export at --output.")
 _PLATFORMS = flags.DEFINE_list(
     "platforms",

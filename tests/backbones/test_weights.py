@@ -141,7 +141,7 @@ def test_sha256_is_checked(tensors, save):
     path = save(tensors)
     digest = load_weights(SPEC, path, OUTPUTS).sha256
     load_weights(SPEC, path, OUTPUTS, expected_sha256=digest.upper())
-    message = refused("another file", path, expected_sha256="0" * 64)
+    message = refused("different file", path, expected_sha256="0" * 64)
     assert digest in message and "0" * 64 in message and path in message
 
 

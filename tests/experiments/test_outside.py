@@ -147,7 +147,7 @@ def test_a_table_takes_it_beside_the_methods_here(importable, tmp_path, capsys):
         ("--method=their_parts.colors:Colours", "has no 'Colours'; the detectors there: Colors"),
         (f"--method={NAME} --preset=cpu", "has no preset 'cpu'; Colors.presets and the defaults "
          "give: official, smoke"),
-        (f"--method={NAME} --cell=16", "Unknown command line flag 'cell'"),
+        (f"--method={NAME} --cell=16", "--cell: no flag of "),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line(folder, flag, expected):

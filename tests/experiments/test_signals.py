@@ -20,10 +20,13 @@ STARTED = []
 
 @pytest.fixture(autouse=True)
 def interrupts_are_heard():
-    """A shell starts what runs behind it with Ctrl-C ignored, and so would be what that starts."""
+    """What ignores a signal, as the background jobs of a shell do Ctrl-C and those of nohup SIGHUP,
+    passes that on to what it starts."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGHUP, hangup)
 
 
 @pytest.fixture(autouse=True)

@@ -19,12 +19,13 @@ from tests.data.trees import mvtec_tree
 
 
 def call(*arguments):
-    """Exit status, standard output, and the last line of the standard error."""
+    """Exit status, all that was printed, and the last line of the standard error."""
     done = subprocess.run(
         [sys.executable, "-m", "experiments.suite", *arguments], capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": os.getcwd()},
     )  # fmt: skip
-    return done.returncode, done.stdout, (done.stderr.splitlines() or [""])[-1]
+    said = done.stderr + done.stdout
+    return done.returncode, said, (done.stderr.splitlines() or [""])[-1]
 
 
 def write_weights(path):
