@@ -1,16 +1,13 @@
 """Writes `imvad_jax/presets/reached.json`, the figures of each preset, from result files."""
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from imvad_jax import methods, presets
-from imvad_jax.errors import UserError
+from imvad_jax import presets
 from imvad_jax.marks import MARK
-from imvad_jax.methods.base import config_from_strings
 from imvad_jax.reporting.metric_names import METRICS, mean_of
-from imvad_jax.reporting.results import load_results, portable_command
+from imvad_jax.reporting.results import changed_fields, load_results, portable_command
 
 PATH = Path(presets.__file__).with_name("reached.json")
 _SAME = ("dataset", "category", "method", "preset", "overrides")
@@ -41,24 +38,5 @@ def _row(members: Sequence[dict]) -> dict:
         "metrics": {key: None if v is None else round(v, 3) for key, v in means.items()},
         "commits": sorted({result.get("commit") or "" for result in members}),
         "command": portable_command(first.get("command") or ""),
-        "changed_since": sorted({name for result in members for name in _changed(result)}),
+        "changed_since": sorted({name for result in members for name in changed_fields(result)}),
     }
-
-
-def _changed(result: dict) -> list[str]:
-    """Fields in which the preset differs now from what the result was made with."""
-    preset = presets.of(result["method"]).get(result["preset"])
-    if preset is None:
-        return ["preset"]
-    try:
-        now = config_from_strings(preset, result.get("overrides") or {})
-    except UserError:  # a field that is gone
-        return ["overrides"]
-    fallback = now.without_missing_layers()
-    stored = json.loads(json.dumps(methods.decisive_fields(result["config"])))
-
-    def differing(config) -> list[str]:
-        values = json.loads(json.dumps(methods.decisive_fields(dataclasses.asdict(config))))
-        return [name for name, value in values.items() if stored.get(name) != value]
-
-    return min([differing(config) for config in (now, fallback) if config], key=len)

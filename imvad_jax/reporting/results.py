@@ -4,6 +4,7 @@ Their paths are `<dataset>/<category>/<method>/<preset>-<backbone>[,<override>][
 overlap=<px>][,products=<precision>]-seed<k>.json`.
 """
 
+import dataclasses
 import json
 import re
 import statistics
@@ -11,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from imvad_jax import methods, names, sealed
+from imvad_jax import methods, names, presets, sealed
 from imvad_jax.errors import UserError
+from imvad_jax.methods.base import config_from_strings
 from imvad_jax.reporting import published
 from imvad_jax.reporting.checked import check_metrics, check_timings
 from imvad_jax.reporting.metric_names import METRICS, defined, format_value, mean_of
@@ -191,10 +193,33 @@ def _name(result: Mapping) -> str:
     return result.get("title") or result["method"]
 
 
+def changed_fields(result: Mapping) -> dict[str, Any]:
+    """Returns the fields that differ from the preset as it is today, with the result's values."""
+    if result["method"] not in methods.METHODS:  # of another package, which is not imported
+        return {}
+    preset = presets.of(result["method"]).get(result["preset"])
+    if preset is None:
+        return {"preset": result["preset"]}
+    try:
+        now = config_from_strings(preset, result.get("overrides") or {})
+    except UserError:  # a field that is gone
+        return {"overrides": "of another version"}
+    fallback = now.without_missing_layers()
+    newer = methods.with_newer_fields(dict(result))["config"]
+    stored = json.loads(json.dumps(methods.decisive_fields(newer)))
+
+    def differing(config: methods.DetectorConfig) -> dict[str, Any]:
+        values = json.loads(json.dumps(methods.decisive_fields(dataclasses.asdict(config))))
+        return {name: stored.get(name) for name, v in values.items() if stored.get(name) != v}
+
+    return min([differing(config) for config in (now, fallback) if config], key=len)
+
+
 def settings_text(result: Mapping) -> str:
     """Preset and overrides; the backbone has a column of its own, but random weights are named."""
     parts = [result["preset"]]
     parts += [f"{key}={value}" for key, value in _overrides(result) if key != "backbone"]
+    parts += [f"{key}={value}" for key, value in changed_fields(result).items() if key != "preset"]
     parts += _tiles(result)
     parts += _products(result, "products at precision ")
     if ((result.get("weights") or {}).get("source")) == "random":

@@ -15,7 +15,7 @@ def record_of(method, category, seed=0, preset="cpu", backbone=None, **changes):
     backbone = backbone or ("none" if method == "raw_color" else "resnet18")
     weights = {"source": "w.safetensors", "sha256": "ab"} if backbone != "none" else None
     values = {"title": TITLES.get(method, method), "overrides": {}, "notes": [],
-              "config": {"backbone": backbone}, "weights": weights}  # fmt: skip
+              "config": {"backbone": backbone, "crop_size": 0}, "weights": weights}  # fmt: skip
     return made_up_record(
         method=method, category=category, seed=seed, preset=preset, **values | changes
     )

@@ -213,7 +213,7 @@ def test_planned_cells_belong_to_the_table(workdir):
 def test_settings_that_differ_are_rows_of_their_own(tmp_path):
     write_cell(tmp_path, "padim", "bottle", 0, [0.9] * 5)
     write_cell(tmp_path, "padim", "screw", 0, [0.9] * 5, overrides={"sigma": "1"},
-               config={"backbone": "resnet18", "sigma": 1.0})  # fmt: skip
+               config={"backbone": "resnet18", "crop_size": 0, "sigma": 1.0})  # fmt: skip
     write_cell(tmp_path, "padim", "tile", 0, [0.9] * 5, weights={"source": "random"})
     rows = load_grid(tmp_path).rows
     assert [row.settings for row in rows] == ["cpu", "cpu, **random weights**", "cpu, sigma=1"]

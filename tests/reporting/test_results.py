@@ -67,8 +67,8 @@ def test_figures_of_faster_products_are_told_apart(tmp_path):
     assert sum("products=default" in path for path in paths) == 1
     rows = rows_of(section(render_results(root), "screw"))[:2]
     assert {row[1]: row[4] for row in rows} == {
-        "benchmark, sigma=2.0": "2",
-        "benchmark, sigma=2.0, products at precision default": "1",
+        "benchmark, sigma=2.0, crop_size=224": "2",
+        "benchmark, sigma=2.0, crop_size=224, products at precision default": "1",
     }
 
 
@@ -77,10 +77,10 @@ def test_rows_and_their_order(tree):
     names = [row[0] for row in rows]
     assert names[:3] == ["PaDiM", "SPADE [1]", "raw colour (baseline)"]
     assert all(", published: " in name for name in names[3:])
-    assert rows[0] == ["PaDiM", "benchmark, sigma=2.0", "ResNet-18", "256 > 224", "3",
+    assert rows[0] == ["PaDiM", "benchmark, sigma=2.0, crop_size=224", "ResNet-18", "256 > 224", "3",
                        ".829 ± .012", "1.000 ± .000", ".980 ± .000", "-", ".900 ± .000",
                        "12.3", "-"]  # fmt: skip
-    assert rows[1][1] == "smoke, **random weights**"
+    assert rows[1][1].startswith("smoke, ") and rows[1][1].endswith(", **random weights**")
     assert rows[2][2:5] == ["none", "256", "1"]
     assert rows[2][5] == ".778"
 
@@ -115,7 +115,10 @@ def test_notes_commands_and_overview(tree):
 def test_other_settings_make_other_rows(tree):
     write(tree, overrides={"sigma": "4.0"}, config={"backbone": "resnet18", "image_size": 128})
     rows = rows_of(section(render_results(tree), "screw"))
-    assert [row[1] for row in rows[:2]] == ["benchmark, sigma=2.0", "benchmark, sigma=4.0"]
+    # What no override names and the preset has otherwise today is named, too.
+    settings = ["benchmark, sigma=2.0, crop_size=224",
+                "benchmark, sigma=4.0, image_size=128, crop_size=224"]  # fmt: skip
+    assert [row[1] for row in rows[:2]] == settings
 
 
 def test_undefined_for_some_seeds(tree):
