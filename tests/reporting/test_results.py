@@ -77,7 +77,8 @@ def test_rows_and_their_order(tree):
     names = [row[0] for row in rows]
     assert names[:3] == ["PaDiM", "SPADE [1]", "raw colour (baseline)"]
     assert all(", published: " in name for name in names[3:])
-    assert rows[0] == ["PaDiM", "benchmark, sigma=2.0, crop_size=224", "ResNet-18", "256 > 224", "3",
+    assert rows[0] == ["PaDiM",
+                       "benchmark, sigma=2.0, crop_size=224", "ResNet-18", "256 > 224", "3",
                        ".829 ± .012", "1.000 ± .000", ".980 ± .000", "-", ".900 ± .000",
                        "12.3", "-"]  # fmt: skip
     assert rows[1][1].startswith("smoke, ") and rows[1][1].endswith(", **random weights**")
