@@ -20,7 +20,7 @@ VERSION = 1  # of the numbers: what an earlier program kept is not taken
 NOT_INSTALLED = "near copies are not looked for: imagehash is not installed (pip install imagehash)"
 NOT_DECODED = (
     "the numbers of their pixels are left out, as the pictures are decoded anew in every pass "
-    "(the program audit looks at them)"
+    "(`imvad audit` looks at them)"
 )
 NO_FILES = "nothing is known of the files: only their decoded cache is there"
 

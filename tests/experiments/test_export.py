@@ -182,7 +182,7 @@ def test_outputs_are_replaced_only_where_it_is_wanted(tmp_path):
 
 
 def test_a_directory_without_a_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"^workdir=.*: no model there"):
+    with pytest.raises(UserError, match="no model there"):
         whole.restore(tmp_path)
 
 
