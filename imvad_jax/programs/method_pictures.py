@@ -51,6 +51,12 @@ RUST = "hexnut-test-rust-000.png"
 # than the preset has.
 PICTURES = {
     "cfa": Picture("hexnut", RUST, (*WEIGHTS, "--epochs=5")),
+    "csflow": Picture(
+        "fabric",
+        "fabric-test-hole-000.png",
+        (*WEIGHTS, "--with_map=true", "--image_size=256", "--epochs=10"),
+    ),
+    "cutpaste": Picture("fabric", "fabric-test-hole-000.png", ("--epochs=15",)),
     "draem": Picture("fabric", "fabric-test-hole-000.png", ("--epochs=40",)),
     "fastflow": Picture("hexnut", RUST, (*WEIGHTS, "--epochs=15")),
     "favae": Picture("tablet", "tablet-test-contamination-000.png", (*WEIGHTS, "--epochs=30")),
@@ -59,4 +65,5 @@ PICTURES = {
     "raw_color": Picture("hexnut", RUST, ()),
     "rd4ad": Picture("hexnut", RUST, (*WEIGHTS, "--epochs=5")),
     "spade": Picture("hexnut", RUST),
+    "stpm": Picture("hexnut", RUST, (*WEIGHTS, "--epochs=15")),
 }
