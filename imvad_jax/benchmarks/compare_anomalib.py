@@ -92,7 +92,7 @@ def _check_steps(runs: Runs) -> None:
     ours, theirs = runs[WARM][-1]["steps"], runs[THEIRS][-1]["steps"]
     if ours != theirs:
         raise UserError(
-            f"--compare=anomalib: it took {theirs} steps an epoch, ours {ours}; leave out "
+            f"--compare=anomalib: it took {theirs} steps per epoch, ours {ours}; leave out "
             "--steps_per_epoch, or give fewer than all images make"
         )
 

@@ -141,7 +141,7 @@ def table(rows: Sequence[Row]) -> str:
          f"{row.rule / row.xla:.2f}", row.form)
         for row in rows
     ]  # fmt: skip
-    title = f"GFLOP/s, counted as a direct convolution; {IMAGES} images a device"
+    title = f"GFLOP/s, counted as a direct convolution; {IMAGES} images per device"
     return f"{title}\n{format_rows(head, cells, left=2)}"
 
 

@@ -217,7 +217,7 @@ def device_line(record: dict) -> str:
 
 
 def rate_figure(records: Sequence[dict]) -> Figure:
-    """Images a second by method, scoring and training, and the share of a plain product's rate.
+    """Images per second by method, scoring and training, and the share of a plain product's rate.
 
     Dots are medians, whiskers go from the slowest repeat to the fastest.
     """
@@ -239,7 +239,7 @@ def rate_figure(records: Sequence[dict]) -> Figure:
             percent = 100 * part["flops_per_s"] / record["product"]["flops_per_s"]
             share.barh(row + offset, percent, 0.36, color=color)
         share.barh(0, 0, color=color, label=kind)
-    rate.set(title="images a second", xscale="log", ylim=(len(done) - 0.5, -0.5))
+    rate.set(title="images per second", xscale="log", ylim=(len(done) - 0.5, -0.5))
     rate.set_yticks(range(len(done)), [label_of(record) for record in done])
     rate.margins(x=0.15)
     rate.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -107,8 +107,8 @@ def figure(records: Sequence[dict]) -> Figure:
     panels = [
         ("images", "fit, seconds", lambda point: point["seconds"]),
         ("images", "fit, peak memory in GiB", peak_gib),
-        ("bank", "scoring, images a second", lambda point: point["images_per_s"]),
-        ("devices", "scoring, images a second", lambda point: point["images_per_s"]),
+        ("bank", "scoring, images per second", lambda point: point["images_per_s"]),
+        ("devices", "scoring, images per second", lambda point: point["images_per_s"]),
     ]
     panels = [panel for panel in panels if any(points_of(record, panel[0]) for record in records)]
     drawn = Figure(figsize=(1 + 3.4 * len(panels), 3.8), layout="constrained")

@@ -68,7 +68,7 @@ class Subject:
 
     @property
     def batch_size(self) -> int:
-        """Images a batch over all devices."""
+        """Images per batch over all devices."""
         return self.detector.config.batch_size
 
 

@@ -83,7 +83,7 @@ def export(
       kind: A key of `FORMATS`.
       path: File or folder to write; what is there is replaced.
       platforms: Of `PLATFORMS`.
-      batch_size: Images a batch, 0 for any number.
+      batch_size: Images per batch, 0 for any number.
       images: uint8 `[N, S, S, 3]` to compare on.
 
     Returns:

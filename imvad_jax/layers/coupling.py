@@ -25,7 +25,7 @@ UNIT_SCALE = math.log(math.expm1(SOFTPLUS_BETA * 10)) / SOFTPLUS_BETA  # 9.987: 
 
 
 def draw_permutations(key: Array, steps: int, channels: int) -> Array:
-    """One random permutation of the channels a step: int32 `[steps, channels]`."""
+    """One random permutation of the channels per step: int32 `[steps, channels]`."""
     keys = jax.random.split(key, steps)
     return jax.vmap(lambda k: jax.random.permutation(k, channels))(keys).astype(jnp.int32)
 

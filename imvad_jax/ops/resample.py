@@ -117,7 +117,7 @@ def resize_nearest(images: Array, size: Sequence[int]) -> Array:
     Of split rows both heights are those of this device.
     """
     if count() > 1 and size[0] % images.shape[1]:
-        raise Indivisible(f"{images.shape[1]} rows a device, of which {size[0]} are made")
+        raise Indivisible(f"{images.shape[1]} rows per device, of which {size[0]} are made")
     rows = np.arange(size[0]) * images.shape[1] // size[0]
     columns = np.arange(size[1]) * images.shape[2] // size[1]
     return images[:, rows][:, :, columns]

@@ -105,7 +105,7 @@ def divided(height: int) -> int:
 def check_stride(x: Array, stride: int) -> None:
     """Raises Indivisible if rows are split and such steps would not begin with a device's first."""
     if count() > 1 and x.shape[1] % stride:
-        raise Indivisible(f"{x.shape[1]} rows a device, in steps of {stride}")
+        raise Indivisible(f"{x.shape[1]} rows per device, in steps of {stride}")
 
 
 def mean_of_positions(x: Array) -> Array:
@@ -120,7 +120,9 @@ def bordered(x: Array, before: int, after: int) -> Array:
         return jnp.pad(x, ((0, 0), (before, after), *((0, 0),) * (x.ndim - 2)))
     height, last = x.shape[1], count() - 1
     if max(before, after) > height:
-        raise Indivisible(f"{height} rows a device, of which a kernel reaches {max(before, after)}")
+        raise Indivisible(
+            f"{height} rows per device, of which a kernel reaches {max(before, after)}"
+        )
     parts = [x]
     if before:  # who gets nothing gets zeros
         rows = lax.slice_in_dim(x, height - before, height, axis=1)

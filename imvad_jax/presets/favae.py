@@ -6,7 +6,7 @@ augmented images at 128 pixels, as there a fifth of 10,000 is held out; for a GP
     imvad run --method=favae --preset=official --dataset=mvtec_ad \\
         --data_dir=DIR --category=bottle --weights=hub:timm/vgg16.tv_in1k@main --workdir=RUN
 
-`benchmark` is open-iad's: no augmentation, one pass over the images an epoch (for 60 images of
+`benchmark` is open-iad's: no augmentation, one pass over the images per epoch (for 60 images of
 toothbrush a single step: 100 in all), a teacher that normalises. Three of its traits are left out,
 being slips and no choices: it normalises the image that a sigmoid has to restore, too; it smooths
 maps along their rows only; and it runs the decoder twice a step, which moves the running statistics

@@ -144,7 +144,7 @@ class Scorer:
         return step, placed
 
     def batch_size(self, wanted: int = 0, count: int | None = None) -> int:
-        """Images a batch, a multiple of the number of devices; 0: as the configuration says.
+        """Images per batch, a multiple of the number of devices; 0: as the configuration says.
 
         Where `count`, the number of all images, is known and so small that the devices share the
         rows of each, it is that number.

@@ -145,7 +145,7 @@ def test_ratios_of_fits_are_of_warm_runs_and_of_the_first():
 
 
 def compare(monkeypatch, tmp_path, seed):
-    """`compare` of STPM with made-up runs of ours, of two steps an epoch: what it found, runs."""
+    """`compare` of STPM with made-up runs of ours, of two steps per epoch: what it found, runs."""
     runs = []
 
     def ours(self, cold=False):
@@ -177,5 +177,5 @@ def test_both_fit_in_turn_and_their_epochs_are_read(monkeypatch, tmp_path):
 
 
 def test_trainings_of_other_lengths_are_not_compared(monkeypatch, tmp_path):
-    with pytest.raises(UserError, match="it took 7 steps an epoch, ours 2"):
+    with pytest.raises(UserError, match="it took 7 steps per epoch, ours 2"):
         compare(monkeypatch, tmp_path, seed=7)

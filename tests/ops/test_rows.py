@@ -62,7 +62,9 @@ def test_depthwise_convolutions(stride):
     assert_same(convolving(5, stride, (2, 2), depthwise=True), x, 2)
 
 
-@pytest.mark.parametrize("height", [16, 24, 12])  # 8, 12 and 6 rows a device: the last cuts a tile
+@pytest.mark.parametrize(
+    "height", [16, 24, 12]
+)  # 8, 12 and 6 rows per device: the last cuts a tile
 def test_winograd_with_its_kernel_ready(height):
     x, kernel = normal(2, height, 9, 4, dtype=np.float32), normal(3, 3, 4, 5, dtype=np.float32)
     ready = winograd.transform_kernel(kernel)
@@ -114,7 +116,7 @@ def test_means_and_own_rows_of_matrices():
     "function, height",
     [
         (lambda x: x, 9),  # the image
-        (convolving(3, 2, (1, 1)), 10),  # five rows a device, in steps of two
+        (convolving(3, 2, (1, 1)), 10),  # five rows per device, in steps of two
         (convolving(3, 1, (0, 0)), 16),  # fewer rows come out
         (convolving(7, 1, (3, 3)), 4),  # reaches beyond the neighbour
         (pooling.max_pool_3x3_of_positive, 10),

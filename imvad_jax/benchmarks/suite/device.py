@@ -22,7 +22,7 @@ PACKAGES = ("jax", "jaxlib", "jax-cuda13-plugin", "jax-cuda12-plugin", "libtpu",
 
 
 def rate(call: Callable[[], object], seconds: float = SECONDS) -> float:
-    """Calls a second, results awaited at the end; after one call that is not counted."""
+    """Calls per second, results awaited at the end; after one call that is not counted."""
     jax.block_until_ready(call())
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
@@ -61,7 +61,7 @@ def product(dtype: str, precision: str | None, size: int, seconds: float = SECON
 
 
 def copies(size: int, seconds: float = SECONDS) -> dict:
-    """Bytes a second: within the device (read and written bytes both count), to it, and back."""
+    """Bytes per second: within the device (read and written bytes both count), to it, and back."""
     host = np.ones(size // 4, np.float32)
     array = jax.device_put(host)
     copied = jax.jit(lambda x: -x)  # a plain copy may be left out by the compiler

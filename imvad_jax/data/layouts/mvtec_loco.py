@@ -1,7 +1,7 @@
 """MVTec LOCO AD (Bergmann et al., IJCV 2022): 5 categories, CC BY-NC-SA 4.0.
 
 `<category>/train/good/*.png`, `<category>/test/<kind>/*.png` with the kinds `good`,
-`logical_anomalies` and `structural_anomalies`, and several masks an image,
+`logical_anomalies` and `structural_anomalies`, and several masks per image,
 `<category>/ground_truth/<kind>/<name>/000.png`, `001.png` and so on, which are united. The images
 of `<category>/validation/good` are not used, as in the benchmark.
 """
