@@ -38,14 +38,19 @@ all from fit to metrics (anomalib). On {machines}. Seeds, networks, commands:
 
 
 def preset_reached(method: str) -> list[dict]:
-    """The rows without overrides of the preset `cpu`, or of one with the same values."""
+    """The rows without overrides of the preset `cpu`, or of one with the same values.
+
+    What was measured before the preset was changed is none of its figures.
+    """
     named = presets.of(method)
     same = [name for name, config in named.items() if config == named["cpu"]]
     for name in sorted(same, key=lambda name: name != "cpu"):
         rows = [
             row
             for row in presets.reached(method, name)
-            if not row["overrides"] and row["dataset"] == published.DATASET
+            if not row["overrides"]
+            and not row["changed_since"]
+            and row["dataset"] == published.DATASET
         ]
         if rows:
             return rows

@@ -67,7 +67,7 @@ def main() -> int:
             seed=_SEED.value, progress=track,
         )  # fmt: skip
         found.append(one.as_dict())
-        counts = one.as_dict()["pictures"].items()
+        counts = found[-1]["pictures"].items()
         lines.append(f"{one.title}: {', '.join(f'{count} {name}' for name, count in counts)}")
         lines += [f"audit: {text}" for text in (*one.lines, *one.facts.notes)]
         if category in outputs:
