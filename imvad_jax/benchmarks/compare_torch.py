@@ -63,7 +63,8 @@ def compare(subject: Subject) -> dict:
 def timed(subject: Subject, ours: Callable, theirs: Callable, difference: float | None) -> dict:
     """Times two calls in turn."""
     options = subject.options
-    samples = measure({"ours": ours, "theirs": theirs}, options.repeats, options.least_seconds)
+    calls = {"ours": ours, "theirs": theirs}
+    samples = measure(calls, options.repeats, options.least_seconds, settle=True)
     return {
         "ours_s": summary(samples["ours"].wall),
         "theirs_s": summary(samples["theirs"].wall),

@@ -160,7 +160,8 @@ def compare_steps(
                 calls[work, suffix] = repeated(step)
             except RuntimeError as error:
                 notes.append(f"{work}{suffix}: {_first_line(error)}")
-    samples = measure(calls, subject.options.repeats, subject.options.least_seconds)
+    options = subject.options
+    samples = measure(calls, options.repeats, options.least_seconds, settle=True)
     if favour:
         alone = number(summary(samples["drawing"].wall)["median"])
         notes.append(f"in PyTorch's favour, {favour}; alone that takes {alone} s")

@@ -43,11 +43,15 @@ def measure(
     least: float = 0.0,
     clock: Callable[[], float] = time.perf_counter,
     cpu_clock: Callable[[], float] = time.process_time,
+    *,
+    settle: bool = False,
 ) -> dict[K, Samples]:
     """Times calls in turn (A B A B ...), so that what slows the machine down slows all of them.
 
     Each is warmed up by a step that is not timed; with `least` another step says how many of them
-    make a repeat of at least so many seconds.
+    make a repeat of at least so many seconds. With `settle` a step that is not timed also precedes
+    every repeat: where memory that lies idle for a second goes back to the host of a virtual
+    machine, the first step of a turn pays for receiving it again, which no training does.
     """
     steps = {}
     for name, call in calls.items():
@@ -60,6 +64,8 @@ def measure(
     samples = {name: Samples([], []) for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
+            if settle:
+                call(1)
             start, cpu_start = clock(), cpu_clock()
             call(steps[name])
             samples[name].wall.append((clock() - start) / steps[name])

@@ -5,6 +5,8 @@ no fast implementation of most gradients:
 
 - 3x3 convolutions of stride 1 use Winograd (`ops.winograd`), where `by_winograd` allows it;
 - 1x1 convolutions are matrix products over every `stride`-th position;
+- 3x3 convolutions of few channels join neighbouring outputs (`ops.narrow`);
+- kernels larger than the map are one product with all their taps;
 - gradients of other kernels (except 3x3 of stride 1) are matrix products of rows, a few images at
   a time, and input gradients of strided convolutions are one small convolution per phase.
 
@@ -22,20 +24,20 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from imvad_jax.ops import rows, winograd
+from imvad_jax.ops import narrow, rows, winograd
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 FORMS = ("auto", "xla")
 # Raised when `by_winograd` or a form changes, which changes results in their last digits.
-RULE = 1
-# Winograd pays off from this many channels on either side and products per tap of the kernel;
-# below the latter it also takes longer to compile than it saves. Measured by
-# `imvad tune_convolution`.
+RULE = 2
+# Winograd pays off from this many channels on either side and products per tap of the kernel.
+# Measured by `imvad tune_convolution`.
 LEAST_CHANNELS = 32
-LEAST_PRODUCTS = 4e6
+LEAST_PRODUCTS = 1e6
 # Largest ratio of positions of padded tiles to positions of the map.
 MOST_PADDED = 1.7
-# Below this many multiplications per image XLA's form is as good and compiles faster, except 1x1.
+# Below this many multiplications per image XLA's form is as good and compiles faster, except for
+# the first four kinds above.
 LEAST_WORK = 2e7
 POSITIONS_PER_STEP = 1024  # of a kernel's gradient by rows
 
@@ -117,9 +119,16 @@ def convolve(
     Only reverse-mode gradients are supported, except under `forms("xla")`.
     """
     x, how = _with_rows(x, kernel, _how(strides, padding, precision))
-    shape = jax.eval_shape(functools.partial(_xla, how=how), x, kernel).shape
-    how = _of_small(how, kernel, math.prod(shape[1:3]))
+    how = _of_small(how, x.shape, kernel, _outputs(x.shape, kernel, how), x.dtype)
     return _xla(x, kernel, how) if how.form == "xla" else _convolve(x, kernel, how)
+
+
+def _outputs(shape, kernel, how) -> tuple[int, ...]:
+    """Height and width of the output of `[B, H, W, C]`."""
+    return tuple(
+        (shape[axis + 1] + sum(how.padding[axis]) - kernel.shape[axis]) // how.strides[axis] + 1
+        for axis in (0, 1)
+    )
 
 
 def convolve_depthwise(
@@ -152,7 +161,10 @@ def convolve_transposed(x: Array, kernel: Array, stride: int, padding: int) -> A
       `[B, stride * (H - 1) + h - 2 padding, stride * (W - 1) + w - 2 padding, D]`.
     """
     how = _how((stride,) * 2, ((padding,) * 2,) * 2)
-    return _convolve_transposed(x, kernel, _of_small(how, kernel, math.prod(x.shape[1:3])))
+    size = [stride * (side - 1) + kernel.shape[0] - 2 * padding for side in x.shape[1:3]]
+    shape = (x.shape[0], *size, kernel.shape[3])
+    how = _of_small(how, shape, kernel.swapaxes(2, 3), x.shape[1:3], x.dtype)
+    return _convolve_transposed(x, kernel, how)
 
 
 def _how(strides, padding, precision=None) -> _How:
@@ -172,10 +184,39 @@ def _with_rows(x: Array, kernel: Array, how: _How) -> tuple[Array, _How]:
     return x, how._replace(padding=((0, 0), how.padding[1]))
 
 
-def _of_small(how: _How, kernel: Array, positions: int) -> _How:
-    """Selects XLA's form if the convolution is small for this number of positions per image."""
-    small = kernel.shape[:2] != (1, 1) and kernel.size * positions < LEAST_WORK
-    return how._replace(form="xla") if small else how
+def _of_small(how: _How, shape, kernel: Array, outputs: Sequence[int], dtype) -> _How:
+    """Selects XLA's form for convolutions of `[B, H, W, C]` of so little work that it is good."""
+    ours = (
+        kernel.shape[:2] == (1, 1)
+        or _winograd_pays(shape, kernel.shape, dtype, how)
+        or _is_narrow(shape, kernel.shape, dtype, how)
+        or _exceeds(kernel, shape[1:3])
+        or _exceeds(kernel, outputs)
+    )
+    return how._replace(form="xla") if _is_small(kernel, outputs) and not ours else how
+
+
+def _is_small(kernel: Array, outputs: Sequence[int]) -> bool:
+    return kernel.shape[:2] != (1, 1) and kernel.size * math.prod(outputs) < LEAST_WORK
+
+
+def _exceeds(kernel: Array, sides: Sequence[int]) -> bool:
+    """Whether a kernel is larger than a map, for which XLA has scalar loops only."""
+    return any(side < size for side, size in zip(sides, kernel.shape[:2], strict=True))
+
+
+def _is_narrow(shape, kernel, dtype, how) -> bool:
+    """Whether any direction is computed by `ops.narrow`."""
+    inputs, outputs = kernel[2:]
+    return _narrow_fits(shape, kernel, dtype, how) and (
+        narrow.joined(inputs, outputs, shape[2]) > 1 or narrow.kernel_gradient_pays(inputs, outputs)
+    )
+
+
+def _narrow_fits(shape, kernel, dtype, how) -> bool:
+    """Rows may be without a border: those of neighbouring devices."""
+    fits = narrow.fits(shape, kernel, dtype)
+    return fits and how.strides == (1, 1) and how.padding[1] == (1, 1)
 
 
 def _xla(x, kernel, how, groups=1):
@@ -264,7 +305,31 @@ def _forward(x, kernel, how):
         return _product(x[:, :: how.strides[0], :: how.strides[1]], kernel[0, 0], how)
     if _winograd_pays(x.shape, kernel.shape, x.dtype, how):
         return winograd.convolve(x, winograd.transform_kernel(kernel))
+    return _direct(x, kernel, how)
+
+
+def _direct(x, kernel, how):
+    """The definition, in one of three forms."""
+    if _exceeds(kernel, x.shape[1:3]):
+        return _by_taps(x, kernel, how)
+    if _narrow_fits(x.shape, kernel.shape, x.dtype, how):
+        count = narrow.joined(*kernel.shape[2:], x.shape[2])
+        found = _xla(x, narrow.join(kernel, count), how._replace(strides=(1, count)))
+        return found.reshape(*found.shape[:2], x.shape[2], -1)
     return _xla(x, kernel, how)
+
+
+def _by_taps(x, kernel, how):
+    """A small map times a kernel as one product of all windows."""
+    height, width = _outputs(x.shape, kernel, how)
+    padded = jnp.pad(x, ((0, 0), *how.padding, (0, 0)))
+    down, across = how.strides
+    taps = [
+        padded[:, i::down, j::across][:, :height, :width]
+        for i in range(kernel.shape[0])
+        for j in range(kernel.shape[1])
+    ]
+    return _product(jnp.concatenate(taps, -1), kernel.reshape(-1, kernel.shape[3]), how)
 
 
 def _product(x: Array, matrix: Array, how: _How) -> Array:
@@ -278,7 +343,13 @@ def _own_to_input(kernel, gradient, how, shape):
         return _spread(_product(gradient, kernel[0, 0].T, how), shape, how.strides)
     if _winograd_pays(shape, kernel.shape, gradient.dtype, how):
         return winograd.input_gradient(gradient, kernel)
+    sides = gradient.shape[1:3]
     if how.strides == (1, 1):
+        if not _exceeds(kernel, sides) and not _narrow_fits(
+            shape, kernel.shape, gradient.dtype, how
+        ):
+            return _xla_to_input(kernel, gradient, how, shape)
+    elif _is_small(kernel, sides) and not _exceeds(kernel, sides):
         return _xla_to_input(kernel, gradient, how, shape)
     return _by_phases(gradient, kernel, shape, how)
 
@@ -317,7 +388,7 @@ def _by_phases(gradient, kernel, shape, how):
         if not taken.size:
             return jnp.zeros((shape[0], *sides, shape[3]), gradient.dtype)
         step = how._replace(strides=(1, 1), padding=(rows, columns))
-        return _xla(gradient, jnp.flip(taken, (0, 1)), step)
+        return _direct(gradient, jnp.flip(taken, (0, 1)), step)
 
     phases = [
         jnp.stack([phase(row, column) for column in range(strides[1])], 3)
@@ -334,7 +405,11 @@ def _to_kernel(x, kernel, gradient, how):
         return _sum_of_products(taken, gradient, how)[None, None]
     if _winograd_pays(x.shape, kernel.shape, x.dtype, how):
         return winograd.kernel_gradient(x, gradient)
-    if kernel.shape[:2] == (3, 3) and how.strides == (1, 1):  # of few channels, or small maps
+    bordered = how.padding == ((1, 1), (1, 1)) and narrow.kernel_gradient_pays(*kernel.shape[2:])
+    if bordered and _narrow_fits(x.shape, kernel.shape, x.dtype, how):
+        return narrow.kernel_gradient(x, gradient, how.precision)
+    few = kernel.shape[:2] == (3, 3) and how.strides == (1, 1)  # channels, or a small map
+    if few or _is_small(kernel, gradient.shape[1:3]):
         return _xla_to_kernel(x, kernel, gradient, how)
     return _by_rows(x, kernel.shape, gradient, how)
 

@@ -35,8 +35,8 @@ class Machine:
 
         return run
 
-    def measure(self, calls, repeats, least=0.0):
-        return measure(calls, repeats, least, lambda: self.now, lambda: self.cpu)
+    def measure(self, calls, repeats, least=0.0, **how):
+        return measure(calls, repeats, least, lambda: self.now, lambda: self.cpu, **how)
 
 
 def test_repeats_alternate_and_the_warm_up_is_not_counted():
@@ -48,6 +48,23 @@ def test_repeats_alternate_and_the_warm_up_is_not_counted():
     assert found["b"] == Samples(3 * [3.0], 3 * [3.0])
     assert ratio(found, "a", "b") == pytest.approx(2 / 3)
     assert ratio(found, "a", "b", "cpu") == 1
+
+
+def test_a_turn_may_begin_with_a_step_that_is_not_counted():
+    machine = Machine()
+
+    def pays_after_others(name, seconds):
+        def run(steps):
+            late = machine.log and machine.log[-1] != name
+            machine.log.append(name)
+            machine.now += steps * seconds + (50 if late else 0)
+
+        return run
+
+    calls = {name: pays_after_others(name, 2.0) for name in "ab"}
+    found = machine.measure(calls, 2, settle=True)
+    assert machine.log == list("ab" + 2 * "aabb")
+    assert found["a"].wall == found["b"].wall == [2.0, 2.0]
 
 
 def test_short_steps_are_repeated_and_seconds_are_those_of_one():
