@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from imvad_jax.benchmarks.measure import measure, summary
-from imvad_jax.ops import convolution
+from imvad_jax.ops import convolution, convolution_rule
 from imvad_jax.reporting.text_table import format_rows
 from imvad_jax.training.parallel import Parallel
 
@@ -50,6 +50,14 @@ SHAPES = (
     Shape(64, 1, 1, 256, 128),
     Shape(64, 4, 2, 64, 128),
     Shape(16, 5, 1, 64, 64),
+    Shape(16, 3, 1, 64, 64),
+    Shape(8, 3, 1, 128, 128),
+    Shape(4, 5, 1, 64, 256),
+    Shape(8, 5, 2, 64, 256),
+    Shape(128, 3, 1, 6, 16),
+    Shape(128, 3, 1, 16, 16),
+    Shape(128, 3, 1, 32, 16),
+    Shape(128, 3, 1, 16, 2),
 )
 
 
@@ -71,7 +79,8 @@ class Row(NamedTuple):
 def measure_shape(shape: Shape, parallel: Parallel) -> list[Row]:
     """The three directions of a shape: forward, and the gradients of the input and the kernel."""
     border = (shape.kernel - 1) // 2
-    padding, strides = ((border, border),) * 2, (shape.stride,) * 2
+    padding = ((border, border), (border, border))
+    strides = (shape.stride, shape.stride)
     size = (shape.kernel, shape.kernel, shape.inputs, shape.outputs)
     x = _draw(0, (parallel.count * IMAGES, shape.side, shape.side, shape.inputs))
     kernel = _draw(1, size)
@@ -88,6 +97,8 @@ def measure_shape(shape: Shape, parallel: Parallel) -> list[Row]:
     gradient = _draw(2, jax.eval_shape(forward, x, kernel).shape)
     flops = 2 * gradient.size * shape.kernel**2 * shape.inputs
     winograd = convolution.by_winograd(x.shape, size, x.dtype, strides, padding)
+    how = convolution_rule.How(strides, padding, None, "auto")
+    narrow = convolution_rule.narrow_pays(x.shape, size, x.dtype, how)
     copies = np.concatenate([kernel] * parallel.count)
     x, copies, gradient = _place((x, copies, gradient), parallel)
     rows = []
@@ -99,8 +110,14 @@ def measure_shape(shape: Shape, parallel: Parallel) -> list[Row]:
         calls = {form: _call(form, function, arrays, parallel) for form in convolution.FORMS}
         samples = measure(calls, REPEATS, LEAST_SECONDS)
         rate = {form: flops / summary(found.wall)["median"] for form, found in samples.items()}
-        form = "winograd" if winograd else "product" if shape.kernel == 1 else "own"
-        if direction == "forward" and form == "own":
+        form = "own"
+        if winograd:
+            form = "winograd"
+        elif narrow:
+            form = "narrow"
+        elif shape.kernel == 1:
+            form = "product"
+        elif direction == "forward" and shape.side >= shape.kernel:
             form = "xla"
         rows.append(Row(str(shape), direction, rate["xla"] / 1e9, rate["auto"] / 1e9, form))
     return rows

@@ -19,9 +19,10 @@ COLUMNS = (
 HEADER = """\
 - **Training steps against PyTorch** compares the same network with the same parameters in plain
   PyTorch (channels last, fused optimiser), eager and with torch.compile (**compiled**: loss and
-  gradients), alternating with our compiled step. A step takes a batch from host memory and computes
-  loss, gradients and update. **features** says whether the inputs that training does not change
-  (such as a teacher's features) are computed in every step or cached in host memory, on both sides.
+  gradients), alternating with our compiled step; every turn begins with a step that is not timed.
+  A step takes a batch from host memory and computes loss, gradients and update. **features** says
+  whether the inputs that training does not change (such as a teacher's features) are computed in
+  every step or cached in host memory, on both sides.
   **difference** is that of the first loss. Random numbers are drawn by our side and passed to
   PyTorch, whose step draws none; draws beyond plain noise are listed below the table.
 """

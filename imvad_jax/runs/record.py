@@ -15,7 +15,7 @@ from imvad_jax.data.category import CategoryData
 from imvad_jax.marks import is_ours, is_result
 from imvad_jax.model import Model
 from imvad_jax.model.store import describe
-from imvad_jax.ops import convolution
+from imvad_jax.ops import convolution_rule
 from imvad_jax.owned import write_own
 from imvad_jax.reporting.results import FLOAT32, result_path
 from imvad_jax.runs.specs import Cell
@@ -54,7 +54,7 @@ def environment(parallel: Parallel) -> dict:
         "hardware": hardware(parallel),
         "num_devices": len(parallel.devices),
         "matmul_precision": matmul_precision(parallel.local[0].platform),
-        "convolution_rule": convolution.RULE,
+        "convolution_rule": convolution_rule.RULE,
     }
 
 

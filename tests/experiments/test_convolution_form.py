@@ -8,7 +8,7 @@ import pytest
 
 from imvad_jax import sealed
 from imvad_jax.errors import UserError
-from imvad_jax.ops import convolution
+from imvad_jax.ops import convolution_rule
 from imvad_jax.runs import cells
 from imvad_jax.runs.cells import Making, RunRequest
 from imvad_jax.runs.specs import Options
@@ -75,4 +75,4 @@ def test_a_new_run_takes_the_rule(make, tmp_path):
     assert make("run") is None
     record = read_record(tmp_path / "run")
     assert record["config"]["convolution"] == "auto"
-    assert record["convolution_rule"] == convolution.RULE
+    assert record["convolution_rule"] == convolution_rule.RULE

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from imvad_jax.ops.convolution import LAYOUT
+from imvad_jax.ops.convolution_cpu import LAYOUT
 
 
 def normal(*shape, seed=0, dtype=np.float64):

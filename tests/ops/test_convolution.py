@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import export
 
-from imvad_jax.ops import convolution
+from imvad_jax.ops import convolution, convolution_cpu, convolution_rule
 from imvad_jax.ops.convolution import by_winograd, convolve, convolve_depthwise, convolve_transposed
 from imvad_jax.training.parallel import Parallel
 from tests.ops.convolved import assert_close, normal, plain, with_gradients
@@ -49,14 +49,14 @@ def case(batch, inputs, outputs, window, strides, padding, sides, dtype=np.float
 
 @pytest.fixture(autouse=True)
 def none_too_small(monkeypatch):
-    monkeypatch.setattr(convolution, "LEAST_WORK", 0)
+    monkeypatch.setattr(convolution_rule, "LEAST_WORK", 0)
 
 
 @pytest.fixture
 def always_winograd(monkeypatch):
-    monkeypatch.setattr(convolution, "LEAST_CHANNELS", 1)
-    monkeypatch.setattr(convolution, "LEAST_PRODUCTS", 0)
-    monkeypatch.setattr(convolution, "MOST_PADDED", 100)
+    monkeypatch.setattr(convolution_rule, "LEAST_CHANNELS", 1)
+    monkeypatch.setattr(convolution_rule, "LEAST_PRODUCTS", 0)
+    monkeypatch.setattr(convolution_rule, "MOST_PADDED", 100)
 
 
 @pytest.mark.parametrize("geometry", CONVOLUTIONS)
@@ -70,7 +70,7 @@ def test_results_and_gradients_are_those_of_xla(geometry):
 
 @pytest.mark.parametrize("batch", [1, 6])
 def test_gradients_of_a_kernel_a_few_images_at_a_time(batch, monkeypatch):
-    monkeypatch.setattr(convolution, "POSITIONS_PER_STEP", 40)  # three images of 4x3
+    monkeypatch.setattr(convolution_cpu, "POSITIONS_PER_STEP", 40)  # three images of 4x3
     geometry = ((3, 3), (2, 2), ONE, (7, 6))
     with jax.enable_x64(True):
         arrays = case(batch, 2, 3, *geometry)
@@ -143,7 +143,7 @@ def test_what_winograd_does_not_take():
 
 def test_what_is_too_small_is_left_to_xla(monkeypatch):
     def chooses(least, window):
-        monkeypatch.setattr(convolution, "LEAST_WORK", least)
+        monkeypatch.setattr(convolution_rule, "LEAST_WORK", least)
         padding = ONE if window == (9, 9) else NONE
         x, kernel, _ = case(1, 2, 5, window, (2, 2), padding, (7, 9), dtype=np.float32)
         return "platform_index" in str(jax.make_jaxpr(ours((2, 2), padding))(x, kernel))

@@ -1,0 +1,205 @@
+"""The forms of convolutions on CPUs, forward and backward; `ops.convolution_rule` chooses.
+
+Maps are `[B, H, W, C]`, kernels `[h, w, C, D]`, gradients `[B, H', W', D]`.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from imvad_jax.ops import convolution_rule as rule
+from imvad_jax.ops import narrow, winograd
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+POSITIONS_PER_STEP = 1024  # of a kernel's gradient by rows
+
+
+def xla(x, kernel, how, groups=1):
+    """XLA's convolution."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        how.strides,
+        how.padding,
+        dimension_numbers=LAYOUT,
+        feature_group_count=groups,
+        precision=how.precision,
+    )
+
+
+def xla_to_input(kernel, gradient, how, shape):
+    """XLA's gradient of an input of that shape."""
+    zeros = jnp.zeros(shape, gradient.dtype)
+    return jax.vjp(lambda x: xla(x, kernel, how), zeros)[1](gradient)[0]
+
+
+def xla_to_kernel(x, kernel, gradient, how):
+    """XLA's gradient of the kernel."""
+    return jax.vjp(lambda kernel: xla(x, kernel, how), kernel)[1](gradient)[0]
+
+
+def _is_product(kernel, how) -> bool:
+    return kernel.shape[:2] == (1, 1) and not any(map(any, how.padding))
+
+
+def forward(x, kernel, how):
+    """The convolution by the rule."""
+    if _is_product(kernel, how):
+        return _product(x[:, :: how.strides[0], :: how.strides[1]], kernel[0, 0], how)
+    if rule.winograd_pays(x.shape, kernel.shape, x.dtype, how):
+        return winograd.convolve(x, winograd.transform_kernel(kernel))
+    return _direct(x, kernel, how)
+
+
+def _direct(x, kernel, how):
+    """The definition, in one of three forms."""
+    if rule.exceeds(kernel.shape, x.shape[1:3]):
+        return _by_taps(x, kernel, how)
+    if rule.narrow_fits(x.shape, kernel.shape, x.dtype, how):
+        count = narrow.joined(kernel.shape[2], kernel.shape[3], x.shape[2])
+        found = xla(x, narrow.join(kernel, count), how._replace(strides=(1, count)))
+        return found.reshape(*found.shape[:2], x.shape[2], -1)
+    return xla(x, kernel, how)
+
+
+def _by_taps(x, kernel, how):
+    """A small map times a kernel as one product of all windows."""
+    height, width = rule.output_sides(x.shape, kernel.shape, how)
+    padded = jnp.pad(x, ((0, 0), *how.padding, (0, 0)))
+    down, across = how.strides
+    taps = [
+        padded[:, i::down, j::across][:, :height, :width]
+        for i in range(kernel.shape[0])
+        for j in range(kernel.shape[1])
+    ]
+    return _product(jnp.concatenate(taps, -1), kernel.reshape(-1, kernel.shape[3]), how)
+
+
+def _product(x: Array, matrix: Array, how: rule.How) -> Array:
+    """`x @ matrix` as one product of two dimensions, which XLA is fast at."""
+    flat = jnp.dot(x.reshape(-1, x.shape[-1]), matrix, precision=how.precision)
+    return flat.reshape(*x.shape[:-1], -1)
+
+
+def to_input(kernel, gradient, how, shape):
+    """The gradient of an input of that shape by the rule."""
+    if _is_product(kernel, how):
+        return _spread(_product(gradient, kernel[0, 0].T, how), shape, how.strides)
+    if rule.winograd_pays(shape, kernel.shape, gradient.dtype, how):
+        return winograd.input_gradient(gradient, kernel)
+    sides = gradient.shape[1:3]
+    if how.strides == (1, 1):
+        ours = rule.narrow_fits(shape, kernel.shape, gradient.dtype, how)
+    else:
+        ours = not rule.is_small(kernel.shape, sides)
+    if not ours and not rule.exceeds(kernel.shape, sides):
+        return xla_to_input(kernel, gradient, how, shape)
+    return _by_phases(gradient, kernel, shape, how)
+
+
+def _spread(x: Array, shape: Sequence[int], strides: Sequence[int]) -> Array:
+    """`x` at every `stride`-th position of zeros of that shape."""
+    if x.shape == tuple(shape):
+        return x
+    inner = [
+        (0, whole - stride * (side - 1) - 1, stride - 1)
+        for whole, side, stride in zip(shape[1:3], x.shape[1:3], strides, strict=True)
+    ]
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *inner, (0, 0, 0)])
+
+
+def _by_phases(gradient, kernel, shape, how):
+    """The gradient of a strided convolution's input `[B, H, W, C]`.
+
+    The input's positions of one phase of the stride have met the same taps of the kernel: a small
+    convolution of stride 1 each, where XLA's would multiply by the zeros between the outputs.
+    """
+    strides, across = how.strides, kernel.swapaxes(2, 3)
+    sides = [-(-side // stride) for side, stride in zip(shape[1:3], strides, strict=True)]
+
+    def taps(axis, phase):
+        """The first tap, and the borders of a convolution with every stride-th from there."""
+        stride, before = strides[axis], how.padding[axis][0]
+        first = (phase + before) % stride
+        count = len(range(first, kernel.shape[axis], stride))
+        low = count - 1 - (phase + before - first) // stride
+        return first, (low, sides[axis] - gradient.shape[axis + 1] - low + count - 1)
+
+    def phase(row, column):
+        (i, rows), (j, columns) = taps(0, row), taps(1, column)
+        taken = across[i :: strides[0], j :: strides[1]]
+        if not taken.size:
+            return jnp.zeros((shape[0], *sides, shape[3]), gradient.dtype)
+        step = how._replace(strides=(1, 1), padding=(rows, columns))
+        return _direct(gradient, jnp.flip(taken, (0, 1)), step)
+
+    phases = [
+        jnp.stack([phase(row, column) for column in range(strides[1])], 3)
+        for row in range(strides[0])
+    ]
+    whole = jnp.stack(phases, 2)  # [B, h, stride, w, stride, C]
+    whole = whole.reshape(shape[0], sides[0] * strides[0], sides[1] * strides[1], shape[3])
+    return whole[:, : shape[1], : shape[2]]
+
+
+def to_kernel(x, kernel, gradient, how):
+    """The gradient of the kernel by the rule."""
+    if _is_product(kernel, how):
+        taken = x[:, :: how.strides[0], :: how.strides[1]]
+        return _sum_of_products(taken, gradient, how)[None, None]
+    if rule.winograd_pays(x.shape, kernel.shape, x.dtype, how):
+        return winograd.kernel_gradient(x, gradient)
+    height, width, inputs, outputs = kernel.shape
+    bordered = how.padding == ((1, 1), (1, 1))
+    fits = bordered and rule.narrow_fits(x.shape, kernel.shape, x.dtype, how)
+    if fits and narrow.kernel_gradient_pays(inputs, outputs):
+        return narrow.kernel_gradient(x, gradient, how.precision)
+    few = (height, width) == (3, 3) and how.strides == (1, 1)  # channels, or a small map
+    if few or rule.is_small(kernel.shape, gradient.shape[1:3]):
+        return xla_to_kernel(x, kernel, gradient, how)
+    return _by_rows(x, kernel.shape, gradient, how)
+
+
+def _sum_of_products(x: Array, gradient: Array, how: rule.How) -> Array:
+    """Summed over all positions: `[..., C]` and `[..., D]` to `[C, D]`."""
+    flat = (array.reshape(-1, array.shape[-1]) for array in (x, gradient))
+    return jnp.einsum("nc,nd->cd", *flat, precision=how.precision)
+
+
+def _by_rows(x, shape, gradient, how):
+    """The gradient of a kernel `[h, w, C, D]`: positions times taps, one product for each row."""
+    batch, height, width, outputs = gradient.shape
+    group = max(1, POSITIONS_PER_STEP // (height * width))
+    while batch % group:
+        group -= 1
+    rows, columns, inputs, _ = shape
+    last = [(side - 1) * stride for side, stride in zip((height, width), how.strides, strict=True)]
+
+    def step(total, pair):
+        images, gradients = pair
+        padded = jnp.pad(images, ((0, 0), *how.padding, (0, 0)))
+
+        def taps(i):
+            windows = [
+                lax.slice(
+                    padded,
+                    (0, i, j, 0),
+                    (group, i + last[0] + 1, j + last[1] + 1, inputs),
+                    (1, *how.strides, 1),
+                )
+                for j in range(columns)
+            ]
+            return jnp.concatenate(windows, -1)
+
+        products = [_sum_of_products(taps(i), gradients, how) for i in range(rows)]
+        return total + jnp.stack(products), None
+
+    total = jnp.zeros((rows, columns * inputs, outputs), x.dtype)
+    if group == batch:
+        total, _ = step(total, (x, gradient))
+    else:
+        groups = [a.reshape(batch // group, group, *a.shape[1:]) for a in (x, gradient)]
+        total, _ = lax.scan(step, total, tuple(groups))
+    return total.reshape(shape)
