@@ -1,7 +1,8 @@
 """The five metrics of every table: keys, headings, meanings, formats."""
 
 import math
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 
@@ -45,6 +46,10 @@ METRICS = (
     ),
 )
 
+# Of the scores of good test images with the strongest number of the audit.
+CORRELATION = "audit_rank_correlation"
+BRIGHTNESS_MATCHED = "brightness_matched_"  # before the key of a metric of such test images
+
 
 def is_missing(value: float | None) -> bool:
     """Whether a figure is undefined: None, or not a finite number."""
@@ -68,3 +73,12 @@ def mean_of(values: Iterable[float | None]) -> tuple[float | None, int]:
     """The plain mean of the defined values (None if there are none), and how many they are."""
     found = defined(values)
     return (math.fsum(found) / len(found) if found else None), len(found)
+
+
+def spread(values: Sequence[float | None]) -> str:
+    """`.829 ± .012` over seeds; the count where a figure is undefined for some of them."""
+    mean, count = mean_of(values)
+    text = format_value(mean)
+    if count > 1:
+        text += f" ± {format_value(statistics.stdev(defined(values)))}"
+    return f"{text} ({count} of {len(values)})" if 0 < count < len(values) else text

@@ -7,7 +7,6 @@ overlap=<px>][,products=<precision>]-seed<k>.json`.
 import dataclasses
 import json
 import re
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from imvad_jax import methods, names, presets, sealed
 from imvad_jax.errors import UserError
 from imvad_jax.methods.base import config_from_strings
 from imvad_jax.reporting import published
+from imvad_jax.reporting.brightness_table import brightness_table
 from imvad_jax.reporting.checked import check_metrics, check_timings
-from imvad_jax.reporting.metric_names import METRICS, defined, format_value, mean_of
+from imvad_jax.reporting.metric_names import METRICS, format_value, mean_of, spread
 from imvad_jax.reporting.text_table import Form, format_rows, markdown_cell
 from imvad_jax.training.record import FORMAT
 from imvad_jax.training.record_check import check_record
@@ -232,15 +232,6 @@ def _pixels(result: Mapping) -> str:
     return f"{size} > {crop}" if crop and crop != size else str(size or "-")
 
 
-def _spread(values: Sequence[float | None]) -> str:
-    """`.829 ± .012` over seeds; the count where a figure is undefined for some of them."""
-    mean, count = mean_of(values)
-    text = format_value(mean)
-    if count > 1:
-        text += f" ± {format_value(statistics.stdev(defined(values)))}"
-    return f"{text} ({count} of {len(values)})" if 0 < count < len(values) else text
-
-
 def _seconds(members: Sequence[dict], stage: str) -> str:
     walls = [((m.get("timings") or {}).get(stage) or {}).get("wall_s") for m in members]
     mean, _ = mean_of(walls)
@@ -253,7 +244,7 @@ def _category(dataset: str, category: str, results: Sequence[dict]) -> str:
     """The section of a category: our rows, the published ones, notes, commands."""
     groups = _groups(results, _IDENTITY)
     notes: dict[str, int] = {}  # text -> number
-    rows = []
+    rows, brightness = [], []
     for members in groups:
         first = members[0]
         marks = [
@@ -261,14 +252,19 @@ def _category(dataset: str, category: str, results: Sequence[dict]) -> str:
             for note in dict.fromkeys(n for m in members for n in m.get("notes") or [])
         ]
         name = _name(first) + "".join(f" [{mark}]" for mark in marks)
-        spreads = [_spread([m["metrics"].get(metric.key) for m in members]) for metric in METRICS]
+        labels = [
+            settings_text(first),
+            published.backbone_title(backbone_of(first)),
+            _pixels(first),
+            str(len(members)),
+        ]
+        metrics = [member["metrics"] for member in members]
+        brightness.append(([_name(first), *labels], metrics))
+        spreads = [spread([m.get(metric.key) for m in metrics]) for metric in METRICS]
         rows.append(
             [
                 name,
-                settings_text(first),
-                published.backbone_title(backbone_of(first)),
-                _pixels(first),
-                str(len(members)),
+                *labels,
                 *spreads,
                 _seconds(members, "fit"),
                 _seconds(members, "score"),
@@ -279,6 +275,8 @@ def _category(dataset: str, category: str, results: Sequence[dict]) -> str:
     columns = (*_LABELS, "seeds", *_FIGURES, "fit s", "score s")
     table = format_rows(columns, rows, Form.COMPACT, left=_FIRST_NUMBER)
     lines = [f"### {markdown_cell(category)}\n", table]
+    if said := brightness_table((*_LABELS, "seeds"), _FIRST_NUMBER, brightness):
+        lines += ["", said]
     if notes:
         lines += ["", *(f"[{number}] {markdown_cell(note)}  " for note, number in notes.items())]
     return "\n".join([*lines, "", *_commands(groups), ""])

@@ -10,12 +10,12 @@ from imvad_jax.audit.separation import rank_correlation
 from imvad_jax.data.category import CategoryData
 from imvad_jax.marks import MARK
 from imvad_jax.model.store import read_ranges
+from imvad_jax.reporting.metric_names import CORRELATION
 from imvad_jax.runs.record import write_json
 from imvad_jax.runs.specs import Cell, Work
 from imvad_jax.training import hosts
 
 NAME = "audit.json"
-METRIC = "audit_rank_correlation"  # of the scores of good test images with the strongest number
 
 
 def audit_cell(cell: Cell, data: CategoryData, work: Work) -> Audit | None:
@@ -56,7 +56,7 @@ def correlate(found: Audit | None, data: CategoryData, scores: np.ndarray, log) 
         f"audit: within the {len(good)} good test pictures the scores follow {name} by a rank "
         f"correlation of {value:.2f}"
     )
-    return {METRIC: value}
+    return {CORRELATION: value}
 
 
 def write_audit(run_dir: Path, found: Audit | None) -> None:

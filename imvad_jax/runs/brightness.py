@@ -7,12 +7,10 @@ import numpy as np
 from imvad_jax.data.batches import ArrayImages
 from imvad_jax.data.category import CategoryData
 from imvad_jax.errors import UserError
-from imvad_jax.reporting.metric_names import format_value
+from imvad_jax.reporting.metric_names import BRIGHTNESS_MATCHED, format_value
 from imvad_jax.runs.evaluate import compute_metrics
 from imvad_jax.runs.specs import Options
 from imvad_jax.training.score import Scores
-
-PREFIX = "brightness_matched_"
 
 
 def check(data: CategoryData) -> tuple[ArrayImages, ArrayImages]:
@@ -57,4 +55,4 @@ def metrics_of(
         "audit: with the mean of each test picture shifted to the training's, the image AUROC is "
         f"{format_value(found['image_auroc'])}"
     )
-    return {PREFIX + name: value for name, value in found.items()}
+    return {BRIGHTNESS_MATCHED + name: value for name, value in found.items()}

@@ -128,6 +128,21 @@ def test_undefined_for_some_seeds(tree):
     assert rows[0][5] == ".829 ± .017 (2 of 3)"
 
 
+def test_what_is_known_of_brightness_has_a_table_of_its_own(tmp_path):
+    root = tmp_path / "results"
+    for seed, correlation in enumerate((0.5, -0.1)):
+        matched = {"brightness_matched_image_auroc": 0.75 + seed / 10}
+        write(root, seed=seed, figures={"audit_rank_correlation": correlation, **matched})
+    write(root, seed=0, preset="smoke")  # says nothing of it
+    write(root, category="bottle", seed=0)
+    text = render_results(root)
+    lines = section(text, "screw")
+    after = lines[next(i for i, line in enumerate(lines) if line.startswith("**Brightness.**")) :]
+    (row,) = rows_of(after)
+    assert row[4:] == ["2", ".200 ± .424", ".800 ± .071", "-", "-", "-", "-"]
+    assert "**Brightness.**" not in "\n".join(section(text, "bottle"))
+
+
 def test_deterministic(tree, tmp_path):
     copy = tmp_path / "copy"
     for path in sorted(tree.rglob("*.json"), reverse=True):
