@@ -10,6 +10,7 @@ import pytest
 from imvad_jax import methods
 from imvad_jax.benchmarks import headline
 from imvad_jax.programs import document, method_pictures, methods_page
+from imvad_jax.reporting import published
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_WORDS = 900
@@ -107,6 +108,26 @@ def test_a_step_is_compared_with_the_fastest_of_pytorchs_forms(monkeypatch):
     assert rows["| CFA"] == ["-", "2.0 (0.5x, 128 px) |"]
     assert rows["| PaDiM"] == ["2.0 (2.0x)", "- |"]
     assert rows["| FastFlow"] == ["-", "- |"]
+
+
+def test_what_is_short_of_the_published_figure_says_why(monkeypatch):
+    def reached(method):
+        far = {"image_auroc": 0.5, "pixel_pro": None, "pixel_ap": None}
+        near = far | {"image_auroc": published.benchmark("padim", "bottle", "image_auroc") - 0.01}
+        rows = {"rd4ad": far, "draem": far, "padim": near}
+        return [{"category": "bottle", "metrics": rows[method]}] if method in rows else []
+
+    monkeypatch.setattr(headline, "preset_reached", reached)
+    last = headline.table(ROOT / "benchmarks", "").splitlines()[-1]
+    assert last.startswith("More than 0.01 below the published figure: DRAEM (")
+    assert "128/256 pixels" in last and "light" in last
+    assert "; RD4AD (ResNet-18 for WRN50-2, 20/200 epochs)." in last
+    assert "PaDiM" not in last
+
+
+def test_every_preset_has_a_reason_to_be_short():
+    same = {name for name in methods.METHODS if not headline._why(name)}
+    assert same <= {"favae", "raw_color"}, f"say what {same} lack, in headline.ALSO"
 
 
 def test_links_out_of_docs_become_links_of_the_site_or_text(monkeypatch):
