@@ -1,4 +1,4 @@
-"""Does a trivial number tell good test pictures from defective ones, or from the training's?"""
+"""Does a trivial number tell good test images from defective ones, or from the training's?"""
 
 import os
 
@@ -31,16 +31,16 @@ def audit(
     seed: int = 0,
     progress=untracked,
 ) -> Audit:
-    """Whether a trivial number separates the sets of pictures of a category, or of a folder.
+    """Whether a trivial number separates the sets of images of a category, or of a folder.
 
     Args:
-      data_dir: The directory of the dataset, or a folder of good pictures. None: the decoded cache
+      data_dir: The directory of the dataset, or a folder of good images. None: the decoded cache
         in `cache_dir` is used alone.
       category: Its name; None: the only one.
       dataset: The name of its layout.
-      new: New pictures without labels: a file, a folder, a pattern, or a list of them. They are
-        then compared with the good training pictures, and the test pictures are left out.
-      image_size: Height and width in pixels that pictures are resized to.
+      new: New images without labels: a file, a folder, a pattern, or a list of them. They are
+        then compared with the good training images, and the test images are left out.
+      image_size: Height and width in pixels that images are resized to.
       cache_dir: Where decoded images are kept, and what is found of them; None: nothing is kept.
       reading: How files are read.
       seed: Draws the split of a dataset that has none.
@@ -50,12 +50,12 @@ def audit(
       An `Audit`: its `lines` for a person, `as_dict()` for programs.
 
     Raises:
-      UserError: no pictures there, several categories and none named, or a file that cannot be
+      UserError: no images there, several categories and none named, or a file that cannot be
         read.
 
     Example:
       >>> audit("MY_PARTS").lines  # doctest: +SKIP
-      ['good test pictures against ...: ...; nothing found', ...]
+      ['good test images against ...: ...; nothing found', ...]
     """
     data_dir = None if data_dir is None else os.fspath(data_dir)
     names = find_categories(
@@ -95,7 +95,7 @@ def _against_new(data: CategoryData, facts: collect.Facts, new) -> Audit:
     train = list(range(len(facts.names) - len(data.test_names)))
     both = collect.joined(facts.take(train), found)
     sets = [TRAIN] * len(train) + [NEW] * len(paths)
-    return make_audit(f"{data.dataset}/{data.name} against new pictures", both, sets)
+    return make_audit(f"{data.dataset}/{data.name} against new images", both, sets)
 
 
 __all__ = [

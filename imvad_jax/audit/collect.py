@@ -1,4 +1,4 @@
-"""All that is known of the pictures of a category, kept beside its decoded cache."""
+"""All that is known of the images of a category, kept beside its decoded cache."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ from imvad_jax.files import kept_if_possible, write_atomically
 VERSION = 1  # of the numbers: what an earlier program kept is not taken
 NOT_INSTALLED = "near copies are not looked for: imagehash is not installed (pip install imagehash)"
 NOT_DECODED = (
-    "the numbers of their pixels are left out, as the pictures are decoded anew in every pass "
+    "the numbers of their pixels are left out, as the images are decoded anew in every pass "
     "(`imvad audit` looks at them)"
 )
 NO_FILES = "nothing is known of the files: only their decoded cache is there"
@@ -27,7 +27,7 @@ NO_FILES = "nothing is known of the files: only their decoded cache is there"
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What is known of N pictures. Numbers that are not known are NaN, texts are empty.
+    """What is known of N images. Numbers that are not known are NaN, texts are empty.
 
     Attributes:
       names: N; of a category the names of its training images, then those of its test images.
@@ -51,7 +51,7 @@ class Facts:
     paths: Sequence[str] | None = None
 
     def take(self, chosen: Sequence[int]) -> "Facts":
-        """What is known of the pictures of these numbers."""
+        """What is known of the images of these numbers."""
         index = np.asarray(chosen, int)
 
         def some(values):
@@ -72,10 +72,10 @@ class Facts:
 def collect(
     names: Sequence[str], parts: Sequence[Images | None], paths: Sequence[str] | None
 ) -> Facts:
-    """What is known of pictures.
+    """What is known of images.
 
     Args:
-      names: N, one for each picture of all parts.
+      names: N, one for each image of all parts.
       parts: Their decoded images; None: their pixels are not looked at.
       paths: N, of their files; None: nothing is known of these.
     """
@@ -109,7 +109,7 @@ def collect(
 
 
 def joined(one: Facts, other: Facts) -> Facts:
-    """What is known of the pictures of two sets; numbers that only one of them knows are left out.
+    """What is known of the images of two sets; numbers that only one of them knows are left out.
 
     Equal files are found anew where one of the sets has no others of their size: a digest is empty
     there, so that equal pixels tell.
@@ -196,7 +196,7 @@ def _write(path: Path, facts: Facts) -> None:
 
 
 def _load(path: Path, names: Sequence[str]) -> Facts | None:
-    """What was kept, for pictures of these names in this order; None where it does not fit."""
+    """What was kept, for images of these names in this order; None where it does not fit."""
     try:
         arrays = read_arrays(path)
         places = {name: place for place, name in enumerate(arrays["names"].tolist())}

@@ -1,4 +1,4 @@
-"""Two sets of pictures compared by trivial numbers, and what is said of it."""
+"""Two sets of images compared by trivial numbers, and what is said of it."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,23 +11,23 @@ from imvad_jax.errors import listed
 
 TRAIN, GOOD, DEFECTIVE, NEW = "train", "good", "defective", "new"
 WORDS = {
-    TRAIN: "training pictures", GOOD: "good test pictures", DEFECTIVE: "defective test pictures",
-    NEW: "new pictures",
+    TRAIN: "training images", GOOD: "good test images", DEFECTIVE: "defective test images",
+    NEW: "new images",
 }  # fmt: skip
 _NAMED = 3  # facts of files in a line
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """How trivial numbers separate two sets of pictures.
+    """How trivial numbers separate two sets of images.
 
     Attributes:
       first, second: Their sets, keys of `WORDS`.
-      counts: Their pictures.
+      counts: Their images.
       found: A `Separation` by each number tried, the strongest first; empty where too few.
-      nearer: Of three sets, which of the two is nearer to the training pictures in the strongest
+      nearer: Of three sets, which of the two is nearer to the training images in the strongest
         number; empty: not known.
-      train: The median of the strongest number over the training pictures; None: not known.
+      train: The median of the strongest number over the training images; None: not known.
     """
 
     first: str
@@ -56,7 +56,7 @@ class Comparison:
     def warns(self) -> bool:
         """Whether something that a network sees separates.
 
-        When and with what camera settings pictures were taken is named, and warns of nothing:
+        When and with what camera settings images were taken is named, and warns of nothing:
         defective parts are often photographed on another day, and no network sees the clock.
         """
         strongest = self.strongest
@@ -112,7 +112,7 @@ class Comparison:
 
 
 def compare(values: Mapping, where: Mapping, first: str, second: str) -> Comparison:
-    """Two sets compared; `values` holds the numbers by name of each set, `where` its pictures."""
+    """Two sets compared; `values` holds the numbers by name of each set, `where` its images."""
     counts = len(where[first]), len(where[second])
     if min(counts) < LEAST:
         return Comparison(first, second, counts, [])

@@ -1,4 +1,4 @@
-"""Pictures that are there twice: equal files, equal pixels, and near copies."""
+"""Images that are there twice: equal files, equal pixels, and near copies."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,7 +15,7 @@ SAME_FILE, SAME_PIXELS, NEAR = "the same file", "the same pixels", "nearly the s
 
 
 class Copies(NamedTuple):
-    """Pictures of one kind of equality, by number, ascending; two at least."""
+    """Images of one kind of equality, by number, ascending; two at least."""
 
     kind: str  # SAME_FILE, SAME_PIXELS or NEAR
     numbers: tuple[int, ...]
@@ -46,7 +46,7 @@ def find_copies(
     """The groups of copies, the surest kind first; a pair is named by its surest kind only.
 
     Near copies have hashes that differ in `BITS` at most, and thumbnails that are also much nearer
-    to each other (root mean square, without the mean) than pictures of this set usually are:
+    to each other (root mean square, without the mean) than images of this set usually are:
     `SHARE` of the median distance to the fifth nearest neighbour. In sets where all parts lie in
     one place hashes alone would take different parts for copies.
 
@@ -68,14 +68,14 @@ def find_copies(
                 found.append(Copies(kind, tuple(group)))
     if hashes is not None and len(hashes) > 2:
         texts = {text: number for number, text in reversed(list(enumerate(digests)))}
-        firsts = np.array(sorted(texts.values()))  # one of each picture
+        firsts = np.array(sorted(texts.values()))  # one of each image
         for group in _near(hashes[firsts], thumbnails[firsts]):
             found.append(Copies(NEAR, tuple(firsts[group].tolist())))
     return found
 
 
 def _near(hashes: np.ndarray, thumbnails: np.ndarray) -> list[np.ndarray]:
-    """Groups of numbers of near copies among different pictures."""
+    """Groups of numbers of near copies among different images."""
     vectors = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
     vectors -= vectors.mean(1, keepdims=True)
     limit = SHARE * _usual_distance(vectors)
@@ -97,7 +97,7 @@ def _usual_distance(vectors: np.ndarray) -> float:
     some = vectors[np.linspace(0, len(vectors) - 1, min(len(vectors), _MOST)).astype(int)]
     squares = (some**2).sum(1)
     apart = np.maximum(squares[:, None] + squares[None, :] - 2 * some @ some.T, 0)
-    rank = min(_NEIGHBOUR, len(some) - 1)  # the nearest is the picture itself
+    rank = min(_NEIGHBOUR, len(some) - 1)  # the nearest is the image itself
     return float(np.median(np.sqrt(np.partition(apart, rank, axis=1)[:, rank] / some.shape[1])))
 
 

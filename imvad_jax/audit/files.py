@@ -14,7 +14,7 @@ from imvad_jax.data.image_files import open_image, orientation_of
 from imvad_jax.digests import digest_of_array
 from imvad_jax.errors import UserError
 
-# What they are called. Width and height are those of the upright picture, in pixels.
+# What they are called. Width and height are those of the upright image, in pixels.
 WIDTH, HEIGHT, BYTES, PER_PIXEL = "width", "height", "file size", "bytes per pixel"
 QUANTIZATION = "JPEG quantization"  # the mean of the first table: larger is coarser
 STAMP, TAKEN = "time stamp", "EXIF time"  # seconds since 1970
@@ -23,7 +23,7 @@ HAS_EXIF = "has EXIF"
 NAMES = (
     WIDTH, HEIGHT, BYTES, PER_PIXEL, QUANTIZATION, STAMP, TAKEN, EXPOSURE, APERTURE, ISO, HAS_EXIF
 )  # fmt: skip
-# When and with what pictures were taken is told, but nothing that a network sees.
+# When and with what images were taken is told, but nothing that a network sees.
 UNSEEN = (STAMP, TAKEN, EXPOSURE, APERTURE, ISO, HAS_EXIF)
 SIZE, MODE, FORMAT, CAMERA = "size", "mode", "format", "camera"
 TEXTS = (SIZE, MODE, FORMAT, CAMERA)

@@ -1,4 +1,4 @@
-"""What an audit found: sets of pictures compared, copies, unequal files; as lines and JSON."""
+"""What an audit found: sets of images compared, copies, unequal files; as lines and JSON."""
 
 import dataclasses
 from collections import Counter
@@ -23,10 +23,10 @@ class Audit:
 
     Attributes:
       title: What was looked at.
-      sets: The set of each picture, a key of `WORDS`.
-      facts: What is known of the pictures.
+      sets: The set of each image, a key of `WORDS`.
+      facts: What is known of the images.
       comparisons: Of the sets, two of a category, one of a folder.
-      copies: Pictures that are there twice.
+      copies: Images that are there twice.
       unequal: What differs between the files, a sentence each.
     """
 
@@ -49,7 +49,7 @@ class Audit:
         for kind, groups in _by_kind(self.copies).items():
             pictures = sum(len(group.numbers) for group in groups)
             examples = [self._named(group) for group in groups]
-            parts.append(f"{pictures} pictures are {kind} as another ({listed(examples, 2)})")
+            parts.append(f"{pictures} images are {kind} as another ({listed(examples, 2)})")
         text = "; ".join(parts) or (
             "no copies" if self.facts.thumbnails is not None else "no equal files"
         )
@@ -82,7 +82,7 @@ class Audit:
 
     @property
     def ranges(self) -> Ranges | None:
-        """The ranges of the numbers of pixels over the training pictures; None: not known."""
+        """The ranges of the numbers of pixels over the training images; None: not known."""
         train = [number for number, name in enumerate(self.sets) if name == TRAIN]
         return Ranges.of_numbers(self.facts.take(train).numbers)
 
@@ -91,7 +91,7 @@ class Audit:
         names = self.facts.names
         return {
             "title": self.title,
-            "pictures": dict(Counter(self.sets)),
+            "images": dict(Counter(self.sets)),
             "warns": self.warns,
             "lines": self.lines,
             "strongest": self.strongest,
@@ -107,7 +107,7 @@ class Audit:
 
 
 def make_audit(title: str, facts: Facts, sets: Sequence[str]) -> Audit:
-    """Compares the sets of pictures whose facts are known; `sets` names that of each."""
+    """Compares the sets of images whose facts are known; `sets` names that of each."""
     where = {name: [n for n, own in enumerate(sets) if own == name] for name in WORDS}
     numbers = facts.numbers | _text_numbers(facts)
     values = {
@@ -129,7 +129,7 @@ def make_audit(title: str, facts: Facts, sets: Sequence[str]) -> Audit:
 
 
 def _text_numbers(facts: Facts) -> dict[str, np.ndarray]:
-    """Of mode, format and camera, 1 and 0 for each of their texts: whether a picture has it."""
+    """Of mode, format and camera, 1 and 0 for each of their texts: whether an image has it."""
     found = {}
     for kind in (files.MODE, files.FORMAT, files.CAMERA):
         texts = facts.texts.get(kind, [])

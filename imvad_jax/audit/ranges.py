@@ -1,4 +1,4 @@
-"""The range of each trivial number over the good images, and new pictures that lie outside."""
+"""The range of each trivial number over the good images, and new images that lie outside."""
 
 import dataclasses
 import math
@@ -18,17 +18,17 @@ _LEAST = 3
 
 @dataclasses.dataclass(frozen=True)
 class Outside:
-    """New pictures of which some lie outside of the range of one number."""
+    """New images of which some lie outside of the range of one number."""
 
     name: str
     outside: int
     count: int
-    median: float  # of the new pictures
+    median: float  # of the new images
     lowest: float  # of the good images
     highest: float
 
     def __str__(self) -> str:
-        pictures = "picture lies" if self.outside == 1 else "pictures lie"
+        pictures = "image lies" if self.outside == 1 else "images lie"
         return (
             f"{self.outside} of {self.count} new {pictures} outside the good images' range of "
             f"{self.name}: their median is {self.median:.4g}, the good images' lay between "
@@ -63,7 +63,7 @@ class Ranges:
     def of_images(cls, images: Images) -> "Ranges | None":
         """The ranges of decoded images, of every so many-th of more than 500.
 
-        None where they are in tiles, whose numbers are not those of pictures.
+        None where they are in tiles, whose numbers are not those of images.
         """
         if getattr(images, "tiling", None) is not None or len(images) < _LEAST:
             return None
@@ -72,21 +72,21 @@ class Ranges:
         return cls.of_numbers(statistics.measure(images).numbers)
 
     def outside(self, numbers: Mapping[str, float]) -> tuple[str, ...]:
-        """The names of those numbers of a picture that lie outside of their range."""
+        """The names of those numbers of an image that lie outside of their range."""
         return tuple(
             name for name, (low, _, high) in self.numbers.items()
             if name in numbers and not low <= numbers[name] <= high
         )  # fmt: skip
 
     def compare(self, pictures: Sequence[Mapping[str, float]]) -> Outside | None:
-        """The number by which new pictures differ most from the good ones; None: none does.
+        """The number by which new images differ most from the good ones; None: none does.
 
-        A number is said to differ where more of n new pictures lie outside than would in one of
-        `RISK` sets as alike as the good images themselves. Among alike pictures how many lie
+        A number is said to differ where more of n new images lie outside than would in one of
+        `RISK` sets as alike as the good images themselves. Among alike images how many lie
         beyond the lowest or highest of N follows the beta-binomial distribution with n, 2 and
         N - 1, whatever the values' own distribution; `RISK` is divided by the number of numbers.
-        And where half of the pictures at least are farther outside than the whole range is wide:
-        of a single picture the rule above could never say anything.
+        And where half of the images at least are farther outside than the whole range is wide:
+        of a single image the rule above could never say anything.
         """
         if not pictures:
             return None

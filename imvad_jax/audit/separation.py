@@ -1,4 +1,4 @@
-"""Whether a number alone tells two sets of pictures apart: AUROC, interval, corrected p value."""
+"""Whether a number alone tells two sets of images apart: AUROC, interval, corrected p value."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-LEAST = 3  # pictures of each set; fewer tell nothing
+LEAST = 3  # images of each set; fewer tell nothing
 LIMIT, RISK = 0.8, 0.01  # when a number is said to separate: see `Separation.separates`
 _Z = 1.959964  # of a 95 % interval, two-sided
 _EXACT = 8  # values of the smaller set up to which the p value is exact
@@ -14,9 +14,9 @@ _STEPS = 30  # of a bisection: to the ninth digit
 
 
 class Separation(NamedTuple):
-    """How one number separates a first set of pictures from a second one.
+    """How one number separates a first set of images from a second one.
 
-    `auroc` is the probability that a picture of the second set has the larger value, ties counted
+    `auroc` is the probability that an image of the second set has the larger value, ties counted
     half: 1 and 0 both separate perfectly.
     """
 
@@ -38,7 +38,7 @@ class Separation(NamedTuple):
         """Whether the number alone would pass for a detector.
 
         Even the end of the interval that lies nearer to one half is `LIMIT` (.8) or stronger: of
-        five pairs of pictures four are put in order by it. And the corrected p value lies below
+        five pairs of images four are put in order by it. And the corrected p value lies below
         `RISK`: of a hundred sets that do not differ, one at most is said to.
         """
         return self.p < RISK and (self.low >= LIMIT or self.high <= 1 - LIMIT)
@@ -51,9 +51,9 @@ class Separation(NamedTuple):
 def separate(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> list[Separation]:
     """The separations by each number, the strongest first.
 
-    The p value is that of Mann and Whitney's U test (exact for few pictures without ties),
+    The p value is that of Mann and Whitney's U test (exact for few images without ties),
     corrected by Holm's method (Scand. J. Statist. 6, 1979) for all numbers tried: those that both
-    sets have, for `LEAST` pictures at least, and that are not all equal. The interval is Newcombe's
+    sets have, for `LEAST` images at least, and that are not all equal. The interval is Newcombe's
     method 5 (Statist. Med. 25, 2006): unlike DeLong's it does not shrink to a point at an AUROC of
     0 or 1.
 

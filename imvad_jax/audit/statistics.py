@@ -1,4 +1,4 @@
-"""Trivial numbers of decoded images: what could tell two sets of pictures apart without a network.
+"""Trivial numbers of decoded images: what could tell two sets of images apart without a network.
 
 Each is one number per image, of the pixels as a method sees them. All of them together cost a small
 part of what decoding does: most work is done by Pillow on 8-bit values, threads share the images.
@@ -104,7 +104,7 @@ def _of_image(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
 
 
 def _factor(picture: Image.Image) -> int:
-    """By which a picture is shrunk before its mean is taken: a divisor of its height and width."""
+    """By which an image is shrunk before its mean is taken: a divisor of its height and width."""
     common = math.gcd(*picture.size)
     most = max(min(picture.size) // (2 * THUMBNAIL), 1)
     return max(factor for factor in range(1, most + 1) if common % factor == 0)

@@ -16,7 +16,7 @@ training (once while scoring).
 `cpu` has an eighth of the reconstructive width, a quarter of the discriminative, and half the
 pixels. It trains on a twenty-third of the official number of images. Half of its anomalies are
 parts of the image itself in the wrong place, which the paper has not: with them more of
-bottle's breaks are found. On screw, whose good test pictures are darker than the training's, they
+bottle's breaks are found. On screw, whose good test images are darker than the training's, they
 do not help (BUILD_NOTES.md).
 
 `demo` shows that the program runs: with the 60 good images of a drawn part the training is too

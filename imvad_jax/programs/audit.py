@@ -1,10 +1,10 @@
-"""Looks for what separates good from defective pictures without any network: light, size, copies.
+"""Looks for what separates good from defective images without any network: light, size, copies.
 
     imvad audit --dataset=mvtec_ad --data_dir=DIR --category=screw --output=PAGE
     imvad audit --dataset=folder --data_dir=GOOD --input=NEW --output=PAGE
 
-The second one compares new pictures without labels with good ones. Three lines say what was found;
-PAGE then holds index.html, with pictures from both ends of the strongest number, and audit.json.
+The second one compares new images without labels with good ones. Three lines say what was found;
+PAGE then holds index.html, with images from both ends of the strongest number, and audit.json.
 Exit status: 0, whatever was found; 2, nothing could be done.
 """
 
@@ -25,7 +25,7 @@ _CATEGORY = flags.DEFINE_list(
     "--output.",
 )  # fmt: skip
 _INPUT = program.define_paths(
-    "input", [], "New pictures without labels, compared with the good ones of --data_dir: a file, "
+    "input", [], "New images without labels, compared with the good ones of --data_dir: a file, "
     "a folder with all below it, or a quoted pattern. May be given several times.",
 )  # fmt: skip
 _OUTPUT = program.define_path(
@@ -33,7 +33,7 @@ _OUTPUT = program.define_path(
     "replaced. Left out: nothing is written.",
 )  # fmt: skip
 _SIZE = flags.DEFINE_integer(
-    "size", audit.SIZE, "Height and width in pixels that pictures are resized to.", lower_bound=8
+    "size", audit.SIZE, "Height and width in pixels that images are resized to.", lower_bound=8
 )
 _SEED = flags.DEFINE_integer(
     "seed", 0, "Draws the split of a dataset that has none.", lower_bound=0
@@ -67,7 +67,7 @@ def main() -> int:
             seed=_SEED.value, progress=track,
         )  # fmt: skip
         found.append(one.as_dict())
-        counts = found[-1]["pictures"].items()
+        counts = found[-1]["images"].items()
         lines.append(f"{one.title}: {', '.join(f'{count} {name}' for name, count in counts)}")
         lines += [f"audit: {text}" for text in (*one.lines, *one.facts.notes)]
         if category in outputs:

@@ -1,4 +1,4 @@
-"""The page of an audit: its lines, every number, pictures from both ends of the strongest one."""
+"""The page of an audit: its lines, every number, images from both ends of the strongest one."""
 
 import base64
 import datetime
@@ -17,9 +17,9 @@ from imvad_jax.owned import write_own
 from imvad_jax.reporting import pages
 from imvad_jax.sealed import dumps
 
-SHOWN = 8  # pictures from each end
+SHOWN = 8  # images from each end
 GROUPS = 12  # of copies shown
-SIDE = 200  # longest side of a picture, pixels
+SIDE = 200  # longest side of an image, pixels
 COLOURS = {TRAIN: "#7d8590", GOOD: "#1f9e89", DEFECTIVE: "#d1495b", NEW: "#3d7ea6"}
 _WIDTH, _ROW = 900, 46  # of the drawing, units
 
@@ -27,7 +27,7 @@ _WIDTH, _ROW = 900, 46  # of the drawing, units
 def write_audit(directory: Path, found: Audit, reader: Reader = EVERY_DEPTH) -> Path:
     """Writes `index.html` and `audit.json`; returns the page's path.
 
-    The page needs no other file. Where the files of the pictures are not there, or one cannot be
+    The page needs no other file. Where the files of the images are not there, or one cannot be
     read, their thumbnails stand for them.
 
     Raises:
@@ -40,7 +40,7 @@ def write_audit(directory: Path, found: Audit, reader: Reader = EVERY_DEPTH) -> 
         "comparisons": [_comparison(found, one, reader) for one in found.comparisons],
         "copies": [
             {"kind": group.kind, "sets": sorted({found.sets[n] for n in group.numbers}),
-             "pictures": [_picture(found, n, reader) for n in group.numbers[:SHOWN]]}
+             "images": [_picture(found, n, reader) for n in group.numbers[:SHOWN]]}
             for group in shown
         ],
         "hidden": max(len(found.copies) - GROUPS, 0),
@@ -68,7 +68,7 @@ def _comparison(found: Audit, one: Comparison, reader: Reader) -> dict:
     if strongest is None:
         return about
     values = found.facts.numbers.get(strongest.name)
-    if values is None:  # of a text: a picture has it or not
+    if values is None:  # of a text: an image has it or not
         return about
     sets = [name for name in WORDS if name in set(found.sets)]
     chosen = [
@@ -80,7 +80,7 @@ def _comparison(found: Audit, one: Comparison, reader: Reader) -> dict:
     return about | {
         "strongest": strongest.name,
         "ends": [
-            {"what": what, "pictures": [
+            {"what": what, "images": [
                 _picture(found, n, reader) | {"value": f"{values[n]:.4g}"} for n in numbers]}
             for what, numbers in ends
         ],
@@ -89,7 +89,7 @@ def _comparison(found: Audit, one: Comparison, reader: Reader) -> dict:
 
 
 def _drawing(found: Audit, values: np.ndarray, sets: list[str]) -> dict:
-    """Rows of a drawing: a stroke a picture at its value, a row a set."""
+    """Rows of a drawing: a stroke an image at its value, a row a set."""
     finite = values[np.isfinite(values)]
     low, high = float(finite.min()), float(finite.max())
     scale = _WIDTH / (high - low) if high > low else 0.0
@@ -113,7 +113,7 @@ def _value(name: str, value: float) -> str:
 
 
 def _picture(found: Audit, number: int, reader: Reader) -> dict:
-    """A picture of the page: its JPEG as text, its name and its set."""
+    """An image of the page: its JPEG as text, its name and its set."""
     image = None
     if found.facts.paths is not None:
         try:
@@ -130,4 +130,4 @@ def _picture(found: Audit, number: int, reader: Reader) -> dict:
         jpeg = base64.b64encode(file.getvalue()).decode()
     name = found.sets[number]
     return {"jpeg": jpeg, "name": found.facts.names[number], "set": name,
-            "words": WORDS[name].removesuffix(" pictures"), "colour": COLOURS[name]}  # fmt: skip
+            "words": WORDS[name].removesuffix(" images"), "colour": COLOURS[name]}  # fmt: skip

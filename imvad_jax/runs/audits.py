@@ -53,7 +53,7 @@ def correlate(found: Audit | None, data: CategoryData, scores: np.ndarray, log) 
     if value is None:
         return {}
     log(
-        f"audit: within the {len(good)} good test pictures the scores follow {name} by a rank "
+        f"audit: within the {len(good)} good test images the scores follow {name} by a rank "
         f"correlation of {value:.2f}"
     )
     return {CORRELATION: value}

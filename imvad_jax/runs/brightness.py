@@ -52,7 +52,7 @@ def metrics_of(
     """The row of the table from scores of `matched` images, by names of its own; says the AUROC."""
     found = compute_metrics(scores, data, options)
     log(
-        "audit: with the mean of each test picture shifted to the training's, the image AUROC is "
+        "audit: with the mean of each test image shifted to the training's, the image AUROC is "
         f"{format_value(found['image_auroc'])}"
     )
     return {BRIGHTNESS_MATCHED + name: value for name, value in found.items()}

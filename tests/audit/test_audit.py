@@ -1,4 +1,4 @@
-"""The audit: planted differences and copies are found, nothing is in drawn pictures, odd input."""
+"""The audit: planted differences and copies are found, nothing is in drawn images, odd input."""
 
 import json
 import shutil
@@ -123,8 +123,8 @@ def test_a_planted_change_of_light_is_found(tmp_path):
     first, second = found.comparisons
     assert first.warns and second.warns and found.warns
     assert first.strongest.auroc == 1 and first.strongest.p < 0.01
-    assert first.nearer == comparison.DEFECTIVE  # the good pictures are those that differ
-    assert found.lines[0].startswith("WARNING: ") and "the good test pictures" in found.lines[0]
+    assert first.nearer == comparison.DEFECTIVE  # the good images are those that differ
+    assert found.lines[0].startswith("WARNING: ") and "the good test images" in found.lines[0]
     assert len(found.lines) == 3
     assert json.loads(json.dumps(found.as_dict()))["warns"] is True
 
@@ -168,8 +168,8 @@ def test_near_copies_are_found(tmp_path):
 @pytest.mark.parametrize(
     "counts, said",
     [
-        ((6, 4, 0), "no defective test pictures, nothing to compare"),
-        ((6, 0, 0), "no good test pictures, nothing to compare"),
+        ((6, 4, 0), "no defective test images, nothing to compare"),
+        ((6, 0, 0), "no good test images, nothing to compare"),
         ((1, 1, 1), "too few to tell"),
         ((6, 2, 4), "too few to tell"),
     ],

@@ -1,4 +1,4 @@
-"""New pictures against the range of the good ones."""
+"""New images against the range of the good ones."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_pictures_under_another_light_are_told():
     found = ranges.compare(rows(drawn(10, 1, 80)))
     assert (found.outside, found.count) == (10, 10)
     assert found.median < found.lowest < found.highest
-    assert "10 of 10 new pictures lie outside" in str(found) and found.name in str(found)
+    assert "10 of 10 new images lie outside" in str(found) and found.name in str(found)
 
 
 def test_a_single_dark_picture_is_told_and_a_single_usual_one_is_not():

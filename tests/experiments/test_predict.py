@@ -299,8 +299,8 @@ def test_pictures_under_another_light_are_warned_of(predict, tmp_path):
     found = predict(tmp_path / "dark", output="two")
     about, _, page = read_results(tmp_path / "two")
     assert about["outside_training_range"]["outside"] == 10
-    assert found.notes[0].startswith("WARNING: 10 of 10 new pictures lie outside")
-    assert found.notes[0] in about["notes"] and "10 of 10 new pictures lie outside" in page
+    assert found.notes[0].startswith("WARNING: 10 of 10 new images lie outside")
+    assert found.notes[0] in about["notes"] and "10 of 10 new images lie outside" in page
 
 
 def test_python_names_what_lies_outside(run_dir):

@@ -154,9 +154,7 @@ def test_a_run_says_its_audit_and_scores_matched_brightness(call, tmp_path, data
     status, out, _ = call("--brightness_matched", method="raw_color")
     assert status == 0
     lines = [line for line in out.splitlines() if line.startswith("audit: ")]
-    assert (
-        lines[0].startswith("audit: good test pictures against defective") or "WARNING" in lines[0]
-    )
+    assert lines[0].startswith("audit: good test images against defective") or "WARNING" in lines[0]
     metrics = read(tmp_path / "run/metrics.json")
     assert {f"brightness_matched_{name}" for name in FIVE} <= set(metrics)
     assert -1 <= metrics["audit_rank_correlation"] <= 1
