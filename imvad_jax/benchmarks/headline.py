@@ -65,23 +65,30 @@ def preset_reached(method: str) -> list[dict]:
     return []
 
 
+def _distance(method: str, category: str, metric: str, value: float | None) -> float | None:
+    """From the published figure, three decimals; None where either is missing."""
+    theirs = published.benchmark(method, category, metric)
+    if value is None or is_missing(value) or theirs is None:
+        return None
+    return round(value - theirs, 3)
+
+
 def _figure(method: str, row: Mapping | None, category: str, metric: str) -> str:
     value = row["metrics"][metric] if row else None
-    text, theirs = format_value(value), published.benchmark(method, category, metric)
-    if value is None or is_missing(value) or theirs is None:
+    text, distance = format_value(value), _distance(method, category, metric, value)
+    if distance is None:
         return text
-    difference = f"{round(value - theirs, 3):+.3f}".replace("0.", ".", 1)
+    difference = f"{distance:+.3f}".replace("0.", ".", 1)
     return f"{text}<sub>{'±0' if difference in ('+.000', '-.000') else difference}</sub>"
 
 
 def _is_short(method: str, row: Mapping) -> bool:
     """Whether a figure of the table is below the published one by more than `SHORT`."""
-    for metric in FIGURES.values():
-        value = row["metrics"][metric]
-        theirs = published.benchmark(method, row["category"], metric)
-        if theirs is not None and not is_missing(value) and round(theirs - value, 3) > SHORT:
-            return True
-    return False
+    distances = (
+        _distance(method, row["category"], metric, row["metrics"][metric])
+        for metric in FIGURES.values()
+    )
+    return any(distance is not None and -distance > SHORT for distance in distances)
 
 
 def _why(method: str) -> str:

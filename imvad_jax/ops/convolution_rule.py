@@ -91,5 +91,10 @@ def narrow_pays(shape, kernel, dtype, how) -> bool:
 
 def narrow_fits(shape, kernel, dtype, how) -> bool:
     """Whether `ops.narrow` takes these maps; rows may have their border already."""
-    fits = narrow.fits(shape, kernel, dtype)
-    return fits and how.strides == (1, 1) and how.padding[1] == (1, 1)
+    return (
+        tuple(kernel[:2]) == (3, 3)
+        and how.strides == (1, 1)
+        and how.padding[1] == (1, 1)
+        and dtype in (jnp.float32, jnp.float64)
+        and shape[1] * shape[2] >= narrow.LEAST_POSITIONS
+    )

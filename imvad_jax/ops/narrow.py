@@ -5,8 +5,6 @@ goes into collecting their inputs. Here several neighbouring outputs of a row co
 one position, and gradients of kernels are products with the taps of the side with fewer channels.
 """
 
-from collections.abc import Sequence
-
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -78,12 +76,3 @@ def _taps(x: Array, rows: int, width: int) -> Array:
     """The 3x3 windows of `[rows + 2, width + 2, C]`: `[rows * width, 9 C]`."""
     shifts = [x[i : i + rows, j : j + width] for i in range(3) for j in range(3)]
     return jnp.concatenate(shifts, -1).reshape(rows * width, -1)
-
-
-def fits(shape: Sequence[int], kernel: Sequence[int], dtype) -> bool:
-    """Whether a map `[B, H, W, C]` is large, and a kernel `[3, 3, C, D]` narrow enough for this."""
-    return (
-        tuple(kernel[:2]) == (3, 3)
-        and shape[1] * shape[2] >= LEAST_POSITIONS
-        and dtype in (jnp.float32, jnp.float64)
-    )

@@ -89,7 +89,7 @@ def _comparison(found: Audit, one: Comparison, reader: Reader) -> dict:
 
 
 def _drawing(found: Audit, values: np.ndarray, sets: list[str]) -> dict:
-    """Rows of a drawing: a stroke an image at its value, a row a set."""
+    """Rows of a drawing: one per set, with a stroke per image at its value."""
     finite = values[np.isfinite(values)]
     low, high = float(finite.min()), float(finite.max())
     scale = _WIDTH / (high - low) if high > low else 0.0
