@@ -142,7 +142,7 @@ class PaDiM(base.Detector[PaDiMConfig]):
         features = positions * self.total_channels * base.FLOAT
         return {
             "backbone": self.backbone_bytes() * devices,
-            "covariances, one set a device": square * devices,
+            "covariances, one set per device": square * devices,
             "samples gathered": positions * gaussian.PENDING * self.dim * base.FLOAT * devices,
             "features of a batch": 3 * features * self.config.batch_size,
         }
