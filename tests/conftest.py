@@ -19,6 +19,8 @@ os.environ.setdefault(
 import jax
 import pytest
 
+from imvad_jax.ops import convolution_rule
+
 jax.config.update("jax_num_cpu_devices", 8)
 
 # What one process of a run has compiled the others read: the workers, the programs that tests
@@ -100,6 +102,20 @@ def shared(shared_dir) -> Path:
     if not (shared_dir / "data" / "mvtec_ad").is_dir():
         pytest.skip(f"no real data at IMVAD_SHARED={shared_dir}")
     return shared_dir
+
+
+# What the tests of these folders show does not depend on the form of a convolution, and Winograd
+# takes three times as long to compile as XLA's; tests/ops, tests/golden and tests/real have it.
+ANY_FORM = ("methods", "training")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forms_that_compile_fast(request):
+    """Leaves small convolutions to XLA in the folders where the form does not matter."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.parent.name in ANY_FORM:
+            patch.setattr(convolution_rule, "LEAST_PRODUCTS", 4e6)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
