@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from imvad_jax.benchmarks.measure import measure, summary
-from imvad_jax.ops import convolution, convolution_rule
+from imvad_jax.ops import convolution
+from imvad_jax.ops import convolution_rule as rule
 from imvad_jax.reporting.text_table import format_rows
 from imvad_jax.training.parallel import Parallel
 
@@ -96,9 +97,9 @@ def measure_shape(shape: Shape, parallel: Parallel) -> list[Row]:
 
     gradient = _draw(2, jax.eval_shape(forward, x, kernel).shape)
     flops = 2 * gradient.size * shape.kernel**2 * shape.inputs
-    winograd = convolution.by_winograd(x.shape, size, x.dtype, strides, padding)
-    how = convolution_rule.How(strides, padding, None, "auto")
-    narrow = convolution_rule.narrow_pays(x.shape, size, x.dtype, how)
+    how = rule.How(strides, padding, None, "auto")
+    choices = {"forward": rule.forward, "input": rule.to_input, "kernel": rule.to_kernel}
+    chosen = {name: choose(x.shape, size, x.dtype, how) for name, choose in choices.items()}
     copies = np.concatenate([kernel] * parallel.count)
     x, copies, gradient = _place((x, copies, gradient), parallel)
     rows = []
@@ -110,16 +111,9 @@ def measure_shape(shape: Shape, parallel: Parallel) -> list[Row]:
         calls = {form: _call(form, function, arrays, parallel) for form in convolution.FORMS}
         samples = measure(calls, REPEATS, LEAST_SECONDS)
         rate = {form: flops / summary(found.wall)["median"] for form, found in samples.items()}
-        form = "own"
-        if winograd:
-            form = "winograd"
-        elif narrow:
-            form = "narrow"
-        elif shape.kernel == 1:
-            form = "product"
-        elif direction == "forward" and shape.side >= shape.kernel:
-            form = "xla"
-        rows.append(Row(str(shape), direction, rate["xla"] / 1e9, rate["auto"] / 1e9, form))
+        rows.append(
+            Row(str(shape), direction, rate["xla"] / 1e9, rate["auto"] / 1e9, chosen[direction])
+        )
     return rows
 
 

@@ -81,7 +81,7 @@ def convolve(
     Only reverse-mode gradients are supported, except under `forms("xla")`.
     """
     x, how = _with_rows(x, kernel, _how(strides, padding, precision))
-    how = rule.of_small(how, x.shape, kernel.shape, x.dtype)
+    how = rule.with_form(how, x.shape, kernel.shape, x.dtype)
     return cpu.xla(x, kernel, how) if how.form == "xla" else _convolve(x, kernel, how)
 
 
@@ -118,7 +118,7 @@ def convolve_transposed(x: Array, kernel: Array, stride: int, padding: int) -> A
     size = [stride * (side - 1) + kernel.shape[0] - 2 * padding for side in x.shape[1:3]]
     shape = (x.shape[0], *size, kernel.shape[3])
     kernel_shape = (*kernel.shape[:2], kernel.shape[3], kernel.shape[2])
-    how = rule.of_small(how, shape, kernel_shape, x.dtype)
+    how = rule.with_form(how, shape, kernel_shape, x.dtype)
     return _convolve_transposed(x, kernel, how)
 
 

@@ -40,24 +40,22 @@ def xla_to_kernel(x, kernel, gradient, how):
     return jax.vjp(lambda kernel: xla(x, kernel, how), kernel)[1](gradient)[0]
 
 
-def _is_product(kernel, how) -> bool:
-    return kernel.shape[:2] == (1, 1) and not any(map(any, how.padding))
-
-
 def forward(x, kernel, how):
     """The convolution by the rule."""
-    if _is_product(kernel, how):
+    form = rule.forward(x.shape, kernel.shape, x.dtype, how)
+    if form == "product":
         return _product(x[:, :: how.strides[0], :: how.strides[1]], kernel[0, 0], how)
-    if rule.winograd_pays(x.shape, kernel.shape, x.dtype, how):
+    if form == "winograd":
         return winograd.convolve(x, winograd.transform_kernel(kernel))
     return _direct(x, kernel, how)
 
 
 def _direct(x, kernel, how):
     """The definition, in one of three forms."""
-    if rule.exceeds(kernel.shape, x.shape[1:3]):
+    form = rule.direct(x.shape, kernel.shape, x.dtype, how)
+    if form == "taps":
         return _by_taps(x, kernel, how)
-    if rule.narrow_fits(x.shape, kernel.shape, x.dtype, how):
+    if form == "narrow":
         count = narrow.joined(kernel.shape[2], kernel.shape[3], x.shape[2])
         found = xla(x, narrow.join(kernel, count), how._replace(strides=(1, count)))
         return found.reshape(*found.shape[:2], x.shape[2], -1)
@@ -85,18 +83,14 @@ def _product(x: Array, matrix: Array, how: rule.How) -> Array:
 
 def to_input(kernel, gradient, how, shape):
     """The gradient of an input of that shape by the rule."""
-    if _is_product(kernel, how):
+    form = rule.to_input(shape, kernel.shape, gradient.dtype, how)
+    if form == "product":
         return _spread(_product(gradient, kernel[0, 0].T, how), shape, how.strides)
-    if rule.winograd_pays(shape, kernel.shape, gradient.dtype, how):
+    if form == "winograd":
         return winograd.input_gradient(gradient, kernel)
-    sides = gradient.shape[1:3]
-    if how.strides == (1, 1):
-        ours = rule.narrow_fits(shape, kernel.shape, gradient.dtype, how)
-    else:
-        ours = not rule.is_small(kernel.shape, sides)
-    if not ours and not rule.exceeds(kernel.shape, sides):
-        return xla_to_input(kernel, gradient, how, shape)
-    return _by_phases(gradient, kernel, shape, how)
+    if form == "phases":
+        return _by_phases(gradient, kernel, shape, how)
+    return xla_to_input(kernel, gradient, how, shape)
 
 
 def _spread(x: Array, shape: Sequence[int], strides: Sequence[int]) -> Array:
@@ -146,20 +140,17 @@ def _by_phases(gradient, kernel, shape, how):
 
 def to_kernel(x, kernel, gradient, how):
     """The gradient of the kernel by the rule."""
-    if _is_product(kernel, how):
+    form = rule.to_kernel(x.shape, kernel.shape, x.dtype, how)
+    if form == "product":
         taken = x[:, :: how.strides[0], :: how.strides[1]]
         return _sum_of_products(taken, gradient, how)[None, None]
-    if rule.winograd_pays(x.shape, kernel.shape, x.dtype, how):
+    if form == "winograd":
         return winograd.kernel_gradient(x, gradient)
-    height, width, inputs, outputs = kernel.shape
-    bordered = how.padding == ((1, 1), (1, 1))
-    fits = bordered and rule.narrow_fits(x.shape, kernel.shape, x.dtype, how)
-    if fits and narrow.kernel_gradient_pays(inputs, outputs):
+    if form == "narrow":
         return narrow.kernel_gradient(x, gradient, how.precision)
-    few = (height, width) == (3, 3) and how.strides == (1, 1)  # channels, or a small map
-    if few or rule.is_small(kernel.shape, gradient.shape[1:3]):
-        return xla_to_kernel(x, kernel, gradient, how)
-    return _by_rows(x, kernel.shape, gradient, how)
+    if form == "rows":
+        return _by_rows(x, kernel.shape, gradient, how)
+    return xla_to_kernel(x, kernel, gradient, how)
 
 
 def _sum_of_products(x: Array, gradient: Array, how: rule.How) -> Array:

@@ -49,6 +49,58 @@ def winograd_pays(shape, kernel, dtype, how) -> bool:
     )
 
 
+def with_form(how: How, shape, kernel, dtype) -> How:
+    """Selects XLA's convolution at once where it is XLA's in all directions."""
+    directions = (forward, to_input, to_kernel)
+    plain = all(form(shape, kernel, dtype, how) == "xla" for form in directions)
+    return how._replace(form="xla") if plain else how
+
+
+def forward(shape, kernel, dtype, how) -> str:
+    """The form of the convolution: product, winograd, or as `direct`."""
+    return _of_all(shape, kernel, dtype, how) or direct(shape, kernel, dtype, how)
+
+
+def direct(shape, kernel, dtype, how) -> str:
+    """The form of a convolution by its definition: taps, narrow or xla."""
+    if exceeds(kernel, shape[1:3]):
+        return "taps"
+    fits = narrow_fits(shape, kernel, dtype, how)
+    return "narrow" if fits and narrow.joined(*kernel[2:], shape[2]) > 1 else "xla"
+
+
+def to_input(shape, kernel, dtype, how) -> str:
+    """The form of the gradient of the input: product, winograd, phases or xla."""
+    if form := _of_all(shape, kernel, dtype, how):
+        return form
+    outputs = output_sides(shape, kernel, how)
+    if how.strides == (1, 1):
+        ours = narrow_fits(shape, kernel, dtype, how)
+    else:
+        ours = not is_small(kernel, outputs)
+    return "phases" if ours or exceeds(kernel, outputs) else "xla"
+
+
+def to_kernel(shape, kernel, dtype, how) -> str:
+    """The form of the gradient of the kernel: product, winograd, narrow, rows or xla."""
+    if form := _of_all(shape, kernel, dtype, how):
+        return form
+    bordered = how.padding == ((1, 1), (1, 1))
+    fits = bordered and narrow_fits(shape, kernel, dtype, how)
+    if fits and narrow.kernel_gradient_pays(*kernel[2:]):
+        return "narrow"
+    few = tuple(kernel[:2]) == (3, 3) and how.strides == (1, 1)  # channels, or a small map
+    small = is_small(kernel, output_sides(shape, kernel, how))
+    return "xla" if few or small else "rows"
+
+
+def _of_all(shape, kernel, dtype, how) -> str | None:
+    """The form that all three directions have, if there is one."""
+    if tuple(kernel[:2]) == (1, 1) and not any(map(any, how.padding)):
+        return "product"
+    return "winograd" if winograd_pays(shape, kernel, dtype, how) else None
+
+
 def output_sides(shape, kernel, how) -> tuple[int, int]:
     """Height and width of the output of `[B, H, W, C]`."""
     height, width = (
@@ -56,19 +108,6 @@ def output_sides(shape, kernel, how) -> tuple[int, int]:
         for axis in (0, 1)
     )
     return height, width
-
-
-def of_small(how: How, shape, kernel, dtype) -> How:
-    """Selects XLA's form for convolutions of so little work that it is good in all directions."""
-    outputs = output_sides(shape, kernel, how)
-    ours = (
-        tuple(kernel[:2]) == (1, 1)
-        or winograd_pays(shape, kernel, dtype, how)
-        or narrow_pays(shape, kernel, dtype, how)
-        or exceeds(kernel, shape[1:3])
-        or exceeds(kernel, outputs)
-    )
-    return how._replace(form="xla") if is_small(kernel, outputs) and not ours else how
 
 
 def is_small(kernel: Sequence[int], outputs: Sequence[int]) -> bool:
@@ -79,14 +118,6 @@ def is_small(kernel: Sequence[int], outputs: Sequence[int]) -> bool:
 def exceeds(kernel: Sequence[int], sides: Sequence[int]) -> bool:
     """Whether a kernel is larger than a map, for which XLA has scalar loops only."""
     return any(side < size for side, size in zip(sides, kernel[:2], strict=True))
-
-
-def narrow_pays(shape, kernel, dtype, how) -> bool:
-    """Whether `ops.narrow` computes any direction."""
-    inputs, outputs = kernel[2:]
-    return narrow_fits(shape, kernel, dtype, how) and (
-        narrow.joined(inputs, outputs, shape[2]) > 1 or narrow.kernel_gradient_pays(inputs, outputs)
-    )
 
 
 def narrow_fits(shape, kernel, dtype, how) -> bool:

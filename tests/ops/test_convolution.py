@@ -141,6 +141,31 @@ def test_what_winograd_does_not_take():
     assert by_winograd(shape, kernel, jnp.float32, (1, 1), ONE)
 
 
+@pytest.mark.parametrize(
+    "side, window, stride, inputs, outputs, forms",
+    [
+        (32, 1, 2, 64, 128, "product product product"),
+        (32, 3, 1, 128, 128, "winograd winograd winograd"),
+        (128, 3, 1, 16, 16, "narrow phases narrow"),
+        (128, 3, 1, 32, 16, "xla phases narrow"),
+        (128, 3, 1, 3, 32, "xla phases xla"),
+        (4, 5, 1, 64, 256, "taps phases rows"),
+        (64, 3, 2, 64, 128, "xla phases rows"),
+        (16, 5, 1, 64, 64, "xla xla rows"),
+        (16, 3, 1, 16, 16, "xla xla xla"),
+    ],
+)
+def test_the_form_of_each_direction(side, window, stride, inputs, outputs, forms):
+    border = (window - 1) // 2
+    how = convolution_rule.How((stride,) * 2, ((border,) * 2,) * 2, None, "auto")
+    shape, kernel = (1, side, side, inputs), (window, window, inputs, outputs)
+    directions = (convolution_rule.forward, convolution_rule.to_input, convolution_rule.to_kernel)
+    found = [choose(shape, kernel, jnp.float32, how) for choose in directions]
+    assert found == forms.split()
+    plain = convolution_rule.with_form(how, shape, kernel, jnp.float32).form == "xla"
+    assert plain == (set(found) == {"xla"})
+
+
 def test_what_is_too_small_is_left_to_xla(monkeypatch):
     def chooses(least, window):
         monkeypatch.setattr(convolution_rule, "LEAST_WORK", least)
