@@ -17,7 +17,7 @@ from imvad_jax.data.tiled import TiledImages
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.evaluation import read_calibration
 from imvad_jax.model import store
-from imvad_jax.reporting import grid, report, results
+from imvad_jax.reporting import grid, report, result_files
 from imvad_jax.reporting.history import History
 from imvad_jax.runs.cells import Making, RunRequest, run_cells
 from imvad_jax.runs.record import write_json
@@ -93,7 +93,7 @@ def make(top: Path) -> dict[str, Kind]:
                                lambda path: grid.read_cell(path, cell)),
         "table: error": Kind(top / "table" / failed / "error.json", top / "table",
                              lambda path: grid.read_cell(path, failed)),
-        "result": Kind(top / "results/one.json", top / "results", results.load_results),
+        "result": Kind(top / "results/one.json", top / "results", result_files.load_results),
         "training's course": Kind(top / "history/history.json", top / "history",
                                   lambda path: History(path, 8).rows),
         "training's checkpoint": Kind(top / "trained/training/2", top / "trained", _resume),

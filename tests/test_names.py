@@ -12,7 +12,7 @@ from imvad_jax.errors import escaped, readable
 from imvad_jax.reporting import csv_cells
 from imvad_jax.reporting.grid import cell_dir
 from imvad_jax.reporting.heatmaps import picture_names
-from imvad_jax.reporting.results import folder_name
+from imvad_jax.reporting.result_files import folder_name
 from imvad_jax.reporting.text_table import Form, format_rows, markdown_cell
 
 FORMULAS = ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(1)", "\tx", "\rx", "'=x", "''@"]

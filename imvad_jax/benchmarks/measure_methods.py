@@ -19,7 +19,7 @@ from imvad_jax.model.make import assemble
 from imvad_jax.owned import BENCHMARK, check_directory, write_own
 from imvad_jax.progress import silent_progress
 from imvad_jax.reporting.plots import figure_png
-from imvad_jax.reporting.results import folder_name
+from imvad_jax.reporting.result_files import folder_name
 from imvad_jax.runs.record import write_json
 from imvad_jax.training.limit import LIMIT_STATUS, SIGNAL_STATUS, Limit, Stopped, limited
 from imvad_jax.training.parallel import Parallel

@@ -16,7 +16,7 @@ from imvad_jax.benchmarks.columns import label_of, number
 from imvad_jax.errors import UserError
 from imvad_jax.reporting.metric_names import METRICS, format_value
 from imvad_jax.reporting.plots import GOOD, INK, soften
-from imvad_jax.reporting.results import portable_command
+from imvad_jax.reporting.result_files import portable_command
 from imvad_jax.reporting.text_table import Form, format_rows
 
 COMMAND = "imvad benchmark --render"

@@ -65,8 +65,9 @@ def direct(shape, kernel, dtype, how) -> str:
     """The form of a convolution by its definition: taps, narrow or xla."""
     if exceeds(kernel, shape[1:3]):
         return "taps"
+    _, _, inputs, outputs = kernel
     fits = narrow_fits(shape, kernel, dtype, how)
-    return "narrow" if fits and narrow.joined(*kernel[2:], shape[2]) > 1 else "xla"
+    return "narrow" if fits and narrow.joined(inputs, outputs, shape[2]) > 1 else "xla"
 
 
 def to_input(shape, kernel, dtype, how) -> str:
@@ -87,7 +88,7 @@ def to_kernel(shape, kernel, dtype, how) -> str:
         return form
     bordered = how.padding == ((1, 1), (1, 1))
     fits = bordered and narrow_fits(shape, kernel, dtype, how)
-    if fits and narrow.kernel_gradient_pays(*kernel[2:]):
+    if fits and narrow.kernel_gradient_pays(kernel[2], kernel[3]):
         return "narrow"
     few = tuple(kernel[:2]) == (3, 3) and how.strides == (1, 1)  # channels, or a small map
     small = is_small(kernel, output_sides(shape, kernel, how))

@@ -9,7 +9,7 @@ from imvad_jax import methods
 from imvad_jax.errors import UserError
 from imvad_jax.programs import method_tables
 from imvad_jax.programs.method_pictures import PICTURES
-from imvad_jax.reporting.results import BASELINE
+from imvad_jax.reporting.result_files import BASELINE
 from imvad_jax.reporting.text_table import Form, format_rows
 
 # What a method's docstring says below its title and its source, each with a heading on the page.

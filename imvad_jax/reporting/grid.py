@@ -16,7 +16,7 @@ from imvad_jax import methods, names, sealed
 from imvad_jax.errors import UserError
 from imvad_jax.reporting.checked import check_metrics, check_timings
 from imvad_jax.reporting.metric_names import METRICS, defined, mean_of
-from imvad_jax.reporting.results import (
+from imvad_jax.reporting.result_files import (
     BASELINE,
     backbone_of,
     folder_name,

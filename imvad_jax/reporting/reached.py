@@ -7,7 +7,7 @@ from pathlib import Path
 from imvad_jax import presets
 from imvad_jax.marks import MARK
 from imvad_jax.reporting.metric_names import METRICS, mean_of
-from imvad_jax.reporting.results import changed_fields, load_results, portable_command
+from imvad_jax.reporting.result_files import changed_fields, load_results, portable_command
 
 PATH = Path(presets.__file__).with_name("reached.json")
 _SAME = ("dataset", "category", "method", "preset", "overrides")

@@ -11,7 +11,7 @@ from imvad_jax.marks import is_result, own_heatmaps
 from imvad_jax.methods import DetectorConfig
 from imvad_jax.owned import RUN, check_directory, refuse_foreign
 from imvad_jax.reporting.heatmaps import picture_names
-from imvad_jax.reporting.results import result_path
+from imvad_jax.reporting.result_files import result_path
 from imvad_jax.runs import identity
 from imvad_jax.runs.specs import Cell
 from imvad_jax.training import checkpoint

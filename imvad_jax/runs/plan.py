@@ -11,7 +11,7 @@ from imvad_jax.data.decode import Geometry
 from imvad_jax.data.reading import AS_IS, Reading
 from imvad_jax.data.tiles import Tiling
 from imvad_jax.errors import UserError
-from imvad_jax.reporting.results import BASELINE
+from imvad_jax.reporting.result_files import BASELINE
 from imvad_jax.runs.specs import Options
 from imvad_jax.runs.tasks import Task
 from imvad_jax.training.loops import AUTO

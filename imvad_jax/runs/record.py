@@ -17,7 +17,7 @@ from imvad_jax.model import Model
 from imvad_jax.model.store import describe
 from imvad_jax.ops import convolution_rule
 from imvad_jax.owned import write_own
-from imvad_jax.reporting.results import FLOAT32, result_path
+from imvad_jax.reporting.result_files import FLOAT32, result_path
 from imvad_jax.runs.specs import Cell
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.record_check import RANGES

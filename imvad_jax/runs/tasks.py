@@ -17,7 +17,7 @@ from imvad_jax.marks import is_ours, is_result
 from imvad_jax.owned import RUN, check_directory, refuse_foreign
 from imvad_jax.reporting.grid import ERROR, cell_dir
 from imvad_jax.reporting.report import write_report
-from imvad_jax.reporting.results import result_path
+from imvad_jax.reporting.result_files import result_path
 from imvad_jax.runs import identity
 from imvad_jax.runs.record import write_json, write_result
 from imvad_jax.runs.specs import Cell, Options

@@ -6,7 +6,7 @@ import pytest
 
 from imvad_jax.methods.patchcore import PatchCoreConfig
 from imvad_jax.methods.stpm import STPMConfig
-from imvad_jax.reporting.results import identity_key
+from imvad_jax.reporting.result_files import identity_key
 from imvad_jax.runs import identity
 
 

@@ -9,7 +9,7 @@ from imvad_jax import sealed
 from imvad_jax.errors import UserError
 from imvad_jax.reporting import report
 from imvad_jax.reporting.checked import check_metrics, check_timings
-from imvad_jax.reporting.results import load_results
+from imvad_jax.reporting.result_files import load_results
 from imvad_jax.training.record_check import check_record
 
 RESULT = {

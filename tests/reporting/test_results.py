@@ -9,7 +9,8 @@ import pytest
 
 from imvad_jax.errors import UserError
 from imvad_jax.reporting import published
-from imvad_jax.reporting.results import portable_command, render_results, result_path
+from imvad_jax.reporting.result_files import portable_command, result_path
+from imvad_jax.reporting.results import render_results
 from tests.reporting.made_up import METRICS, made_up_record
 
 ROOT = Path(__file__).resolve().parents[2]

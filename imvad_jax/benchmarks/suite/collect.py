@@ -5,7 +5,7 @@ from pathlib import Path
 from imvad_jax.benchmarks.report import read_benchmark
 from imvad_jax.benchmarks.suite import agreement, plan
 from imvad_jax.benchmarks.suite.files import plain_name, read_json, write_json
-from imvad_jax.reporting.results import FLOAT32, products_of
+from imvad_jax.reporting.result_files import FLOAT32, products_of
 
 
 def collect(step: plan.Step, out: Path, command: str) -> None:

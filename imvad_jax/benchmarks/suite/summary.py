@@ -5,7 +5,7 @@ from pathlib import Path
 from imvad_jax.benchmarks.columns import label_of, number
 from imvad_jax.benchmarks.suite.files import ARCHIVE, STATE, read_json
 from imvad_jax.reporting.metric_names import format_value
-from imvad_jax.reporting.results import settings_text
+from imvad_jax.reporting.result_files import settings_text
 from imvad_jax.training.limit import in_words
 
 MOST_LINES = 40
