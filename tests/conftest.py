@@ -105,7 +105,7 @@ def shared(shared_dir) -> Path:
 
 
 # What the tests of these folders show does not depend on the form of a convolution, and Winograd
-# takes three times as long to compile as XLA's; tests/ops, tests/golden and tests/real have it.
+# takes long to compile; tests/ops, tests/golden and tests/real have it.
 ANY_FORM = ("methods", "training")
 
 

@@ -76,6 +76,7 @@ def load_results(results_dir: str | Path) -> list[dict]:
 
 
 def overrides_of(result: Mapping) -> list[tuple[str, str]]:
+    """The fields in which a run was told to differ from its preset, as text, sorted."""
     return sorted((key, str(value)) for key, value in (result.get("overrides") or {}).items())
 
 
@@ -149,6 +150,7 @@ def settings_text(result: Mapping) -> str:
 
 
 def is_absolute(text: str) -> bool:
+    """Whether text is an absolute path on any system, or one from the home directory."""
     return text.startswith(("/", "~", "\\")) or bool(re.match(r"[A-Za-z]:[\\/]", text))
 
 

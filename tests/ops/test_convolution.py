@@ -156,6 +156,7 @@ def test_what_winograd_does_not_take():
     ],
 )
 def test_the_form_of_each_direction(side, window, stride, inputs, outputs, forms):
+    """Where nothing is too small (`none_too_small`)."""
     border = (window - 1) // 2
     how = convolution_rule.How((stride,) * 2, ((border,) * 2,) * 2, None, "auto")
     shape, kernel = (1, side, side, inputs), (window, window, inputs, outputs)
