@@ -1,6 +1,7 @@
 """Chooses the form of a convolution on a CPU, by the shapes of one image, the kernel and dtypes.
 
-Shapes are `[B, H, W, C]` and `[h, w, C, D]`. The batch size never matters.
+With few channels the width of the processor's vectors counts too (`ops.narrow`). Shapes are
+`[B, H, W, C]` and `[h, w, C, D]`. The batch size never matters.
 """
 
 import math
@@ -13,7 +14,7 @@ from jax import lax
 from imvad_jax.ops import narrow, winograd
 
 # Raised when a choice or a form changes, which changes results in their last digits.
-RULE = 2
+RULE = 3
 # Winograd pays off from this many channels on either side and products per tap of the kernel.
 # Measured by `imvad tune_convolution`.
 LEAST_CHANNELS = 32
@@ -22,6 +23,8 @@ LEAST_PRODUCTS = 1e6
 MOST_PADDED = 1.7
 # Below this many multiplications per image XLA's gradients are as good and compile faster.
 LEAST_WORK = 2e7
+# The same of the gradients of strided kernels with more outputs than inputs, where XLA is slower.
+LEAST_WIDENING_WORK = 4e6
 
 
 class How(NamedTuple):
@@ -78,7 +81,7 @@ def to_input(shape, kernel, dtype, how) -> str:
     if how.strides == (1, 1):
         ours = narrow_fits(shape, kernel, dtype, how)
     else:
-        ours = not is_small(kernel, outputs)
+        ours = not is_small(kernel, outputs, LEAST_WORK)
     return "phases" if ours or exceeds(kernel, outputs) else "xla"
 
 
@@ -91,7 +94,9 @@ def to_kernel(shape, kernel, dtype, how) -> str:
     if fits and narrow.kernel_gradient_pays(kernel[2], kernel[3]):
         return "narrow"
     few = tuple(kernel[:2]) == (3, 3) and how.strides == (1, 1)  # channels, or a small map
-    small = is_small(kernel, output_sides(shape, kernel, how))
+    widens = how.strides != (1, 1) and kernel[3] > kernel[2]
+    least = min(LEAST_WIDENING_WORK, LEAST_WORK) if widens else LEAST_WORK
+    small = is_small(kernel, output_sides(shape, kernel, how), least)
     return "xla" if few or small else "rows"
 
 
@@ -111,9 +116,9 @@ def output_sides(shape, kernel, how) -> tuple[int, int]:
     return height, width
 
 
-def is_small(kernel: Sequence[int], outputs: Sequence[int]) -> bool:
-    """Whether a convolution is too little work for gradients by rows and phases."""
-    return math.prod(kernel) * math.prod(outputs) < LEAST_WORK
+def is_small(kernel: Sequence[int], outputs: Sequence[int], least: float) -> bool:
+    """Whether a convolution is less than so many multiplications per image."""
+    return math.prod(kernel) * math.prod(outputs) < least
 
 
 def exceeds(kernel: Sequence[int], sides: Sequence[int]) -> bool:

@@ -8,6 +8,8 @@ one position, and gradients of kernels are products with the taps of the side wi
 import jax.numpy as jnp
 from jax import Array, lax
 
+from imvad_jax.ops import processor
+
 MOST_CHANNELS = 16  # with more, XLA's form is faster
 LEAST_POSITIONS = 4096  # of a map
 WIDTH = 32  # output channels of a joined position
@@ -18,9 +20,11 @@ POSITIONS_PER_STEP = 512  # of a kernel's gradient: its taps stay in the cache
 def joined(inputs: int, outputs: int, width: int) -> int:
     """How many neighbouring outputs of a row of `width` are computed together; 1: not so.
 
-    Of an odd number of input channels at least 4: their windows are slower to collect.
+    Of an odd number of input channels at least 4: their windows are slower to collect. 16 channels
+    on both sides fill vectors of 256 bits, but not those of 512.
     """
-    if max(inputs, outputs) > MOST_CHANNELS:
+    least = MOST_CHANNELS + processor.has_wide_vectors()
+    if max(inputs, outputs) > MOST_CHANNELS or min(inputs, outputs) >= least:
         return 1
     count = min(MOST_JOINED, max(WIDTH // outputs, 4 if inputs % 2 else 2))
     return next(n for n in (8, 4, 2, 1) if n <= count and width % n == 0)
@@ -39,7 +43,8 @@ def join(kernel: Array, count: int) -> Array:
 
 def kernel_gradient_pays(inputs: int, outputs: int) -> bool:
     """Whether `kernel_gradient` is faster than XLA's form."""
-    return outputs <= MOST_CHANNELS and inputs <= 2 * MOST_CHANNELS
+    most = MOST_CHANNELS if processor.has_wide_vectors() else MOST_CHANNELS // 2
+    return outputs <= most and inputs <= 2 * MOST_CHANNELS
 
 
 def kernel_gradient(x: Array, gradient: Array, precision: lax.PrecisionLike = None) -> Array:

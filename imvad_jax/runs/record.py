@@ -15,7 +15,7 @@ from imvad_jax.data.category import CategoryData
 from imvad_jax.marks import is_ours, is_result
 from imvad_jax.model import Model
 from imvad_jax.model.store import describe
-from imvad_jax.ops import convolution_rule
+from imvad_jax.ops import convolution_rule, processor
 from imvad_jax.owned import write_own
 from imvad_jax.reporting.result_files import FLOAT32, result_path
 from imvad_jax.runs.specs import Cell
@@ -55,6 +55,7 @@ def environment(parallel: Parallel) -> dict:
         "num_devices": len(parallel.devices),
         "matmul_precision": matmul_precision(parallel.local[0].platform),
         "convolution_rule": convolution_rule.RULE,
+        "wide_vectors": processor.has_wide_vectors(),  # on which the rule depends
     }
 
 

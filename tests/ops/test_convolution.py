@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import export
 
-from imvad_jax.ops import convolution, convolution_cpu, convolution_rule
+from imvad_jax.ops import convolution, convolution_cpu, convolution_rule, processor
 from imvad_jax.ops.convolution import by_winograd, convolve, convolve_depthwise, convolve_transposed
 from imvad_jax.training.parallel import Parallel
 from tests.ops.convolved import assert_close, normal, plain, with_gradients
@@ -155,8 +155,9 @@ def test_what_winograd_does_not_take():
         (16, 3, 1, 16, 16, "xla xla xla"),
     ],
 )
-def test_the_form_of_each_direction(side, window, stride, inputs, outputs, forms):
-    """Where nothing is too small (`none_too_small`)."""
+def test_the_form_of_each_direction(side, window, stride, inputs, outputs, forms, monkeypatch):
+    """Where nothing is too small (`none_too_small`), on a processor with AVX-512."""
+    monkeypatch.setattr(processor, "has_wide_vectors", lambda: True)
     border = (window - 1) // 2
     how = convolution_rule.How((stride,) * 2, ((border,) * 2,) * 2, None, "auto")
     shape, kernel = (1, side, side, inputs), (window, window, inputs, outputs)
@@ -175,9 +176,12 @@ def test_what_is_too_small_is_left_to_xla(monkeypatch):
         return "platform_index" in str(jax.make_jaxpr(ours((2, 2), padding))(x, kernel))
 
     work = 3 * 4 * 9 * 2 * 5  # of the outputs of one image
+    monkeypatch.setattr(convolution_rule, "LEAST_WIDENING_WORK", 1e12)
     assert chooses(work, (3, 3)) and not chooses(work + 1, (3, 3))
     assert chooses(work + 1, (1, 1))  # always a product
     assert chooses(work + 1, (9, 9))  # larger than the map: XLA has scalar loops only
+    monkeypatch.setattr(convolution_rule, "LEAST_WIDENING_WORK", work)
+    assert chooses(work + 1, (3, 3))  # the gradient of a kernel with more outputs than inputs
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imvad_jax.ops import convolution_rule, narrow
+from imvad_jax.ops import convolution_rule, narrow, processor
 from imvad_jax.ops.convolution import convolve
 from tests.ops.convolved import assert_close, normal, plain, with_gradients
 
@@ -14,6 +14,10 @@ ONE = ((1, 1), (1, 1))
 
 def ours(x, kernel):
     return convolve(x, kernel, (1, 1), ONE)
+
+
+def set_wide(monkeypatch, wide):
+    monkeypatch.setattr(processor, "has_wide_vectors", lambda: wide)
 
 
 @pytest.fixture
@@ -25,7 +29,10 @@ def maps_of_any_size(monkeypatch):
     "inputs, outputs", [(16, 16), (3, 16), (6, 16), (16, 2), (16, 3), (32, 16), (1, 1), (16, 32)]
 )
 @pytest.mark.parametrize("sides", [(6, 8), (5, 7), (3, 12)])
-def test_results_and_gradients_are_those_of_xla(inputs, outputs, sides, maps_of_any_size):
+def test_results_and_gradients_are_those_of_xla(
+    inputs, outputs, sides, maps_of_any_size, monkeypatch
+):
+    set_wide(monkeypatch, True)
     with jax.enable_x64(True):
         x, kernel = normal(2, *sides, inputs), normal(3, 3, inputs, outputs, seed=1)
         arrays = x, kernel, normal(2, *sides, outputs, seed=2)
@@ -45,11 +52,14 @@ def test_gradients_of_a_kernel_over_any_number_of_rows(per_step, maps_of_any_siz
             np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
-def test_outputs_of_a_row_are_joined_up_to_the_width():
-    assert narrow.joined(16, 16, 128) == 2
+@pytest.mark.parametrize("wide", [False, True])
+def test_outputs_of_a_row_are_joined_up_to_the_width(wide, monkeypatch):
+    set_wide(monkeypatch, wide)
+    assert narrow.joined(16, 16, 128) == (2 if wide else 1)  # they fill narrower vectors
+    assert narrow.kernel_gradient_pays(16, 2) and narrow.kernel_gradient_pays(16, 16) == wide
     assert narrow.joined(16, 2, 128) == narrow.joined(16, 3, 128) == 8
     assert narrow.joined(3, 16, 128) == 4  # an odd number of channels
-    assert narrow.joined(16, 2, 100) == 4 and narrow.joined(16, 16, 127) == 1  # that divides it
+    assert narrow.joined(16, 2, 100) == 4 and narrow.joined(16, 2, 127) == 1  # that divides it
     assert narrow.joined(17, 16, 128) == narrow.joined(16, 17, 128) == 1
 
 
@@ -68,3 +78,18 @@ def test_few_channels_are_never_too_small(monkeypatch):
     monkeypatch.setattr(convolution_rule, "LEAST_WORK", 1e12)
     traced = jax.make_jaxpr(ours)(jnp.zeros((1, 64, 64, 4)), jnp.zeros((3, 3, 4, 4)))
     assert "platform_index" in str(traced)
+
+
+@pytest.mark.parametrize(
+    "text, wide",
+    [("flags\t\t: fpu avx2 avx512f avx512dq\n", True), ("flags\t: fpu avx2\n", False),
+     ("Features\t: asimd\n", False), (None, False)],
+)  # fmt: skip
+def test_the_width_of_vectors_is_what_the_system_says(text, wide, tmp_path, monkeypatch):
+    file = tmp_path / "cpuinfo"
+    if text:
+        file.write_text("processor\t: 0\n" + text)
+    monkeypatch.setattr(processor, "CPUINFO", file)
+    processor.has_wide_vectors.cache_clear()
+    assert processor.has_wide_vectors() is wide
+    processor.has_wide_vectors.cache_clear()
