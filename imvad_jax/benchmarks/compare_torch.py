@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from imvad_jax.benchmarks.measure import measure, ratio, summary
+from imvad_jax.benchmarks.in_turn import largest_difference, timed
 from imvad_jax.benchmarks.torch_networks.frozen import ResNet, is_resnet
 from imvad_jax.benchmarks.workloads import Subject
 from imvad_jax.errors import UserError
@@ -60,25 +60,6 @@ def compare(subject: Subject) -> dict:
     return found
 
 
-def timed(subject: Subject, ours: Callable, theirs: Callable, difference: float | None) -> dict:
-    """Times two calls in turn."""
-    options = subject.options
-    calls = {"ours": ours, "theirs": theirs}
-    samples = measure(calls, options.repeats, options.least_seconds, settle=True)
-    return {
-        "ours_s": summary(samples["ours"].wall),
-        "theirs_s": summary(samples["theirs"].wall),
-        "ratio": ratio(samples, "theirs", "ours"),
-        "difference": difference,
-    }
-
-
-def largest_difference(ours, theirs) -> float:
-    """The largest difference of two arrays over the largest value."""
-    ours, theirs = np.asarray(ours), np.asarray(theirs)
-    return float(np.abs(ours - theirs).max() / np.abs(ours).max())
-
-
 def repeated(work: Callable[[], object]) -> Callable[[int], None]:
     """A call that does the work so many times and waits for PyTorch."""
 
@@ -111,7 +92,7 @@ def compare_backbone(
     maps, name = step(variables, parallel.split(images)), detector.outputs[-1]
     found = network(images)[name].permute(0, 2, 3, 1).cpu().numpy()
     difference = largest_difference(parallel.join(maps[name]), found)
-    return timed(subject, ours, repeated(lambda: network(images)), difference)
+    return timed(subject.options, ours, repeated(lambda: network(images)), difference)
 
 
 def compare_work(subject: Subject, theirs: "Work") -> dict:
@@ -127,12 +108,12 @@ def compare_work(subject: Subject, theirs: "Work") -> dict:
         for _ in range(count):
             score(detector, subject.variables, images, parallel, subject.batch_size)
 
-    fitted = timed(subject, fit_ours, repeated(theirs.fit), None)
+    fitted = timed(subject.options, fit_ours, repeated(theirs.fit), None)
     theirs.fit()
     ours = score(detector, subject.variables, images, parallel, subject.batch_size)
     theirs.adopt()
     difference = largest_difference(ours.maps, theirs.score())
-    scored = timed(subject, score_ours, repeated(theirs.score), difference)
+    scored = timed(subject.options, score_ours, repeated(theirs.score), difference)
     return {"fit": fitted, "score": scored}
 
 

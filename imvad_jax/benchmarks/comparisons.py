@@ -1,4 +1,4 @@
-"""The comparisons with other implementations, by name: PyTorch, anomalib, other metrics."""
+"""The comparisons with other implementations, by name: PyTorch, ONNX Runtime, anomalib, metrics."""
 
 import dataclasses
 import importlib.util
@@ -37,7 +37,7 @@ class Comparisons:
         `methods` are those to compare, with configuration and overrides.
         """
         checks = {
-            "torch": _check_torch, "torch_steps": _check_torch,
+            "torch": _check_torch, "torch_steps": _check_torch, "onnx": _check_onnx,
             "anomalib": lambda: self._check_anomalib(methods), "metrics": lambda: None,
         }  # fmt: skip
         for name in self.names:
@@ -51,6 +51,7 @@ class Comparisons:
         found = {
             "torch": _with_torch,
             "torch_steps": _steps_with_torch,
+            "onnx": partial(_with_onnx, model),
             "anomalib": partial(self._with_anomalib, model, log, progress),
             "metrics": self._with_metrics,
         }
@@ -112,3 +113,20 @@ def _steps_with_torch(subject: Subject) -> dict:
     from imvad_jax.benchmarks import compare_torch_steps
 
     return compare_torch_steps.compare(subject)
+
+
+def _check_onnx() -> None:
+    from imvad_jax.benchmarks import compare_onnx
+
+    compare_onnx.check_installed()
+
+
+def _with_onnx(model: Model, subject: Subject) -> dict:
+    """The exporters are imported only now, after the peak memory is read."""
+    from imvad_jax.benchmarks import compare_onnx
+    from imvad_jax.export.whole import whole_of
+
+    fitted = dataclasses.replace(
+        model, detector=subject.detector, variables=subject.variables, fitted=True
+    )
+    return compare_onnx.compare(subject, whole_of(fitted))

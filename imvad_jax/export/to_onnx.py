@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -38,22 +39,21 @@ def failed_operation(error: Exception) -> str | None:
     return None
 
 
-def write(whole: Whole, path: Path, batch_size: int, platforms: tuple[str, ...]) -> None:
-    """Writes the file; a `batch_size` of 0 takes any. ONNX knows no platforms."""
-    del platforms
+def convert(function: Callable, shape: tuple, names: Sequence[str], title: str):
+    """The ONNX model of `function`, of uint8 `images` of that shape to a tuple of arrays.
+
+    Raises NotImplementedError with the operation that jax2onnx fails at.
+    """
     import jax2onnx  # pyright: ignore[reportMissingImports] - lives in .venv-onnx
 
-    arrays = [jnp.asarray(array) for array in whole.arrays.values()]
-    names = sorted(whole.output_shapes())
-    shape = (batch_size or "batch", *whole.image_shape(1).shape[1:])
     try:
         with loops.unrolled():  # jax2onnx fails at loops over traced arrays
             model = jax2onnx.to_onnx(
-                lambda images: tuple(whole.plain(arrays, images)[name] for name in names),
+                function,
                 [jax.ShapeDtypeStruct(shape, jnp.uint8)],
-                model_name=whole.model.method,
+                model_name=title,
                 input_names=["images"],
-                output_names=names,
+                output_names=list(names),
             )
     except Exception as error:  # of any kind
         operation = failed_operation(error)
@@ -64,6 +64,19 @@ def write(whole: Whole, path: Path, batch_size: int, platforms: tuple[str, ...])
         ) from error
     # jax2onnx moves transposes but keeps their old shapes; the runtime infers shapes by itself.
     model.graph.ClearField("value_info")
+    return model
+
+
+def write(whole: Whole, path: Path, batch_size: int, platforms: tuple[str, ...]) -> None:
+    """Writes the file; a `batch_size` of 0 takes any. ONNX knows no platforms."""
+    del platforms
+    arrays = [jnp.asarray(array) for array in whole.arrays.values()]
+    names = sorted(whole.output_shapes())
+    shape = (batch_size or "batch", *whole.image_shape(1).shape[1:])
+    model = convert(
+        lambda images: tuple(whole.plain(arrays, images)[name] for name in names),
+        shape, names, whole.model.method,
+    )  # fmt: skip
     entry = model.metadata_props.add()
     entry.key, entry.value = "metadata", json.dumps(whole.metadata(batch_size))
     path.write_bytes(model.SerializeToString())

@@ -45,10 +45,11 @@ COMPARE = flags.DEFINE_list(
     "compare", [], "Comma-separated comparisons, each measured in alternation with ours. torch: "
     "the backbone, and for padim and patchcore the same work, in plain PyTorch, which must be "
     "installed. torch_steps: the training step of every trained method and its frozen backbone, in "
-    "PyTorch, eager and with torch.compile. anomalib: whole processes on --category, from fit to "
-    "metrics, for padim, patchcore, and (over --epochs, 2 or more) stpm, rd4ad, fastflow, cfa, "
-    "draem, csflow; see --anomalib_python. metrics: our five metrics of the test images of "
-    "--category, or of synthetic maps, against scikit-learn and a plain PRO.",
+    "PyTorch, eager and with torch.compile. onnx: the backbone, the scoring and the exports in "
+    "ONNX Runtime, in the environment of 'make install-onnx'. anomalib: whole processes on "
+    "--category, from fit to metrics, for padim, patchcore, and (over --epochs, 2 or more) stpm, "
+    "rd4ad, fastflow, cfa, draem, csflow; see --anomalib_python. metrics: our five metrics of the "
+    "test images of --category, or of synthetic maps, against scikit-learn and a plain PRO.",
 )  # fmt: skip
 ANOMALIB_PYTHON = program.define_path(
     "anomalib_python", None, "With --compare=anomalib: Python interpreter of an environment with "

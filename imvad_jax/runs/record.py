@@ -1,6 +1,5 @@
 """The record of a run: configuration, versions, commit, hardware; and how it is written."""
 
-import contextlib
 import os
 import platform
 import re
@@ -55,7 +54,6 @@ def environment(parallel: Parallel) -> dict:
         "num_devices": len(parallel.devices),
         "matmul_precision": matmul_precision(parallel.local[0].platform),
         "convolution_rule": convolution_rule.RULE,
-        "wide_vectors": processor.has_wide_vectors(),  # on which the rule depends
     }
 
 
@@ -119,13 +117,7 @@ def hardware(parallel: Parallel) -> str:
     device, count = parallel.local[0], len(parallel.devices)
     if device.platform != "cpu":
         return f"{count} x {device.device_kind}"
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-    return f"{model}, {os.cpu_count()} cores, {count} JAX devices"
+    return f"{processor.title()}, {os.cpu_count()} cores, {count} JAX devices"
 
 
 def write_json(path: Path, value, test=is_ours) -> None:

@@ -78,18 +78,3 @@ def test_few_channels_are_never_too_small(monkeypatch):
     monkeypatch.setattr(convolution_rule, "LEAST_WORK", 1e12)
     traced = jax.make_jaxpr(ours)(jnp.zeros((1, 64, 64, 4)), jnp.zeros((3, 3, 4, 4)))
     assert "platform_index" in str(traced)
-
-
-@pytest.mark.parametrize(
-    "text, wide",
-    [("flags\t\t: fpu avx2 avx512f avx512dq\n", True), ("flags\t: fpu avx2\n", False),
-     ("Features\t: asimd\n", False), (None, False)],
-)  # fmt: skip
-def test_the_width_of_vectors_is_what_the_system_says(text, wide, tmp_path, monkeypatch):
-    file = tmp_path / "cpuinfo"
-    if text:
-        file.write_text("processor\t: 0\n" + text)
-    monkeypatch.setattr(processor, "CPUINFO", file)
-    processor.has_wide_vectors.cache_clear()
-    assert processor.has_wide_vectors() is wide
-    processor.has_wide_vectors.cache_clear()
