@@ -60,7 +60,7 @@ def compare(subject: Subject, function: Whole) -> dict:
         raise UserError("--compare=onnx: compares on the CPU, but JAX computes elsewhere here")
     parts = {}
     with tempfile.TemporaryDirectory() as folder:
-        for size in (subject.parallel.here().batch_size(subject.batch_size), 1):
+        for size in dict.fromkeys((subject.parallel.here().batch_size(subject.batch_size), 1)):
             images = next(iter(subject.images.batches(size))).images
             exports = _exports(function, Path(folder), size)
             pairs = {"score": (_scorer(subject), exports["onnx"]),

@@ -23,8 +23,8 @@ def joined(inputs: int, outputs: int, width: int) -> int:
     Of an odd number of input channels at least 4: their windows are slower to collect. 16 channels
     on both sides fill vectors of 256 bits, but not those of 512.
     """
-    least = MOST_CHANNELS + processor.has_wide_vectors()
-    if max(inputs, outputs) > MOST_CHANNELS or min(inputs, outputs) >= least:
+    filled = min(inputs, outputs) >= MOST_CHANNELS and not processor.has_wide_vectors()
+    if max(inputs, outputs) > MOST_CHANNELS or filled:
         return 1
     count = min(MOST_JOINED, max(WIDTH // outputs, 4 if inputs % 2 else 2))
     return next(n for n in (8, 4, 2, 1) if n <= count and width % n == 0)
