@@ -9,8 +9,11 @@ all hash alike. So the work is counted, only strings are hashed, and no object i
 message: strings are cut, the rest is left out.
 """
 
+import contextlib
+import gc
 import mmap
 import pickletools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, BinaryIO, cast
 
@@ -119,9 +122,10 @@ def read(
     machine = _Machine(what, {} if storages is None else storages, most_steps)
     start, position = stream.tell(), None
     try:
-        for opcode, argument, at in pickletools.genops(cast("IO[bytes]", stream)):
-            position = at
-            machine.step(opcode.name, argument)
+        with _collector_paused():
+            for opcode, argument, at in pickletools.genops(cast("IO[bytes]", stream)):
+                position = at
+                machine.step(opcode.name, argument)
         return machine.stack.pop()
     except UserError:
         raise
@@ -129,6 +133,18 @@ def read(
         # The error's own text may hold any object of the file, at any length.
         where = "its first byte" if position is None else f"byte {position - start}"
         raise Malformed(f"its pickle is not well formed, at or after {where}") from error
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Python's collector would walk all objects of a pickle again and again, as they grow."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class _Machine:

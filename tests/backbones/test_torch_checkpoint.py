@@ -3,6 +3,8 @@
 PyTorch is not needed: `checkpoints.Pickler` writes globals and storages as names.
 """
 
+import gc
+import io
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -11,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imvad_jax.backbones import get
+from imvad_jax.backbones import get, torch_pickle
+from imvad_jax.backbones.lazy_tensor import Malformed
 from imvad_jax.backbones.tensor_files import open_tensors
 from imvad_jax.backbones.weights import load_weights
 from imvad_jax.errors import UserError
@@ -221,3 +224,15 @@ def test_pickles_that_make_no_sense(payload, message, tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", payload)
     refused(message, path)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_collector_is_left_as_it_was(enabled):
+    was_enabled = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with pytest.raises(Malformed):
+            torch_pickle.read(io.BytesIO(b"\x80\x02R."), "a file")
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if was_enabled else gc.disable)()
