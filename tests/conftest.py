@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -22,6 +23,10 @@ import pytest
 from imvad_jax.ops import convolution_rule
 
 jax.config.update("jax_num_cpu_devices", 8)
+
+# Hundreds of tests start programs: to compile their modules anew took a quarter of each start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # What one process of a run has compiled the others read: the workers, the programs that tests
 # start, and this one when it has dropped its programs (below). The directory goes with the process
@@ -70,6 +75,13 @@ def pytest_collection_modifyitems(config, items):
         left_out = [item for item in items if item.get_closest_marker("compiles")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_collection_finish():
+    """Python's collector looks no longer at what was imported, and at the rest less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)

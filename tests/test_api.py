@@ -6,6 +6,7 @@ import json
 import sys
 
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 
@@ -124,7 +125,7 @@ def test_a_full_disk_leaves_the_earlier_model(model, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.ocp.StandardCheckpointer, "save", full)
+    monkeypatch.setattr(ocp.StandardCheckpointer, "save", full)
     with pytest.raises(UserError, match="cannot be written .No space left on device"):
         api.save(model, tmp_path / "detector")
     assert api.load(tmp_path / "detector").config == model.config

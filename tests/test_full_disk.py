@@ -6,6 +6,7 @@ import os
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from imvad_jax import errors
@@ -129,7 +130,7 @@ def test_a_checkpoint_on_a_full_disk_is_named(tmp_path, monkeypatch):
     def save(self, *args, **options):
         raise ValueError("INTERNAL: writing failed: No space left on device [source locations=]")
 
-    monkeypatch.setattr(checkpoint.ocp.StandardCheckpointer, "save", save)
+    monkeypatch.setattr(ocp.StandardCheckpointer, "save", save)
     with pytest.raises(NotWritten, match=r"checkpoint: cannot be written \(No space left on dev"):
         checkpoint.save_variables(tmp_path, {"a": np.zeros(3)})
 

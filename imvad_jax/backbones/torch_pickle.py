@@ -9,17 +9,15 @@ all hash alike. So the work is counted, only strings are hashed, and no object i
 message: strings are cut, the rest is left out.
 """
 
-import contextlib
-import gc
 import mmap
 import pickletools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, BinaryIO, cast
 
 import jax.numpy as jnp
 import numpy as np
 
+from imvad_jax import collector
 from imvad_jax.backbones.lazy_tensor import Malformed
 from imvad_jax.backbones.wording import shown
 from imvad_jax.errors import UserError
@@ -122,7 +120,7 @@ def read(
     machine = _Machine(what, {} if storages is None else storages, most_steps)
     start, position = stream.tell(), None
     try:
-        with _collector_paused():
+        with collector.paused():  # the objects of a pickle only grow in number
             for opcode, argument, at in pickletools.genops(cast("IO[bytes]", stream)):
                 position = at
                 machine.step(opcode.name, argument)
@@ -133,18 +131,6 @@ def read(
         # The error's own text may hold any object of the file, at any length.
         where = "its first byte" if position is None else f"byte {position - start}"
         raise Malformed(f"its pickle is not well formed, at or after {where}") from error
-
-
-@contextlib.contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Python's collector would walk all objects of a pickle again and again, as they grow."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 class _Machine:

@@ -3,7 +3,6 @@
 Needs the environment of `make install-onnx`. Exports are written and loaded as their users do.
 """
 
-import contextlib
 import importlib.util
 import os
 import runpy
@@ -15,17 +14,16 @@ from typing import Any
 import jax
 import numpy as np
 
+from imvad_jax.benchmarks.frozen_backbone import frozen_backbone
 from imvad_jax.benchmarks.in_turn import largest_difference, timed
 from imvad_jax.benchmarks.workloads import Options, Subject
 from imvad_jax.data.batches import ArrayImages
 from imvad_jax.errors import UserError
 from imvad_jax.export import check, to_onnx, to_stablehlo
 from imvad_jax.export.whole import Whole
-from imvad_jax.ops import convolution, rows
+from imvad_jax.ops import convolution
 from imvad_jax.training.job import as_float
-from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.score import Scorer
-from imvad_jax.training.transformed import with_transformed_backbone
 
 # uint8 images [B, S, S, 3] to arrays by name; ours may have a device axis in front.
 Call = Callable[[np.ndarray], Mapping[str, Any]]
@@ -66,7 +64,8 @@ def compare(subject: Subject, function: Whole) -> dict:
             pairs = {"score": (_scorer(subject), exports["onnx"]),
                      "StableHLO": (exports["stablehlo"], exports["onnx"])}  # fmt: skip
             if subject.detector.outputs:
-                pairs["backbone"] = _backbone(subject, size), _exported_backbone(subject, size)
+                alone = frozen_backbone(subject, size), _exported_backbone(subject, size)
+                pairs["backbone"] = alone
             for work, (ours, theirs) in pairs.items():
                 name = work if size > 1 else f"{work}, one image"
                 parts[name] = _in_turn(subject.options, ours, theirs, images)
@@ -113,24 +112,6 @@ def _exported_backbone(subject: Subject, size: int) -> Call:
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     return lambda images: dict(zip(names, session.run(names, {"images": images}), strict=True))
-
-
-def _backbone(subject: Subject, size: int) -> Call:
-    """Our frozen backbone of so many images, which the devices share as in `Scorer`."""
-    parallel, detector = subject.parallel.here(), subject.detector
-    by_rows = detector.by_rows and parallel.shares_rows(size, all_of_it=False)
-    if size % parallel.count and not by_rows:
-        parallel = Parallel(parallel.local[:1])
-
-    def step(variables, images):
-        with rows.shared() if by_rows else contextlib.nullcontext():
-            return detector.apply(variables, as_float(images), method="features")
-
-    compiled = parallel.compile(step, split=(False, True), joined=by_rows)
-    variables = {"backbone": subject.variables["backbone"]}
-    placed = parallel.replicate(with_transformed_backbone(detector, variables, parallel))
-    put = parallel.repeat if by_rows else parallel.split
-    return lambda images: compiled(placed, put(images))
 
 
 def _scorer(subject: Subject) -> Call:

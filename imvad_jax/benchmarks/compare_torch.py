@@ -15,12 +15,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from imvad_jax.benchmarks.frozen_backbone import frozen_backbone
 from imvad_jax.benchmarks.in_turn import largest_difference, timed
 from imvad_jax.benchmarks.torch_networks.frozen import ResNet, is_resnet
 from imvad_jax.benchmarks.workloads import Subject
 from imvad_jax.errors import UserError
 from imvad_jax.training.fit import fit, init_variables
-from imvad_jax.training.job import as_float
 from imvad_jax.training.score import score
 
 STARTS = 10  # random rows that anchor the first pick of the coreset
@@ -76,22 +76,15 @@ def compare_backbone(
     subject: Subject, network: Callable[[np.ndarray], dict[str, torch.Tensor]]
 ) -> dict:
     """A batch of uint8 images in host memory to its feature maps on the device."""
-    parallel, detector = subject.parallel.here(), subject.detector
-    step = parallel.compile(
-        lambda variables, images: detector.apply(variables, as_float(images), method="features"),
-        split=(False, True),
-    )
-    variables = parallel.replicate({"backbone": subject.variables["backbone"]})
-    size = parallel.batch_size(subject.batch_size)
+    size = subject.parallel.here().batch_size(subject.batch_size)
     images = next(iter(subject.images.batches(size))).images
+    backbone, name = frozen_backbone(subject, size), subject.detector.outputs[-1]
 
     def ours(count):
-        results = [step(variables, parallel.split(images)) for _ in range(count)]
-        jax.block_until_ready(results)
+        jax.block_until_ready([backbone(images) for _ in range(count)])
 
-    maps, name = step(variables, parallel.split(images)), detector.outputs[-1]
     found = network(images)[name].permute(0, 2, 3, 1).cpu().numpy()
-    difference = largest_difference(parallel.join(maps[name]), found)
+    difference = largest_difference(np.reshape(backbone(images)[name], found.shape), found)
     return timed(subject.options, ours, repeated(lambda: network(images)), difference)
 
 

@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from typing import TYPE_CHECKING
 
 from imvad_jax import sealed
 from imvad_jax.benchmarks import before_after
@@ -18,6 +16,9 @@ from imvad_jax.reporting.metric_names import METRICS, format_value
 from imvad_jax.reporting.plots import GOOD, INK, soften
 from imvad_jax.reporting.result_files import portable_command
 from imvad_jax.reporting.text_table import Form, format_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COMMAND = "imvad benchmark --render"
 BUSY = 0.1  # share of the machine that others may use before figures are not published
@@ -216,11 +217,15 @@ def device_line(record: dict) -> str:
     )
 
 
-def rate_figure(records: Sequence[dict]) -> Figure:
+def rate_figure(records: Sequence[dict]) -> "Figure":
     """Images per second by method, scoring and training, and the share of a plain product's rate.
 
     Dots are medians, whiskers go from the slowest repeat to the fastest.
     """
+    # Here: it is slow to import, and many programs draw nothing.
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
     done = [record for record in records if "error" not in record]
     figure = Figure(figsize=(11, 1.9 + 0.55 * len(done)), layout="constrained")
     rate, share = figure.subplots(1, 2, width_ratios=(1.5, 1), sharey=True)

@@ -1,13 +1,14 @@
 """Cost against number of images, size of the bank and number of devices: tables and a picture."""
 
 from collections.abc import Sequence
-
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+from typing import TYPE_CHECKING
 
 from imvad_jax.benchmarks.columns import label_of, number
 from imvad_jax.reporting.plots import DEFECTS, GOOD, INK, soften
 from imvad_jax.reporting.text_table import Form, format_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HEADER = """\
 - **Fit against images** is the whole fit on synthetic images, of which only one batch is in memory.
@@ -99,11 +100,15 @@ def format_tables(records: Sequence[dict], markdown: bool = False) -> str:
     return "\n\n".join(tables)
 
 
-def figure(records: Sequence[dict]) -> Figure:
+def figure(records: Sequence[dict]) -> "Figure":
     """Seconds and peak memory of the fit by images, and rates of scoring by bank and by devices.
 
     Panels without a point are left out. Hollow dots are virtual devices.
     """
+    # Here: it is slow to import, and many programs draw nothing.
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+
     panels = [
         ("images", "fit, seconds", lambda point: point["seconds"]),
         ("images", "fit, peak memory in GiB", peak_gib),

@@ -4,10 +4,11 @@ The console command (`cli`) and the files of `experiments` call it; programs tha
 start are named to it: `python -m imvad_jax.programs.entry worker`.
 """
 
+import gc
 import importlib
 import sys
 
-from imvad_jax import commands
+from imvad_jax import collector, commands
 from imvad_jax.programs import huge_pages, stopping
 
 
@@ -21,8 +22,11 @@ def begin(name: str) -> None:
     """As `start`; commands are spelled as by the process that started this one."""
     huge_pages.use()
     stopping.listen()
-    program = importlib.import_module("imvad_jax.programs.program")
-    program.start(importlib.import_module(f"imvad_jax.programs.{name}"))
+    with collector.paused():
+        program = importlib.import_module("imvad_jax.programs.program")
+        chosen = importlib.import_module(f"imvad_jax.programs.{name}")
+    gc.freeze()  # what was imported stays, and is no longer looked at
+    program.start(chosen)
 
 
 if __name__ == "__main__":

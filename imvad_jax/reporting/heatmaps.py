@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
@@ -57,11 +56,15 @@ def color_range(maps: np.ndarray) -> tuple[float, float]:
 @functools.lru_cache(maxsize=1)
 def _colors() -> np.ndarray:
     """The colour map as a table, uint8 [256, 3]: evenly spaced to the eye, dark to bright."""
+    import matplotlib  # here: slow to import, and many programs draw nothing
+
     return (matplotlib.colormaps["inferno"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
 
 
 @functools.lru_cache(maxsize=4)
 def _font(size: int) -> ImageFont.FreeTypeFont:
+    import matplotlib
+
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 

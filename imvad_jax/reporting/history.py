@@ -2,14 +2,15 @@
 
 import time
 from pathlib import Path
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from imvad_jax import sealed
 from imvad_jax.errors import UserError
 from imvad_jax.marks import MARK
 from imvad_jax.owned import write_own
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class History:
@@ -87,8 +88,12 @@ def _tensorboard_writer(directory: Path):
     return SummaryWriter(str(directory))
 
 
-def learning_curve(rows: list[dict]) -> Figure:
+def learning_curve(rows: list[dict]) -> "Figure":
     """The loss by epoch; on a logarithmic axis where all of it is positive."""
+    # Here: it is slow to import, and many programs draw nothing.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

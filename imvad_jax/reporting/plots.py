@@ -2,12 +2,14 @@
 
 import base64
 import io
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from imvad_jax.marks import MARK
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 GOOD = "#1f9e89"
 DEFECTS = ("#d1495b", "#edae49", "#9b72cf", "#f4845f", "#3d7ea6", "#b56576", "#9a8c5c", "#4f5d75")
@@ -54,7 +56,7 @@ def _counts(scores, labels):
     return np.r_[0, last + 1 - true], np.r_[0, true]
 
 
-def score_figure(scores: np.ndarray, labels: np.ndarray, defects: np.ndarray) -> Figure:
+def score_figure(scores: np.ndarray, labels: np.ndarray, defects: np.ndarray) -> "Figure":
     """The three plots side by side; a plot that is undefined says so.
 
     Args:
@@ -62,6 +64,8 @@ def score_figure(scores: np.ndarray, labels: np.ndarray, defects: np.ndarray) ->
       labels: 0 or 1 `[N]`.
       defects: Kind of each image, text `[N]`.
     """
+    from matplotlib.figure import Figure  # here: slow to import, and many programs draw nothing
+
     scores, labels, defects = (np.asarray(array) for array in (scores, labels, defects))
     finite = np.isfinite(scores)
     scores, labels, defects = scores[finite].astype(np.float64), labels[finite], defects[finite]
@@ -123,8 +127,10 @@ def soften(axes) -> None:
         text.set(color=INK, fontsize=10)
 
 
-def figure_png(figure: Figure, dpi: int = 150) -> bytes:
+def figure_png(figure: "Figure", dpi: int = 150) -> bytes:
     """The figure as PNG with a clear background; equal figures give equal bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
     about = {"Software": None, "Comment": MARK}

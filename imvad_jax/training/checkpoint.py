@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from imvad_jax import sealed
 from imvad_jax.errors import UserError, say
@@ -22,6 +21,13 @@ from imvad_jax.training import hosts, record, verified
 NAME = "checkpoint"  # of the folder, unless the record beside it names another
 FIELD = "checkpoint"  # of that record; and "checkpoints", all folders that are its own
 _NAMES = re.compile(rf"{NAME}(-\d+)?")
+
+
+def _orbax():
+    """The library, imported with the first checkpoint: it takes as long as jax itself."""
+    import orbax.checkpoint
+
+    return orbax.checkpoint
 
 
 def save_variables(run_dir: str | Path, variables: Mapping, name: str = NAME) -> None:
@@ -46,7 +52,7 @@ def save_variables(run_dir: str | Path, variables: Mapping, name: str = NAME) ->
             )
     hosts.wait("place for the checkpoint looked at")
     with _naming(path):
-        checkpointer = ocp.StandardCheckpointer()
+        checkpointer = _orbax().StandardCheckpointer()
         arrays = jax.tree.map(np.asarray, jax.device_get(variables))
         checkpointer.save(path, arrays, custom_metadata=verified.metadata(arrays))
         checkpointer.wait_until_finished()
@@ -143,7 +149,7 @@ def load_variables(run_dir: str | Path) -> dict:
     if not has_checkpoint(run_dir):
         raise UserError(f"{path}: no checkpoint there; expected one written by imvad run")
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _orbax().StandardCheckpointer() as checkpointer:
             return verified.restore(path, lambda: checkpointer.restore(path))
     except verified.DamagedError as error:
         raise UserError(
@@ -178,9 +184,9 @@ class TrainingCheckpoints:
     ):
         self.every, self._keep, self._log = every, keep, log
         directory = Path(run_dir).resolve() / "training"
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        options = _orbax().CheckpointManagerOptions(max_to_keep=keep, create=True)
         try:
-            self._manager = ocp.CheckpointManager(directory, options=options)
+            self._manager = _orbax().CheckpointManager(directory, options=options)
         except (ValueError, KeyError, TypeError, AttributeError) as error:  # some fields' names
             raise UserError(
                 f"{directory}: the {verified.METADATA} of a checkpoint is damaged "
@@ -200,9 +206,8 @@ class TrainingCheckpoints:
         tree = {f"leaf{number:05}": leaf for number, leaf in enumerate(leaves)}
         # Also of an earlier epoch: it goes on behind us.
         with _naming(Path(self._manager.directory)):
-            self._manager.save(
-                epoch, args=ocp.args.StandardSave(tree), custom_metadata=verified.metadata(tree)
-            )
+            args = _orbax().args.StandardSave(tree)
+            self._manager.save(epoch, args=args, custom_metadata=verified.metadata(tree))
 
     def resume(self, template: Any) -> tuple[int, Any]:
         """The newest epoch whose checkpoint is whole, and its state; 0 and `template` without any.
@@ -246,7 +251,7 @@ class TrainingCheckpoints:
         try:
             tree = verified.restore(
                 Path(self._manager.directory) / str(epoch),
-                lambda: self._manager.restore(epoch, args=ocp.args.StandardRestore()),
+                lambda: self._manager.restore(epoch, args=_orbax().args.StandardRestore()),
             )
         except OSError as error:
             raise UserError(

@@ -76,6 +76,7 @@ def test_records(kinds, copies, record_property):
         values[name] = json.loads(content)
         last = values[name][-1] if isinstance(values[name], list) else values[name]
         last.pop("digest", None)
+    trials.time_undamaged(_pages, copies["run's record"][0])
 
     @sized(RECORDS)
     @given(st.sampled_from(sorted(good)), JSON_EDITS, st.none() | EDITS, st.integers(0, 5))
@@ -103,6 +104,8 @@ def test_archives(label, names, kinds, copies, record_property):
     trials = Trials(label)
     good = {name: copies[name][1].read_bytes() for name in names}
     expected = {name: kinds[name].read(kinds[name].top) for name in names}
+    if label == "predictions":
+        trials.time_undamaged(_pages, copies["run's predictions"][0])
 
     @sized(ARRAYS)
     @given(st.sampled_from(names), EDITS, st.none() | st.integers(0, 1000))

@@ -45,7 +45,7 @@ def fitted_once(method: str):
     return fitted(method)
 
 
-def fitted(method: str, count: int = 20, devices: int = 1, seed: int = 0, **overrides):
+def fitted(method: str, count: int = 20, devices: int = 2, seed: int = 0, **overrides):
     """A detector fitted on `count` random images: the detector, its variables, the devices.
 
     It is trained for one epoch if it is trained: for tests to which it does not matter how well.

@@ -92,19 +92,19 @@ def test_padim_refuses_weights_without_a_layer_it_needs(tmp_path, shared):
     assert "Traceback" not in done.stderr and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("kind", ["stablehlo", "savedmodel"])
-def test_an_export_computes_what_the_run_does_on_real_images(tmp_path, shared, kind):
+def test_exports_compute_what_the_run_does_on_real_images(tmp_path, shared):
     data = f"--data_dir={shared / 'data/mvtec_ad'}"
     run(
         tmp_path, "--method=padim", "--preset=benchmark", data, "--category=bottle",
         weights(shared),
     )  # fmt: skip
-    command = [
-        sys.executable, "-m", "experiments.export", f"--workdir={tmp_path / 'run'}",
-        f"--output={tmp_path / 'detector'}", f"--format={kind}",
-        f"--cache_dir={tmp_path.parent / 'cache'}",
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]  # it compares by itself
-    assert "4 test images of mvtec_ad/bottle" in done.stdout
-    assert (tmp_path / "detector").exists()
+    for kind in ("stablehlo", "savedmodel"):
+        command = [
+            sys.executable, "-m", "experiments.export", f"--workdir={tmp_path / 'run'}",
+            f"--output={tmp_path / kind}", f"--format={kind}",
+            f"--cache_dir={tmp_path.parent / 'cache'}",
+        ]  # fmt: skip
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]  # it compares by itself
+        assert "4 test images of mvtec_ad/bottle" in done.stdout
+        assert (tmp_path / kind).exists()

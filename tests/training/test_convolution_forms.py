@@ -15,7 +15,13 @@ from imvad_jax.training.fit import init_variables
 SIZE = 128
 TOLERANCE = 1e-9  # of the largest entry of all gradients
 FIELDS = {"crop_size": 0, "image_size": SIZE, "batch_size": 2}
-FEWER = {"csflow": {"flow_blocks": 2}, "fastflow": {"flow_steps": 2}}  # each repeats the same
+# Each block, step and layer repeats the same.
+FEWER = {
+    "csflow": {"flow_blocks": 1},
+    "fastflow": {"flow_steps": 1},
+    "rd4ad": {"layers": "layer1,layer2"},
+    "stpm": {"layers": "layer1,layer2"},
+}
 
 
 def double(tree):
