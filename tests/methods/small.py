@@ -53,3 +53,13 @@ def fitted(method: str, count: int = 20, devices: int = 2, seed: int = 0, **over
     parallel = Parallel(jax.local_devices()[:devices])
     detector, variables = briefly(*make(method, **overrides))
     return detector, fit(detector, variables, images(count), parallel, seed), parallel
+
+
+def apply(module, *arguments, **options):
+    """`module.apply` as one compiled program, where each operation would be one of its own."""
+    return _compiled(module, tuple(sorted(options.items())))(*arguments)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(module, options):
+    return jax.jit(functools.partial(module.apply, **dict(options)))

@@ -14,7 +14,7 @@ from imvad_jax.methods.fastflow import FastFlow, FastFlowConfig
 from imvad_jax.presets.fastflow import presets
 from imvad_jax.training.fit import fit, init_variables
 from imvad_jax.training.parallel import Parallel
-from tests.methods.small import images
+from tests.methods.small import apply, images
 
 SHAPES = {"layer1": (16, 16, 64), "layer2": (8, 8, 128), "layer3": (4, 4, 256)}
 
@@ -41,7 +41,7 @@ def batch(count=2, seed=1):
 
 def latents(detector, variables, array):
     """z and log-determinants: LayerNorm in float64 numpy, flows apart (tested in test_coupling)."""
-    features = detector.apply(variables, array, method="features")
+    features = apply(detector, variables, array, method="features")
     found = {}
     for layer, x in features.items():
         x = np.asarray(x, np.float64)
@@ -52,13 +52,13 @@ def latents(detector, variables, array):
         flow = coupling.Flow((3, 1))
         permutations = variables["memory"][f"permutations_{layer}"]
         params = {"params": variables["params"][f"flows_{layer}"]}
-        found[layer] = flow.apply(params, x.astype(np.float32), permutations)
+        found[layer] = apply(flow, params, x.astype(np.float32), permutations)
     return found
 
 
 def test_loss_is_the_mean_negative_log_likelihood_summed_over_scales(small):
     detector, variables = small
-    loss, metrics = detector.apply(variables, batch(3), method="image_loss")
+    loss, metrics = apply(detector, variables, batch(3), method="image_loss")
     energy = log_det = 0.0
     for z, found in latents(detector, variables, batch(3)).values():
         energy += np.mean([0.5 * (np.asarray(one, np.float64) ** 2).sum() for one in z])
@@ -81,7 +81,7 @@ def bilinear(values, size):
 
 def test_map_is_the_mean_of_the_upsampled_likelihoods(small):
     detector, variables = small
-    prediction = detector.apply(variables, batch())
+    prediction = apply(detector, variables, batch())
     expected = np.zeros((2, 64, 64))
     for z, _ in latents(detector, variables, batch()).values():
         likelihood = np.exp(-0.5 * (np.asarray(z, np.float64) ** 2).mean(-1))
@@ -100,8 +100,8 @@ def test_permutations_are_drawn_by_step_and_scale_and_used(small):
         np.testing.assert_array_equal(np.sort(rows), np.tile(np.arange(shape[-1]), (2, 1)))
         assert (rows[0] != rows[1]).any()
     other = detector.apply({}, jax.random.key(9), method="init_memory")
-    first = detector.apply(variables, batch()).anomaly_map
-    second = detector.apply(variables | {"memory": other}, batch()).anomaly_map
+    first = apply(detector, variables, batch()).anomaly_map
+    second = apply(detector, variables | {"memory": other}, batch()).anomaly_map
     assert np.abs(np.asarray(first - second)).max() > 1e-4
 
 
@@ -173,13 +173,13 @@ def test_training_lowers_the_loss_and_touches_parameters_only(small):
     assert len(losses) == 4 and losses == sorted(losses)[::-1]
     for name in ("backbone", "memory"):
         jax.tree.map(np.testing.assert_array_equal, variables[name], trained[name])
-    prediction = detector.apply(trained, batch())
+    prediction = apply(detector, trained, batch())
     assert np.isfinite(prediction.anomaly_map).all()
 
 
 def test_half_precision_scores_are_near_and_float32(small):
     detector, variables = small
     half = FastFlow(dataclasses.replace(detector.config, dtype="bfloat16"))
-    exact, found = detector.apply(variables, batch()), half.apply(variables, batch())
+    exact, found = apply(detector, variables, batch()), apply(half, variables, batch())
     assert found.anomaly_map.dtype == found.score.dtype == np.float32
     np.testing.assert_allclose(found.anomaly_map, exact.anomaly_map, atol=0.05)

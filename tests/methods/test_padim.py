@@ -10,12 +10,12 @@ import pytest
 from imvad_jax.errors import UserError
 from imvad_jax.methods.padim import PaDiM, PaDiMConfig
 from imvad_jax.ops import resample
-from tests.methods.small import fitted, images
+from tests.methods.small import apply, fitted, images
 
 
 def embed(detector, variables, array):
     return np.asarray(
-        detector.apply(variables, array.images.astype(np.float32) / 255, method="embed"),
+        apply(detector, variables, array.images.astype(np.float32) / 255, method="embed"),
         np.float64,
     )
 
@@ -32,7 +32,7 @@ def test_map_is_the_mahalanobis_distance_per_position():
         expected[:, p] = np.sqrt(squared)
     side = int(positions**0.5)
     maps = resample.upsample_and_smooth(expected.reshape(3, side, side), (64, 64), 4.0)
-    prediction = detector.apply(variables, images(3, 1).images.astype(np.float32) / 255)
+    prediction = apply(detector, variables, images(3, 1).images.astype(np.float32) / 255)
     np.testing.assert_allclose(prediction.anomaly_map, maps, rtol=1e-3)
     np.testing.assert_allclose(prediction.score, np.max(maps, (1, 2)), rtol=1e-3)
 
@@ -105,9 +105,8 @@ def test_peak_memory_of_a_fit_does_not_grow_with_the_number_of_images():
 @pytest.mark.parametrize("layers", [("layer2",), ("layer1", "layer2", "layer3")])
 def test_layers_are_laid_on_the_grid_of_the_first(layers):
     detector, variables, _ = fitted("padim", layers=",".join(layers), num_channels=20)
-    maps = detector.apply(
-        variables, images(2).images.astype(np.float32) / 255, layers, method="features"
-    )
+    batch = images(2).images.astype(np.float32) / 255
+    maps = apply(detector, variables, batch, outputs=layers, method="features")
     stacked = np.concatenate(
         [np.repeat(np.repeat(m, 2**i, 1), 2**i, 2) for i, m in enumerate(maps.values())], -1
     )

@@ -13,11 +13,11 @@ from imvad_jax.methods.patchcore import PatchCoreConfig
 from imvad_jax.ops import resample
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.score import place, score
-from tests.methods.small import fitted, images
+from tests.methods.small import apply, fitted, images
 
 
 def embed(detector, variables, array):
-    found = detector.apply(variables, array.images.astype(np.float32) / 255, method="embed")
+    found = apply(detector, variables, array.images.astype(np.float32) / 255, method="embed")
     return np.asarray(found, np.float64)
 
 
@@ -46,7 +46,7 @@ def test_score_and_map_are_squared_distances_to_the_bank(case):
     detector, variables = case
     test = embed(detector, variables, images(3, 1))
     distances = ((test[:, :, None] - bank_of(variables)[None, None]) ** 2).sum(-1).min(-1)
-    prediction = detector.apply(variables, images(3, 1).images.astype(np.float32) / 255)
+    prediction = apply(detector, variables, images(3, 1).images.astype(np.float32) / 255)
     np.testing.assert_allclose(prediction.score, distances.max(1), rtol=1e-3)
     side = int(distances.shape[1] ** 0.5)
     maps = resample.upsample_and_smooth(distances.reshape(3, side, side), (64, 64), 4.0)
@@ -60,7 +60,7 @@ def test_the_papers_local_average_and_the_score_of_the_map(devices):
         embedding_dim=512,
     )  # fmt: skip
     batch = images(3, 1).images.astype(np.float32) / 255
-    maps = detector.apply(variables, batch, method="features")
+    maps = apply(detector, variables, batch, method="features")
     parts = []
     for name, channels in (("layer2", 128), ("layer3", 256)):
         part = ndimage.uniform_filter(np.asarray(maps[name]), (1, 3, 3, 1), mode="constant")
@@ -151,14 +151,14 @@ def test_several_neighbours_are_averaged():
     test = embed(detector, variables, images(2, 1))
     distances = ((test[:, :, None] - bank_of(variables)[None, None]) ** 2).sum(-1)
     expected = np.sort(distances, -1)[..., :3].mean(-1).max(1)
-    prediction = detector.apply(variables, images(2, 1).images.astype(np.float32) / 255)
+    prediction = apply(detector, variables, images(2, 1).images.astype(np.float32) / 255)
     np.testing.assert_allclose(prediction.score, expected, rtol=1e-3)
 
 
 def test_reweighting_is_equation_7():
     detector, variables, _ = fitted("patchcore", reweight_neighbors=4)
     bank = bank_of(variables)
-    prediction = detector.apply(variables, images(3, 1).images.astype(np.float32) / 255)
+    prediction = apply(detector, variables, images(3, 1).images.astype(np.float32) / 255)
     for patches, found in zip(embed(detector, variables, images(3, 1)), prediction.score):
         distances = np.linalg.norm(patches[:, None] - bank[None], axis=-1)
         query = patches[distances.min(1).argmax()]

@@ -12,6 +12,7 @@ from imvad_jax.errors import UserError
 from imvad_jax.methods import rd4ad
 from imvad_jax.methods.rd4ad import RD4AD, RD4ADConfig
 from imvad_jax.presets.rd4ad import presets
+from tests.methods.small import apply
 
 LAYERS = ("layer1", "layer2", "layer3")
 SMALL = {"backbone": "resnet18", "image_size": 64, "batch_size": 4, "embedding_channels": 32}
@@ -50,14 +51,14 @@ def small():
 def pairs(detector, variables, images, train=False):
     """Teacher's and restored maps by layer, shallow to deep, float64."""
     backbone = detector.config.backbone
-    maps = backbones.get(backbone).build().apply(variables["backbone"], images, outputs=LAYERS)
+    maps = apply(backbones.get(backbone).build(), variables["backbone"], images, outputs=LAYERS)
     teacher = [maps[name] for name in LAYERS]
     shapes = [x.shape[1:] for x in teacher]
     embedding, decoder = rd4ad.student_modules(detector.config, shapes)
 
     def run(module, name, x):
         part = {kind: variables[kind][name] for kind in ("params", "batch_stats")}
-        return module.apply(part, x, train, mutable=["batch_stats"])[0]
+        return apply(module, part, x, train=train, mutable=("batch_stats",))[0]
 
     restored = run(decoder, "decoder", run(embedding, "embedding", teacher))[::-1]
     if backbone.startswith("resnet"):
@@ -97,7 +98,9 @@ def test_loss_is_one_cosine_an_image_and_layer(small):
 def test_loss_per_position_is_the_mean_cosine_over_positions(small):
     _, variables, *_ = small
     detector = RD4AD(RD4ADConfig(**SMALL, per_position_loss=True))
-    (loss, _), _ = detector.apply(variables, drawn(), method="image_loss", mutable=["batch_stats"])
+    (loss, _), _ = apply(
+        detector, variables, drawn(), method="image_loss", mutable=("batch_stats",)
+    )
     expected = [(1 - cosine(a, b)).mean() for a, b in pairs(detector, variables, drawn(), True)]
     np.testing.assert_allclose(loss, sum(expected), rtol=1e-4)
 
@@ -105,7 +108,7 @@ def test_loss_per_position_is_the_mean_cosine_over_positions(small):
 def test_map_is_the_smoothed_sum_of_aligned_enlarged_distances(small):
     detector, variables, *_ = small
     images = drawn(2, seed=1)
-    prediction = detector.apply(variables, images)
+    prediction = apply(detector, variables, images)
     restored = pairs(detector, variables, images)
     for index in range(2):
         total = sum(enlarged(1 - cosine(a[index], b[index]), 64) for a, b in restored)
@@ -176,7 +179,7 @@ def test_widths_of_a_teacher_that_is_no_resnet_are_those_of_its_maps():
     assert [b.shape[-1] for _, b in restored] == [24, 40, 112]
     # Its features have both signs, and so can what is restored.
     assert all(a.min() < 0 and b.min() < 0 for a, b in restored)
-    found = detector.apply(variables, drawn(2)).anomaly_map
+    found = apply(detector, variables, drawn(2)).anomaly_map
     total = sum(enlarged(1 - cosine(a[0], b[0]), 64) for a, b in restored)
     np.testing.assert_allclose(found[0], gaussian_filter(total, 4), rtol=1e-3)
 

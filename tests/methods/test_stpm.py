@@ -14,6 +14,7 @@ from imvad_jax.methods import stpm
 from imvad_jax.methods.stpm import STPM, STPMConfig
 from imvad_jax.presets.stpm import presets
 from imvad_jax.training.fit import init_variables
+from tests.methods.small import apply
 
 LAYERS = ("layer1", "layer2", "layer3")
 
@@ -54,11 +55,10 @@ def small():
 
 def features(collections, images, train=False, backbone="resnet18"):
     """Maps of a network with the given variables, float64."""
-    maps = (
-        backbones.get(backbone)
-        .build()
-        .apply(collections, images, outputs=LAYERS, train=train, mutable=["batch_stats"])[0]
-    )
+    maps, _ = apply(
+        backbones.get(backbone).build(), collections, images,
+        outputs=LAYERS, train=train, mutable=("batch_stats",),
+    )  # fmt: skip
     return [np.asarray(maps[name], np.float64) for name in LAYERS]
 
 
@@ -100,7 +100,7 @@ def test_map_is_the_product_on_the_first_grid_enlarged_and_its_maximum_the_score
     images = drawn(2, seed=1)
     teacher = features(variables["backbone"], images)
     student = features(student_of(variables), images)
-    prediction = detector.apply(variables, images)
+    prediction = apply(detector, variables, images)
     for index in range(2):
         product = np.ones((16, 16))
         for t, s in zip(teacher, student):
@@ -165,7 +165,7 @@ def test_map_of_the_table_is_the_product_at_full_size(table_detector):
     product = np.ones((64, 64))
     for t, s in zip(teacher, student):
         product *= enlarged(squared_distance(t[0], s[0]), 64)
-    found = np.asarray(detector.apply(variables, image).anomaly_map[0])
+    found = np.asarray(apply(detector, variables, image).anomaly_map[0])
     np.testing.assert_allclose(found, product, rtol=1e-3, atol=1e-4 * product.max())
 
 
