@@ -43,6 +43,21 @@ def test_the_import_is_quick_and_takes_nothing_heavy_along(record_property):
     assert set(imvad_jax.__all__) <= set(found[0]["names"])
 
 
+PROGRAMS = """
+from imvad_jax.programs import apart, registry
+for name in registry.PROGRAMS:
+    apart.flag_names(name)
+late = [name for name in ("matplotlib", "orbax", "sklearn", "tensorflow", "torch")
+        if name in sys.modules]
+print(json.dumps(dict(programs=len(registry.PROGRAMS), late=late)))
+"""
+
+
+def test_no_program_imports_at_its_start_what_it_may_not_need():
+    found = in_a_new_process(PROGRAMS)
+    assert found["programs"] > 10 and found["late"] == []
+
+
 def test_all_names_are_there_and_are_those_of_their_modules():
     for name in imvad_jax.__all__:
         assert getattr(imvad_jax, name) is not None and name in dir(imvad_jax)
