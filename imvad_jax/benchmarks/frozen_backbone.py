@@ -17,7 +17,8 @@ def frozen_backbone(subject: Subject, size: int) -> Callable[[np.ndarray], dict[
     """What computes the feature maps of `size` uint8 images `[size, S, S, 3]`.
 
     As in `Scorer`, the devices share few images' rows and otherwise the images; a number that they
-    cannot share is one device's. Each map is `[size, H, W, C]`, perhaps with the devices in front.
+    cannot share is one device's. Each map is `[size, H, W, C]`, or of several devices
+    `[devices, size / devices, H, W, C]`.
     """
     parallel, detector = subject.parallel.here(), subject.detector
     by_rows = detector.by_rows and parallel.shares_rows(size, all_of_it=False)

@@ -102,12 +102,12 @@ def test_a_pass_that_cannot_end_in_time_is_stopped(clock):
 
 
 def training(method, tmp_path, limit, on_epoch=lambda epoch, metrics: None, epochs=4):
-    # With the shapes and devices of tests/methods, which compile the same programs.
+    # With the batches and devices of tests/methods, which compile the same programs.
     detector, variables = make(method, epochs=epochs)
     saved = TrainingCheckpoints(tmp_path / method, every=100)
     try:
         return fit(
-            detector, variables, images(20), Parallel(jax.devices()[:2]),
+            detector, variables, images(8), Parallel(jax.devices()[:2]),
             checkpoints=saved, limit=limit, on_epoch=on_epoch,
         )  # fmt: skip
     finally:
