@@ -8,8 +8,8 @@ from imvad_jax import methods
 from tests.experiments.demo import GOOD_IMAGES, category_of, draw, metrics
 
 TRAINED = [m for m, method in methods.METHODS.items() if "gradient" in method.detector.phases]
-# Ten minutes of training: run by `make test-long`.
-LONG = {"draem"}
+# Ten minutes of training on a processor with AVX2: run by `make test-long`.
+LONG = {"draem", "stpm"}
 
 
 @pytest.fixture(scope="module")
