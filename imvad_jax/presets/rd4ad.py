@@ -21,7 +21,7 @@ def presets() -> dict[str, RD4ADConfig]:
     return {
         "official": RD4ADConfig(),
         "benchmark": RD4ADConfig(batch_size=8, weight_decay=1e-6, beta1=0.9, wide_embedding=False),
-        "cpu": RD4ADConfig(backbone="resnet18", epochs=20, cache_features=True),
+        "cpu": RD4ADConfig(backbone="resnet18", epochs=40, cache_features=True),
         "demo": RD4ADConfig(backbone="efficientnet_lite0", epochs=15),
         "smoke": RD4ADConfig(
             backbone="resnet18",

@@ -123,7 +123,7 @@ def test_what_is_short_of_the_published_figure_says_why(monkeypatch):
         "Of 3 published figures 0 are reached, 1 within 0.01. Further below: DRAEM ("
     )
     assert "128/256 pixels" in last and "light" in last
-    assert "; RD4AD (ResNet-18 for WRN50-2, 20/200 epochs)." in last
+    assert "; RD4AD (ResNet-18 for WRN50-2, 40/200 epochs)." in last
     assert "PaDiM" not in last
 
 
