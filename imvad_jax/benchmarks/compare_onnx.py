@@ -52,10 +52,11 @@ def compare(subject: Subject, function: Whole) -> dict:
       function: What its detector computes.
 
     Raises:
-      UserError: Not on the CPU, or the detector cannot be converted.
+      UserError: Not on the CPU, or the detector cannot be converted or is too large.
     """
     if subject.parallel.local[0].platform != "cpu":
         raise UserError("--compare=onnx: compares on the CPU, but JAX computes elsewhere here")
+    to_onnx.check_size(function, "--compare=onnx")
     parts = {}
     with tempfile.TemporaryDirectory() as folder:
         for size in dict.fromkeys((subject.parallel.here().batch_size(subject.batch_size), 1)):

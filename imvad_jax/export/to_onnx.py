@@ -23,10 +23,16 @@ def check(whole: Whole) -> None:
             "--format=onnx: jax2onnx is not installed here. It needs an environment of its own: "
             "'make install-onnx' makes it; then call this program with .venv-onnx/bin/python"
         )
+    check_size(whole, "--format=onnx")
+
+
+def check_size(whole: Whole, flag: str) -> None:
+    """Raises UserError, which names the flag, if the arrays are more than an ONNX file holds."""
     if whole.nbytes >= LIMIT:
         raise UserError(
-            f"--format=onnx: the arrays take {whole.nbytes / 2**30:.2f} GiB; an ONNX file holds "
-            f"less than {LIMIT / 2**30:.0f} (protobuf's limit); take stablehlo or savedmodel"
+            f"{flag}: the arrays of {whole.model.title} take {whole.nbytes / 2**30:.2f} GiB; an "
+            f"ONNX file holds less than {LIMIT / 2**30:.0f} (protobuf's limit); stablehlo and "
+            "savedmodel hold more"
         )
 
 

@@ -5,13 +5,16 @@ import os
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
+import jax
+import numpy as np
 import pytest
 
 from imvad_jax import sealed
 from imvad_jax.benchmarks import compare_onnx
 from imvad_jax.errors import UserError
-from imvad_jax.export import to_onnx
+from imvad_jax.export import to_onnx, whole
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-onnx" / "bin" / "python"
@@ -32,6 +35,14 @@ def test_what_cannot_be_converted_is_said(tmp_path, monkeypatch):
     function = SimpleNamespace(model=SimpleNamespace(title="CFA"))
     with pytest.raises(UserError, match="CFA cannot be converted to onnx .*fails at top_k"):
         compare_onnx._exports(function, tmp_path, 1)  # pyright: ignore[reportArgumentType]
+
+
+def test_what_an_onnx_file_cannot_hold_is_said_before_it_is_made():
+    cpu = SimpleNamespace(parallel=SimpleNamespace(local=jax.devices()[:1]))
+    large = np.broadcast_to(np.float32(0), (2**15, 2**15))
+    function = whole.Whole(cast(Any, SimpleNamespace(title="PaDiM")), {"factors": large})
+    with pytest.raises(UserError, match="compare=onnx: the arrays of PaDiM take 4.00 GiB"):
+        compare_onnx.compare(cast(Any, cpu), function)
 
 
 @pytest.mark.slow
