@@ -10,6 +10,8 @@ from tests.experiments.demo import GOOD_IMAGES, category_of, draw, metrics
 TRAINED = [m for m, method in methods.METHODS.items() if "gradient" in method.detector.phases]
 # Ten minutes of training on a processor with AVX2: run by `make test-long`.
 LONG = {"draem", "stpm"}
+# Epochs that suffice where the preset's take long; the preset's own are run by `make test-long`.
+FEWER = {"cutpaste": 25, "csflow": 30}
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +35,20 @@ def test_pretrained_features_find_what_colours_do_not(parts_for, method):
     assert found["pixel_pro"] >= baseline["pixel_pro"] + 0.1
 
 
-@pytest.mark.parametrize(
-    "method",
-    [pytest.param(m, marks=pytest.mark.long if m in LONG else pytest.mark.slow) for m in TRAINED],
-)
-def test_training_finds_what_the_untrained_detector_does_not(parts_for, method):
+def trainings():
+    """Methods with the epochs that they train, None for the preset's."""
+    for method in TRAINED:
+        if method in FEWER:
+            yield pytest.param(method, FEWER[method], marks=pytest.mark.slow)
+        takes_long = method in LONG or method in FEWER
+        yield pytest.param(method, None, marks=pytest.mark.long if takes_long else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("method, epochs", list(trainings()))
+def test_training_finds_what_the_untrained_detector_does_not(parts_for, method, epochs):
     parts = parts_for(method)
-    found = metrics(parts, method, "demo", devices=2)
+    fewer = {} if epochs is None else {"epochs": epochs}
+    found = metrics(parts, method, "demo", devices=2, **fewer)
     untrained = metrics(parts, method, "demo", devices=2, epochs=0)
     print(f"image AUROC: {untrained['image_auroc']:.3f} untrained, {found['image_auroc']:.3f}")
     assert found["image_auroc"] >= 0.9
