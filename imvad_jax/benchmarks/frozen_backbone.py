@@ -10,7 +10,7 @@ from imvad_jax.benchmarks.workloads import Subject
 from imvad_jax.ops import rows
 from imvad_jax.training.job import as_float
 from imvad_jax.training.parallel import Parallel
-from imvad_jax.training.transformed import with_transformed_backbone
+from imvad_jax.training.transformed import merged, shared_outputs, with_transformed_backbone
 
 
 def frozen_backbone(subject: Subject, size: int) -> Callable[[np.ndarray], dict[str, jax.Array]]:
@@ -25,12 +25,13 @@ def frozen_backbone(subject: Subject, size: int) -> Callable[[np.ndarray], dict[
     if size % parallel.count and not by_rows:
         parallel = Parallel(parallel.local[:1])
 
-    def step(variables, images):
+    def step(variables, parts, images):
         with rows.shared() if by_rows else contextlib.nullcontext():
-            return detector.apply(variables, as_float(images), method="features")
+            return detector.apply(merged(variables, parts), as_float(images), method="features")
 
-    compiled = parallel.compile(step, split=(False, True), joined=by_rows)
+    compiled = parallel.compile(step, split=(False, True, True), joined=by_rows)
     variables = {"backbone": subject.variables["backbone"]}
     placed = parallel.replicate(with_transformed_backbone(detector, variables, parallel))
+    parts = shared_outputs(detector, variables, parallel, "features") if by_rows else {}
     put = parallel.repeat if by_rows else parallel.split
-    return lambda images: compiled(placed, put(images))
+    return lambda images: compiled(placed, parts, put(images))

@@ -8,9 +8,10 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from jax import Array, lax
 
-from imvad_jax.ops import convolution, winograd
+from imvad_jax.ops import convolution, convolution_rule, rows, winograd
 
 TRANSFORMED = "transformed"  # the collection of kernels that are fixed and ready for use
+OUTPUTS = "outputs"  # in it, kernels whose outputs are shared by devices that share an image
 
 
 class Conv(nn.Module):
@@ -20,7 +21,7 @@ class Conv(nn.Module):
     `feature_group_count` is 1, or the number of channels: then each has a kernel of its own.
 
     Where the collection `transformed` is mutable, what `ops.winograd` makes of the kernel is put
-    there; where it holds that, it is used. See `training.score.place`.
+    there; where it holds that, it is used. See `training.transformed`.
     """
 
     features: int
@@ -47,21 +48,25 @@ class Conv(nn.Module):
         how = tuple(self.strides), self._borders(x)
         if groups > 1:
             y = convolution.convolve_depthwise(x, kernel, *how, self.precision)
-        elif (ready := self._transformed(x, kernel, *how)) is not None:
-            y = convolution.by_transformed(x, ready)
+        elif (found := self._by_transformed(x, kernel, *how)) is not None:
+            y = found
         else:
             y = convolution.convolve(x, kernel, *how, self.precision)
         return y if bias is None else y + bias
 
-    def _transformed(self, x, kernel, strides, padding) -> Array | None:
-        """The kernel as Winograd takes it, where it is used and fixed."""
+    def _by_transformed(self, x, kernel, strides, padding) -> Array | None:
+        """The convolution with the kernel as Winograd takes it, where that is used and fixed."""
         if not convolution.by_winograd(x.shape, kernel.shape, x.dtype, strides, padding):
             return None
         if self.is_mutable_collection(TRANSFORMED) and not self.is_initializing():
             self.put_variable(TRANSFORMED, "kernel", winograd.transform_kernel(kernel))
-        if not self.has_variable(TRANSFORMED, "kernel"):
-            return None
-        return self.get_variable(TRANSFORMED, "kernel")
+            if convolution_rule.outputs_outweigh_rows(x.shape, kernel.shape):
+                self.put_variable(TRANSFORMED, OUTPUTS, winograd.transform_outputs(kernel))
+        if rows.count() > 1 and self.has_variable(TRANSFORMED, OUTPUTS):
+            return convolution.by_shared_outputs(x, self.get_variable(TRANSFORMED, OUTPUTS))
+        if self.has_variable(TRANSFORMED, "kernel"):
+            return convolution.by_transformed(x, self.get_variable(TRANSFORMED, "kernel"))
+        return None
 
     def _borders(self, x: Array) -> tuple[tuple[int, int], ...]:
         if isinstance(self.padding, int):

@@ -69,6 +69,14 @@ def by_transformed(x: Array, transformed: Array) -> Array:
     return winograd.convolve(rows.bordered(x, 1, 1), transformed, bordered=True)
 
 
+def by_shared_outputs(x: Array, transformed: Array) -> Array:
+    """As `by_transformed` of split rows, but each device computes some outputs of all rows.
+
+    `transformed` is this device's part `[36, D / devices, C]` of `winograd.transform_outputs`.
+    """
+    return rows.exchange(winograd.convolve_outputs(rows.gather(x), transformed))
+
+
 def convolve(
     x: Array,
     kernel: Array,

@@ -21,6 +21,8 @@ LEAST_CHANNELS = 32
 LEAST_PRODUCTS = 1e6
 # Largest ratio of positions of padded tiles to positions of the map.
 MOST_PADDED = 1.7
+# From this many channels per tile on, devices that share an image share a convolution's outputs.
+CHANNELS_PER_TILE = 16
 # Below this many multiplications per image XLA's gradients are as good and compile faster.
 LEAST_WORK = 2e7
 # The same of the gradients of strided kernels with more outputs than inputs, where XLA is slower.
@@ -40,7 +42,6 @@ def winograd_pays(shape, kernel, dtype, how) -> bool:
     """Whether Winograd is faster, where it is possible."""
     _, height, width, _ = shape
     *size, inputs, outputs = kernel
-    tiles = -(-height // winograd.TILE) * -(-width // winograd.TILE)
     return (
         tuple(size) == (3, 3)
         and how.strides == (1, 1)
@@ -48,8 +49,22 @@ def winograd_pays(shape, kernel, dtype, how) -> bool:
         and dtype in (jnp.float32, jnp.float64)
         and min(inputs, outputs) >= LEAST_CHANNELS
         and height * width * inputs * outputs >= LEAST_PRODUCTS
-        and tiles * winograd.TILE**2 <= MOST_PADDED * height * width
+        and _tiles(shape) * winograd.TILE**2 <= MOST_PADDED * height * width
     )
+
+
+def _tiles(shape) -> int:
+    """Number of Winograd's tiles of an image."""
+    return math.prod(-(-side // winograd.TILE) for side in shape[1:3])
+
+
+def outputs_outweigh_rows(shape, kernel) -> bool:
+    """Whether devices that share an image had better share the outputs of a Winograd convolution.
+
+    Where an image has few tiles and the kernel many channels, reading the kernel takes longest, and
+    this way each device reads its part.
+    """
+    return min(kernel[2:]) >= CHANNELS_PER_TILE * _tiles(shape)
 
 
 def with_form(how: How, shape, kernel, dtype) -> How:

@@ -87,6 +87,14 @@ def gather(x: Array) -> Array:
     return lax.all_gather(x, AXIS, axis=1, tiled=True) if count() > 1 else x
 
 
+def exchange(x: Array) -> Array:
+    """This device's rows and all channels `[B, H / devices, W, devices * C]` of a map.
+
+    Each device gives some channels of all rows, `[B, H, W, C]`, the first device the first ones.
+    """
+    return lax.all_to_all(x, AXIS, split_axis=1, concat_axis=3, tiled=True) if count() > 1 else x
+
+
 def own_rows(x: Array) -> Array:
     """This device's part of the rows of a matrix `[H, ...]`."""
     if count() == 1:

@@ -8,7 +8,7 @@ about 1e-5 of its largest value; narrower types are not computed so.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +60,7 @@ def input_gradient(gradient: Array, kernel: Array) -> Array:
     """
     turned = _both_ways(KERNEL[:, ::-1])
     transformed = _product_of(turned, kernel.reshape(9, *kernel.shape[2:]))
-    return _convolve(gradient, transformed, 2)
+    return _convolve(gradient, transformed, functools.partial(_products, contracted=2))
 
 
 @functools.partial(jax.jit, static_argnames="bordered")
@@ -70,11 +70,43 @@ def convolve(x: Array, transformed: Array, bordered: bool = False) -> Array:
     `transformed` is what `transform_kernel` gave, of the dtype of `x`. `bordered`: the rows have
     their border already, `[B, H + 2, W, C]`.
     """
-    return _convolve(x, transformed, 1, 0 if bordered else 1)
+    return _convolve(x, transformed, _products, 0 if bordered else 1)
 
 
-def _convolve(x: Array, transformed: Array, contracted: int, above: int = 1) -> Array:
-    """`contracted` is the axis of the transformed kernel that the channels of `x` belong to.
+@jax.jit
+def transform_outputs(kernel: Array) -> Array:
+    """A kernel `[3, 3, C, D]` as `convolve_outputs` takes it, `[36, D, C]`."""
+    return transform_kernel(kernel).swapaxes(1, 2)
+
+
+@jax.jit
+def convolve_outputs(x: Array, transformed: Array) -> Array:
+    """As `convolve`, with a kernel `[36, D, C]`: for few tiles and many channels.
+
+    There the products take as long as it takes to read the kernel.
+    """
+    return _convolve(x, transformed, _products_of_few)
+
+
+def _products(tiles: Array, transformed: Array, contracted: int = 1) -> Array:
+    """`[36, tiles, C]` to `[36, tiles, D]`; C is the axis `contracted` of the kernel."""
+    return lax.dot_general(tiles, transformed, (((2,), (contracted,)), ((0,), (0,))))
+
+
+def _products_of_few(tiles: Array, transformed: Array) -> Array:
+    """The same with a kernel `[36, D, C]`, as the left side of the product.
+
+    On processors a product first rearranges its right side, here the smaller one. Without the
+    barrier XLA exchanges the sides to save the transpose.
+    """
+    found = lax.dot_general(transformed, tiles, (((2,), (2,)), ((0,), (0,))))
+    return lax.optimization_barrier(found).swapaxes(1, 2)
+
+
+def _convolve(
+    x: Array, transformed: Array, multiply: Callable[[Array, Array], Array], above: int = 1
+) -> Array:
+    """`multiply` gives the products of tiles `[36, tiles, C]` with the kernel.
 
     `above` are the rows of zeros that `x` still needs before its first and after its last.
     """
@@ -83,9 +115,7 @@ def _convolve(x: Array, transformed: Array, contracted: int, above: int = 1) -> 
     plan = _Plan(batch, height, width)
 
     def step(window):
-        products = lax.dot_general(
-            _tiles(window, INPUT), transformed, (((2,), (contracted,)), ((0,), (0,)))
-        )
+        products = multiply(_tiles(window, INPUT), transformed)
         return _untile(products, len(window), plan.rows, plan.columns)
 
     def images(group):

@@ -18,7 +18,7 @@ from imvad_jax.training import hosts
 from imvad_jax.training.job import as_float, in_flight
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.timing import Timings
-from imvad_jax.training.transformed import with_transformed
+from imvad_jax.training.transformed import merged, shared_outputs, with_transformed
 
 
 class WithImages(Protocol):
@@ -57,7 +57,8 @@ def scoring_step(detector: Detector, devices: tuple, by_rows: bool = False):
     """The compiled scoring function `(*placed variables, uint8 images) -> Prediction`.
 
     Its first arguments are what `place` gives. `by_rows`: every device is given all images
-    (`Parallel.repeat`) and computes some of their rows; the prediction has no device axis.
+    (`Parallel.repeat`) and computes some of their rows; the prediction has no device axis, and
+    there are always parts, if empty ones.
     """
 
     def step(variables, images):
@@ -65,10 +66,10 @@ def scoring_step(detector: Detector, devices: tuple, by_rows: bool = False):
             return detector.apply(variables, as_float(images))
 
     def step_of_parts(variables, parts, images):
-        return step(variables | {"memory": variables["memory"] | parts}, images)
+        return step(merged(variables, parts), images)
 
     compiled = functools.partial(Parallel(devices).compile, joined=by_rows)
-    if detector.sharded or (by_rows and detector.of_positions):
+    if detector.sharded or by_rows:
         return compiled(step_of_parts, split=(False, True, True))
     return compiled(step, split=(False, True))
 
@@ -76,15 +77,16 @@ def scoring_step(detector: Detector, devices: tuple, by_rows: bool = False):
 def place(
     detector: Detector, variables: dict, parallel: Parallel, without: Sequence[str] = ()
 ) -> tuple[dict, ...]:
-    """The variables on the devices: those that each holds and, where there are any, those arrays of
-    the memory of which each holds a part. Arrays of the memory named in `without` are left out."""
+    """The variables on the devices: those that each holds and, where there are any, those of which
+    each holds a part, as `merged` takes them. Arrays of the memory named in `without` are left out.
+    """
     variables = with_transformed(detector, variables, parallel)
     names = detector.sharded
     if not names and not without:
         return (parallel.replicate(variables),)
     memory = variables["memory"]
     rest = {name: value for name, value in memory.items() if name not in (*names, *without)}
-    parts = {name: parallel.shard(memory[name]) for name in names}
+    parts = {"memory": {name: parallel.shard(memory[name]) for name in names}}
     rest = parallel.replicate(variables | {"memory": rest})
     return (rest, parts) if names else (rest,)
 
@@ -130,11 +132,12 @@ class Scorer:
         """Step and placed variables of the work split by rows; None where it cannot be."""
         if not self._detector.by_rows:
             return None
-        placed = self._common
-        if self._detector.of_positions:
-            whole, *parts = placed
-            found = self._of_positions(self.parallel.shard)
-            placed = (whole, found | parts[0] if parts else found)
+        whole, *others = self._common
+        parts = shared_outputs(self._detector, self._variables, self.parallel)
+        memory = {"memory": self._of_positions(self.parallel.shard)}
+        for found in (memory, *others):
+            parts = merged(parts, found)
+        placed = (whole, parts)
         step, size = self._compiled(by_rows=True), self._detector.config.input_size
         image = jax.ShapeDtypeStruct((self.parallel.count, 1, size, size, 3), np.uint8)
         try:  # of the other numbers of images the rows are the same

@@ -1,12 +1,15 @@
 """Kernels of networks that no training changes, made ready for use once."""
 
 import functools
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from imvad_jax import backbones
-from imvad_jax.layers.conv import TRANSFORMED
+from imvad_jax.layers.conv import OUTPUTS, TRANSFORMED
 from imvad_jax.methods.base import Detector
 from imvad_jax.training.parallel import Parallel
 
@@ -32,19 +35,53 @@ def backbone_bytes(detector: Detector) -> int:
     if not detector.outputs or detector.config.convolution == "xla":
         return 0
     template = backbones.get(detector.config.backbone).variables_template(detector.outputs)
-    found = jax.eval_shape(_transform(detector, "features"), {"backbone": template})
+    found = jax.eval_shape(_transform(detector, "features", False), {"backbone": template})
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(found))
 
 
+def shared_outputs(
+    detector: Detector, variables: dict, parallel: Parallel, method: str = "__call__"
+) -> dict:
+    """Kernels of the convolutions whose outputs are shared by devices that share an image's rows.
+
+    A tree like the variables, for `merged`: each device holds `[36, D / devices, C]` of a kernel.
+    It is empty where there are none; kernels whose outputs the devices do not divide are not in it.
+
+    Args:
+      method: What of the detector is computed, `__call__` or `features`.
+    """
+    if not _uses_transforms(detector, parallel):
+        return {}
+    count = parallel.count
+    found = flatten_dict(_transform(detector.compile_key(), method, True)(variables))
+    parts = {}
+    for path, kernel in found.items():
+        points, outputs, inputs = kernel.shape
+        if outputs % count == 0:
+            split = np.asarray(kernel).reshape(points, count, -1, inputs).swapaxes(0, 1)
+            parts[TRANSFORMED, *path] = parallel.shard(split.reshape(points * count, -1, inputs))
+    return unflatten_dict(parts)
+
+
+def merged(variables: Mapping, parts: Mapping) -> dict:
+    """The variables with further leaves, such as those that are split over the devices."""
+    return unflatten_dict(flatten_dict(variables, keep_empty_nodes=True) | flatten_dict(parts))
+
+
+def _uses_transforms(detector: Detector, parallel: Parallel) -> bool:
+    return parallel.local[0].platform == "cpu" and detector.config.convolution != "xla"
+
+
 def _with(detector: Detector, variables: dict, parallel: Parallel, method: str) -> dict:
-    if parallel.local[0].platform != "cpu" or detector.config.convolution == "xla":
+    if not _uses_transforms(detector, parallel):
         return variables
-    found = _transform(detector.compile_key(), method)(variables)
+    found = _transform(detector.compile_key(), method, False)(variables)
     return variables | {TRANSFORMED: found} if found else variables
 
 
 @functools.lru_cache(maxsize=64)
-def _transform(detector: Detector, method: str):
+def _transform(detector: Detector, method: str, shared: bool):
+    """What makes the collection `transformed`: its kernels for `shared_outputs`, or all else."""
     size = detector.config.input_size
 
     @jax.jit
@@ -52,6 +89,8 @@ def _transform(detector: Detector, method: str):
         # Only the transforms are computed: nothing else is requested.
         images = jnp.zeros((1, size, size, 3))
         _, changed = detector.apply(variables, images, method=method, mutable=[TRANSFORMED])
-        return changed.get(TRANSFORMED, {})
+        found = flatten_dict(changed.get(TRANSFORMED, {}))
+        wanted = {path: leaf for path, leaf in found.items() if (path[-1] == OUTPUTS) == shared}
+        return unflatten_dict(wanted)
 
     return transform

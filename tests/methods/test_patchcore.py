@@ -115,9 +115,8 @@ def test_a_bank_in_parts_gives_what_one_device_gives():
     config = dataclasses.replace(detector.config, shard_bank=True)
     in_parts, parallel = detector.clone(config=config), Parallel(jax.devices()[:8])
     _, parts = place(in_parts, variables, parallel)
-    assert {shard.data.shape[1] for shard in parts["bank"].addressable_shards} == {
-        -(-len(bank) // 8)
-    }
+    shards = parts["memory"]["bank"].addressable_shards
+    assert {shard.data.shape[1] for shard in shards} == {-(-len(bank) // 8)}
     one, eight = (
         score(d, variables, images(5, 1), p, batch_size=8)
         for d, p in ((detector, Parallel(jax.devices()[:1])), (in_parts, parallel))

@@ -186,7 +186,7 @@ def test_scoring_with_a_bank_in_parts():
     detector = detector.clone(config=dataclasses.replace(detector.config, shard_bank=True))
     devices, memory = devices_of(4), dict(variables["memory"])
     bank = memory.pop("bank")
-    parts = {"bank": shaped(4, bank.shape[0] // 4, bank.shape[1])}
+    parts = {"memory": {"bank": shaped(4, bank.shape[0] // 4, bank.shape[1])}}
     images = images_of(detector.config, devices)
     variables = variables | {"memory": memory}
     lowered = lower(scoring_step(detector, devices), variables, parts, images)
