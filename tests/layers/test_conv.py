@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from imvad_jax.layers.conv import TRANSFORMED, Conv
+from imvad_jax.layers.conv import OUTPUTS, TRANSFORMED, Conv
 from imvad_jax.ops import convolution
 
 # Fields of both modules. The input is [2, 9, 8, 6].
@@ -66,6 +66,19 @@ def test_a_kernel_made_ready_is_what_is_used(large):
     with convolution.forms("xla"):  # not by a rule that is not in use
         found = jax.jit(lambda v: module.apply(v, x))(doubled)
     np.testing.assert_allclose(found, apply(variables, x), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "side, channels, shared",
+    [(16, 256, True), (16, 128, False), (8, 256, True), (32, 256, False), (32, 1024, True)],
+)
+def test_kernels_whose_outputs_devices_had_better_share(side, channels, shared):
+    module, x = Conv(channels, (3, 3)), jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), x)
+    _, changed = jax.eval_shape(
+        lambda v, x: module.apply(v, x, mutable=[TRANSFORMED]), variables, x
+    )
+    assert set(changed[TRANSFORMED]) == {"kernel"} | ({OUTPUTS} if shared else set())
 
 
 @pytest.mark.parametrize(

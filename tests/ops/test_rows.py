@@ -71,6 +71,20 @@ def test_winograd_with_its_kernel_ready(height):
     assert_same(lambda x: convolution.by_transformed(x, ready), x, 2, 1e-5)
 
 
+@pytest.mark.parametrize("devices", [2, 4])
+def test_winograd_whose_outputs_devices_share(devices):
+    x, kernel = normal(2, 8, 9, 4, dtype=np.float32), normal(3, 3, 4, 12, dtype=np.float32)
+    ready = winograd.transform_kernel(kernel)
+    parts = jnp.stack(jnp.split(winograd.transform_outputs(kernel), devices, axis=1))
+
+    def function(x):
+        if rows.count() == 1:
+            return convolution.by_transformed(x, ready)
+        return convolution.by_shared_outputs(x, parts[jax.lax.axis_index(AXIS)])
+
+    assert_same(function, x, devices, 1e-6)
+
+
 def test_the_rows_of_all_devices_decide_on_winograd():
     asked, kernel = [], (3, 3, 32, 32)
 

@@ -60,6 +60,23 @@ def test_results_and_gradients_are_those_of_a_convolution(shape):
         assert_close(by_winograd(*arrays), with_gradients(SAME)(*arrays), 1e-13)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_with_the_kernel_on_the_left(shape):
+    with jax.enable_x64(True):
+        x, kernel, _ = case(*shape)
+        found = winograd.convolve_outputs(x, winograd.transform_outputs(kernel))
+        expected = np.asarray(jax.jit(SAME)(x, kernel))
+        assert found.shape == expected.shape and found.dtype == expected.dtype
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
+
+
+def test_the_kernel_stays_on_the_left():
+    # Few tiles: XLA would exchange the sides of the product, and rearrange the kernel first.
+    x, kernel = np.zeros((1, 16, 16, 256), np.float32), np.zeros((36, 128, 256), np.float32)
+    compiled = winograd.convolve_outputs.lower(x, kernel).compile().as_text()
+    assert "f32[36,128,16]" in compiled and "f32[36,16,128]{2,1,0} dot" not in compiled
+
+
 @pytest.mark.parametrize("shape", CUT)
 def test_a_batch_in_several_steps(shape, monkeypatch):
     monkeypatch.setattr(winograd, "TILES_PER_STEP", 4)

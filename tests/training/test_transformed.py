@@ -10,11 +10,16 @@ from flax.traverse_util import flatten_dict
 
 from imvad_jax import api
 from imvad_jax.export import whole
-from imvad_jax.layers.conv import TRANSFORMED
+from imvad_jax.layers.conv import OUTPUTS, TRANSFORMED
 from imvad_jax.methods.base import Detector
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.score import Scorer, place
-from imvad_jax.training.transformed import with_transformed, with_transformed_backbone
+from imvad_jax.training.transformed import (
+    merged,
+    shared_outputs,
+    with_transformed,
+    with_transformed_backbone,
+)
 from tests.methods.small import fitted, images, make
 
 ONE = Parallel(jax.local_devices()[:1])
@@ -78,6 +83,35 @@ def test_on_two_devices(padim):
     assert names(place(detector, variables, two)[0]) == names(place(detector, variables, ONE)[0])
     for a, b in zip(*(Scorer(*padim, some).score(batch, 4) for some in (two, ONE)), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("method, networks", [("__call__", 2), ("features", 1)])
+def test_outputs_shared_by_two_devices(method, networks):
+    # Of 128 pixels layer3 has four tiles of 256 channels.
+    detector, variables = make("stpm", **LARGE | {"layers": "layer3"})
+    two = Parallel(jax.local_devices()[:2])
+    parts = shared_outputs(detector, variables, two, method)
+    found = flatten_dict(parts[TRANSFORMED], sep="/")
+    assert len(found) == 3 * networks and all(name.endswith(OUTPUTS) for name in found)
+    assert {leaf.shape for leaf in found.values()} == {(2, 36, 128, 256)}
+    name = "backbone/layer3_1/conv1/outputs"
+    whole = with_transformed_backbone(detector, variables, ONE)
+    kernel = flatten_dict(whole[TRANSFORMED], sep="/")[name.replace(OUTPUTS, "kernel")]
+    joined = np.concatenate(np.asarray(found[name]), 1).swapaxes(1, 2)
+    np.testing.assert_allclose(joined, kernel, rtol=0, atol=1e-6)
+    assert not any(OUTPUTS in name for name in names(whole))
+    assert shared_outputs(with_form(detector, "xla"), variables, two, method) == {}
+    seven = types.SimpleNamespace(local=two.local, count=7)  # 256 are not a multiple of it
+    assert shared_outputs(detector, variables, seven, method) == {}
+
+
+def test_variables_with_parts():
+    variables = {"params": {"a": {"kernel": 1}}, "batch_stats": {}}
+    parts = {"params": {"a": {OUTPUTS: 2}}, "memory": {"bank": 3}}
+    assert merged(variables, parts) == {
+        "params": {"a": {"kernel": 1, OUTPUTS: 2}}, "batch_stats": {}, "memory": {"bank": 3},
+    }  # fmt: skip
+    assert merged(variables, {}) == variables
 
 
 def test_they_are_neither_saved_nor_exported(padim, tmp_path):
