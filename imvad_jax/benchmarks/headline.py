@@ -41,7 +41,7 @@ NOTE = """\
 MVTec AD, preset `cpu`, means over seeds; in small the distance to the published figure (`*`: of
 another network; its code gives a PRO .003 to .010 lower). Seconds are ours, in brackets how
 many times as long the other takes: a training step; of PaDiM and PatchCore the fit (PyTorch), or
-all from fit to metrics (anomalib). On {machines}. Seeds, networks, commands:
+fit to metrics (anomalib). On {machines}. Seeds, networks, commands:
 [RESULTS.md]({root}RESULTS.md), [BENCHMARKS.md]({root}BENCHMARKS.md)."""
 
 
@@ -188,7 +188,7 @@ def table(benchmarks_dir: str | Path, root: str) -> str:
         )
     # The cells are Markdown already.
     text = format_rows(COLUMNS, rows, Form.COMPACT, cell=str)
-    note = NOTE.format(machines=" and ".join(machines) or "no machine", root=root)
+    note = NOTE.format(machines="; ".join(machines) or "no machine", root=root)
     if distances:
         equalled, near = (sum(d >= -least for d in distances) for least in (0, SHORT))
         note += (
