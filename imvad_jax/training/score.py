@@ -133,7 +133,8 @@ class Scorer:
         if not self._detector.by_rows:
             return None
         whole, *others = self._common
-        parts = shared_outputs(self._detector, self._variables, self.parallel)
+        split = "__call__" if self._detector.all_by_rows else "features"
+        parts = shared_outputs(self._detector, self._variables, self.parallel, split)
         memory = {"memory": self._of_positions(self.parallel.shard)}
         for found in (memory, *others):
             parts = merged(parts, found)

@@ -39,16 +39,14 @@ def backbone_bytes(detector: Detector) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(found))
 
 
-def shared_outputs(
-    detector: Detector, variables: dict, parallel: Parallel, method: str = "__call__"
-) -> dict:
+def shared_outputs(detector: Detector, variables: dict, parallel: Parallel, method: str) -> dict:
     """Kernels of the convolutions whose outputs are shared by devices that share an image's rows.
 
     A tree like the variables, for `merged`: each device holds `[36, D / devices, C]` of a kernel.
     It is empty where there are none; kernels whose outputs the devices do not divide are not in it.
 
     Args:
-      method: What of the detector is computed, `__call__` or `features`.
+      method: What of the detector is split by rows, `__call__` or `features`.
     """
     if not _uses_transforms(detector, parallel):
         return {}
