@@ -11,7 +11,7 @@ position is as anomalous as it is unlikely, averaged over the layers.
 When to use it: A map is needed at a constant time per image, whatever the number of good images,
 and there is time to train for hundreds of epochs.
 
-When not: There is only a short training: with the 45 epochs of the preset `cpu` its maps stay below
+When not: There is only a short training: with the 20 epochs of the preset `cpu` its maps stay below
 those of PaDiM, which fits in seconds. Large defects spread over the map (LayerNorm over whole
 feature maps).
 """
