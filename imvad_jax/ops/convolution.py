@@ -7,6 +7,7 @@ no fast implementation of most gradients:
 - 1x1 convolutions are matrix products over every `stride`-th position;
 - 3x3 convolutions of few channels join neighbouring outputs (`ops.narrow`);
 - convolutions of maps smaller than the kernel are one product of all windows;
+- depthwise convolutions are sums of shifted maps (`ops.depthwise`);
 - gradients of other kernels (except 3x3 of stride 1) are matrix products of rows, a few images at
   a time, and input gradients of strided convolutions are one small convolution per phase.
 
@@ -23,7 +24,7 @@ from jax import Array, lax
 
 from imvad_jax.ops import convolution_cpu as cpu
 from imvad_jax.ops import convolution_rule as rule
-from imvad_jax.ops import rows, winograd
+from imvad_jax.ops import depthwise, rows, winograd
 
 FORMS = ("auto", "xla")
 Padding = Sequence[tuple[int, int]]  # zeros before and after rows, and columns
@@ -100,9 +101,14 @@ def convolve_depthwise(
     padding: Padding,
     precision: lax.PrecisionLike = None,
 ) -> Array:
-    """Each channel of `[B, H, W, C]` with a kernel of its own, `[h, w, 1, C]`: `[B, H', W', C]`."""
+    """Each channel of `[B, H, W, C]` with a kernel of its own, `[h, w, 1, C]`: `[B, H', W', C]`.
+
+    Only reverse-mode gradients are supported, except under `forms("xla")`.
+    """
     x, how = _with_rows(x, kernel, _how(strides, padding, precision))
-    return cpu.xla(x, kernel, how, x.shape[-1])
+    if how.form == "xla" or not rule.depthwise_fits(x.dtype):
+        return cpu.xla(x, kernel, how, x.shape[-1])
+    return _convolve_depthwise(x, kernel, how)
 
 
 def convolve_transposed(x: Array, kernel: Array, stride: int, padding: int) -> Array:
@@ -186,6 +192,32 @@ def _convolve_transposed_backward(how, kept, gradient):
 _convolve_transposed.defvjp(
     lambda x, kernel, how: (_convolve_transposed(x, kernel, how), (x, kernel)),
     _convolve_transposed_backward,
+)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve_depthwise(x, kernel, how):
+    default = functools.partial(cpu.xla, groups=x.shape[-1])
+    return _by_platform(depthwise.forward, default, how, x, kernel)
+
+
+def _convolve_depthwise_backward(how, kept, gradient):
+    x, kernel = kept
+    to_x, to_kernel = (
+        functools.partial(function, groups=x.shape[-1])
+        for function in (cpu.xla_to_input, cpu.xla_to_kernel)
+    )
+    own = functools.partial(depthwise.to_input, shape=x.shape)
+    default = functools.partial(to_x, shape=x.shape)
+    return (
+        _by_platform(own, default, how, kernel, gradient),
+        _by_platform(depthwise.to_kernel, to_kernel, how, x, kernel, gradient),
+    )
+
+
+_convolve_depthwise.defvjp(
+    lambda x, kernel, how: (_convolve_depthwise(x, kernel, how), (x, kernel)),
+    _convolve_depthwise_backward,
 )
 
 

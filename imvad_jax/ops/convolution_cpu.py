@@ -29,15 +29,15 @@ def xla(x, kernel, how, groups=1):
     )
 
 
-def xla_to_input(kernel, gradient, how, shape):
+def xla_to_input(kernel, gradient, how, shape, groups=1):
     """XLA's gradient of an input of that shape."""
     zeros = jnp.zeros(shape, gradient.dtype)
-    return jax.vjp(lambda x: xla(x, kernel, how), zeros)[1](gradient)[0]
+    return jax.vjp(lambda x: xla(x, kernel, how, groups), zeros)[1](gradient)[0]
 
 
-def xla_to_kernel(x, kernel, gradient, how):
+def xla_to_kernel(x, kernel, gradient, how, groups=1):
     """XLA's gradient of the kernel."""
-    return jax.vjp(lambda kernel: xla(x, kernel, how), kernel)[1](gradient)[0]
+    return jax.vjp(lambda kernel: xla(x, kernel, how, groups), kernel)[1](gradient)[0]
 
 
 def forward(x, kernel, how):
@@ -89,7 +89,7 @@ def to_input(kernel, gradient, how, shape):
     if form == "winograd":
         return winograd.input_gradient(gradient, kernel)
     if form == "phases":
-        return _by_phases(gradient, kernel, shape, how)
+        return by_phases(gradient, kernel.swapaxes(2, 3), shape, how, _direct)
     return xla_to_input(kernel, gradient, how, shape)
 
 
@@ -104,13 +104,14 @@ def _spread(x: Array, shape: Sequence[int], strides: Sequence[int]) -> Array:
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *inner, (0, 0, 0)])
 
 
-def _by_phases(gradient, kernel, shape, how):
+def by_phases(gradient, kernel, shape, how, convolve):
     """The gradient of a strided convolution's input `[B, H, W, C]`.
 
     The input's positions of one phase of the stride have met the same taps of the kernel: a small
     convolution of stride 1 each, where XLA's would multiply by the zeros between the outputs.
+    `convolve(gradient, kernel, how)` is such a one; the kernel leads from outputs to inputs.
     """
-    strides, across = how.strides, kernel.swapaxes(2, 3)
+    strides = how.strides
     sides = [-(-side // stride) for side, stride in zip(shape[1:3], strides, strict=True)]
 
     def taps(axis, phase):
@@ -123,11 +124,11 @@ def _by_phases(gradient, kernel, shape, how):
 
     def phase(row, column):
         (i, rows), (j, columns) = taps(0, row), taps(1, column)
-        taken = across[i :: strides[0], j :: strides[1]]
+        taken = kernel[i :: strides[0], j :: strides[1]]
         if not taken.size:
             return jnp.zeros((shape[0], *sides, shape[3]), gradient.dtype)
         step = how._replace(strides=(1, 1), padding=(rows, columns))
-        return _direct(gradient, jnp.flip(taken, (0, 1)), step)
+        return convolve(gradient, jnp.flip(taken, (0, 1)), step)
 
     phases = [
         jnp.stack([phase(row, column) for column in range(strides[1])], 3)

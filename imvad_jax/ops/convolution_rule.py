@@ -14,7 +14,7 @@ from jax import lax
 from imvad_jax.ops import narrow, winograd
 
 # Raised when a choice or a form changes, which changes results in their last digits.
-RULE = 3
+RULE = 4
 # Winograd pays off from this many channels on either side and products per tap of the kernel.
 # Measured by `imvad tune_convolution`.
 LEAST_CHANNELS = 32
@@ -134,6 +134,12 @@ def output_sides(shape, kernel, how) -> tuple[int, int]:
 def is_small(kernel: Sequence[int], outputs: Sequence[int], least: float) -> bool:
     """Whether a convolution is less than so many multiplications per image."""
     return math.prod(kernel) * math.prod(outputs) < least
+
+
+def depthwise_fits(dtype) -> bool:
+    """Whether `ops.depthwise` computes depthwise convolutions; narrower types would add up less
+    exactly than XLA does."""
+    return dtype in (jnp.float32, jnp.float64)
 
 
 def exceeds(kernel: Sequence[int], sides: Sequence[int]) -> bool:

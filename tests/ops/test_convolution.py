@@ -229,12 +229,41 @@ def test_one_trace_is_lowered_for_every_platform(platform):
     assert "stablehlo.convolution" in text and "stablehlo.dot_general" in text
 
 
-def test_each_channel_has_a_kernel_of_its_own():
-    x, kernel = normal(2, 5, 6, 3, dtype=np.float32), normal(3, 3, 1, 3, seed=1, dtype=np.float32)
-    found = convolve_depthwise(x, kernel, (2, 1), ONE)
-    for channel in range(3):
-        one = plain((2, 1), ONE)(x[..., channel, None], kernel[..., channel, None])
-        np.testing.assert_allclose(found[..., channel], one[..., 0], atol=1e-5)
+def depthwise(strides, padding):
+    return lambda x, kernel: convolve_depthwise(x, kernel, strides, padding)
+
+
+def depthwise_case(geometry, dtype=np.float64):
+    """A map of three channels, their kernels, and what the result is weighted with."""
+    window, strides, padding, sides = geometry
+    x, kernel, weight = case(2, 1, 3, window, strides, padding, sides, dtype=dtype)
+    return np.repeat(x, 3, -1) * np.arange(1, 4, dtype=dtype), kernel, weight
+
+
+@pytest.mark.parametrize("geometry", CONVOLUTIONS)
+def test_each_channel_has_a_kernel_of_its_own(geometry):
+    _, strides, padding, _ = geometry
+    with jax.enable_x64(True):
+        x, kernel, weight = depthwise_case(geometry)
+        found = with_gradients(depthwise(strides, padding))(x, kernel, weight)
+        each = with_gradients(plain(strides, padding))
+        channels = [each(x[..., i : i + 1], kernel[..., i : i + 1], weight[..., i : i + 1])
+                    for i in range(3)]  # fmt: skip
+        expected = [np.concatenate(parts, -1) for parts in zip(*channels, strict=True)]
+        assert_close(found, expected, 1e-13)
+
+
+def test_depthwise_convolutions_leave_none_for_the_processor():
+    arrays = depthwise_case(((5, 5), (2, 2), ((1, 2), (1, 2)), (8, 8)), np.float32)
+    found = with_gradients(depthwise((2, 2), ((1, 2), (1, 2))))
+    assert "stablehlo.convolution" not in found.lower(*arrays).as_text()
+    with convolution.forms("xla"):
+        usual = with_gradients(depthwise((2, 2), ((1, 2), (1, 2))))
+        assert "stablehlo.convolution" in usual.lower(*arrays).as_text()
+        expected = usual(*arrays)
+    assert_close(found(*arrays), expected, 1e-5)
+    narrow = [array.astype(jnp.bfloat16) for array in arrays]  # would add up less exactly
+    assert "stablehlo.convolution" in found.lower(*narrow).as_text()
 
 
 def scattered(x, kernel, stride, padding):
