@@ -22,8 +22,7 @@ the 256 pixels: of images as a whole, so short a training learns nothing about s
     imvad run --method=cutpaste --preset=cpu --dataset=mvtec_ad \\
         --data_dir=DIR --category=screw --weights=hub:timm/resnet18.tv_in1k@main --workdir=RUN
 
-`demo` is a small ResNet-18 from scratch, because the gradient of EfficientNet's depthwise
-convolutions is slow on a CPU. It sees patches, since drawn defects are small.
+`demo` is a small ResNet-18 from scratch. It sees patches, since drawn defects are small.
 """
 
 from imvad_jax.methods.cutpaste import CutPasteConfig

@@ -10,8 +10,8 @@ teacher, half the sum of the distances over a batch as the loss (four times the 
 maps that are multiplied at the size of the image.
 
 `cpu` is the official setting with the teacher's features kept. The figures it reaches and the
-minutes it takes stand in RESULTS.md with their commands. `demo` is small because the gradient of
-EfficientNet's depthwise convolutions is slow on a CPU.
+minutes it takes stand in RESULTS.md with their commands. `demo` is small so that it trains in about
+two minutes on a CPU.
 """
 
 from imvad_jax.methods.stpm import STPMConfig

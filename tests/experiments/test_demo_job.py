@@ -9,7 +9,7 @@ from tests.experiments.demo import GOOD_IMAGES, category_of, draw, metrics
 
 TRAINED = [m for m, method in methods.METHODS.items() if "gradient" in method.detector.phases]
 # Ten minutes of training on a processor with AVX2: run by `make test-long`.
-LONG = {"draem", "stpm"}
+LONG = {"draem"}
 # Epochs that suffice where the preset's take long; the preset's own are run by `make test-long`.
 FEWER = {"cutpaste": 25, "csflow": 30}
 
