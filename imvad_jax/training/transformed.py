@@ -53,10 +53,11 @@ def shared_outputs(detector: Detector, variables: dict, parallel: Parallel, meth
     count = parallel.count
     found = flatten_dict(_transform(detector.compile_key(), method, True)(variables))
     parts = {}
-    for path, kernel in found.items():
+    for path, leaf in found.items():
+        kernel = np.asarray(leaf)
         points, outputs, inputs = kernel.shape
         if outputs % count == 0:
-            split = np.asarray(kernel).reshape(points, count, -1, inputs).swapaxes(0, 1)
+            split = kernel.reshape(points, count, -1, inputs).swapaxes(0, 1)
             parts[TRANSFORMED, *path] = parallel.shard(split.reshape(points * count, -1, inputs))
     return unflatten_dict(parts)
 
