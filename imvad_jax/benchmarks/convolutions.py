@@ -24,12 +24,13 @@ class Shape(NamedTuple):
     stride: int
     inputs: int  # channels
     outputs: int
+    depthwise: bool = False  # a kernel of its own for each channel
 
     def __str__(self) -> str:
-        return (
-            f"{self.kernel}x{self.kernel}/{self.stride} {self.inputs}->{self.outputs} "
-            f"at {self.side}"
+        channels = (
+            f"{self.inputs} depthwise" if self.depthwise else f"{self.inputs}->{self.outputs}"
         )
+        return f"{self.kernel}x{self.kernel}/{self.stride} {channels} at {self.side}"
 
 
 # Of the networks in use, at 256 pixels; and those near the edges of the rule.
@@ -61,6 +62,12 @@ SHAPES = (
     Shape(128, 3, 1, 16, 16),
     Shape(128, 3, 1, 32, 16),
     Shape(128, 3, 1, 16, 2),
+    Shape(128, 3, 1, 32, 32, depthwise=True),
+    Shape(128, 3, 2, 96, 96, depthwise=True),
+    Shape(64, 5, 2, 144, 144, depthwise=True),
+    Shape(32, 5, 1, 240, 240, depthwise=True),
+    Shape(16, 5, 1, 480, 480, depthwise=True),
+    Shape(8, 5, 1, 1152, 1152, depthwise=True),
 )
 
 
@@ -84,12 +91,13 @@ def measure_shape(shape: Shape, parallel: Parallel) -> list[Row]:
     border = (shape.kernel - 1) // 2
     padding = ((border, border), (border, border))
     strides = (shape.stride, shape.stride)
-    size = (shape.kernel, shape.kernel, shape.inputs, shape.outputs)
+    run = convolution.convolve_depthwise if shape.depthwise else convolution.convolve
+    size = (shape.kernel, shape.kernel, 1 if shape.depthwise else shape.inputs, shape.outputs)
     x = _draw(0, (parallel.count * IMAGES, shape.side, shape.side, shape.inputs))
     kernel = _draw(1, size)
 
     def forward(x, kernel):
-        return convolution.convolve(x, kernel, strides, padding)
+        return run(x, kernel, strides, padding)
 
     def to_input(x, kernel, gradient):
         return jax.vjp(lambda x: forward(x, kernel), x)[1](gradient)[0]
@@ -98,10 +106,13 @@ def measure_shape(shape: Shape, parallel: Parallel) -> list[Row]:
         return jax.vjp(lambda kernel: forward(x, kernel), kernel)[1](gradient)[0]
 
     gradient = _draw(2, jax.eval_shape(forward, x, kernel).shape)
-    flops = 2 * gradient.size * shape.kernel**2 * shape.inputs
+    flops = 2 * gradient.size * shape.kernel**2 * size[2]
     how = rule.How(strides, padding, None, "auto")
     choices = {"forward": rule.forward, "input": rule.to_input, "kernel": rule.to_kernel}
-    chosen = {name: choose(x.shape, size, x.dtype, how) for name, choose in choices.items()}
+    chosen = {
+        name: "shifts" if shape.depthwise else choose(x.shape, size, x.dtype, how)
+        for name, choose in choices.items()
+    }
     copies = np.concatenate([kernel] * parallel.count)
     x, copies, gradient = _place((x, copies, gradient), parallel)
     rows = []
@@ -150,7 +161,7 @@ def table(rows: Sequence[Row]) -> str:
     """Rates in columns; what the rule takes; how it compares with XLA's form."""
     head = ("convolution", "direction", "XLA", "rule", "rule / XLA", "form")
     cells = [
-        (row.shape, row.direction, f"{row.xla:.0f}", f"{row.rule:.0f}",
+        (row.shape, row.direction, f"{row.xla:.1f}", f"{row.rule:.1f}",
          f"{row.rule / row.xla:.2f}", row.form)
         for row in rows
     ]  # fmt: skip

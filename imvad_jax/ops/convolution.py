@@ -203,12 +203,9 @@ def _convolve_depthwise(x, kernel, how):
 
 def _convolve_depthwise_backward(how, kept, gradient):
     x, kernel = kept
-    to_x, to_kernel = (
-        functools.partial(function, groups=x.shape[-1])
-        for function in (cpu.xla_to_input, cpu.xla_to_kernel)
-    )
     own = functools.partial(depthwise.to_input, shape=x.shape)
-    default = functools.partial(to_x, shape=x.shape)
+    default = functools.partial(cpu.xla_to_input, shape=x.shape, groups=x.shape[-1])
+    to_kernel = functools.partial(cpu.xla_to_kernel, groups=x.shape[-1])
     return (
         _by_platform(own, default, how, kernel, gradient),
         _by_platform(depthwise.to_kernel, to_kernel, how, x, kernel, gradient),

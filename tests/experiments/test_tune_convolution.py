@@ -3,15 +3,24 @@
 import subprocess
 import sys
 
+import pytest
+
 from imvad_jax.benchmarks import convolutions
 from imvad_jax.training.parallel import Parallel
 
 
-def test_a_shape_is_measured_in_three_directions(monkeypatch):
+@pytest.mark.parametrize(
+    "shape, name",
+    [
+        (convolutions.Shape(8, 3, 2, 4, 6), "3x3/2 4->6 at 8"),
+        (convolutions.Shape(8, 5, 1, 6, 6, depthwise=True), "5x5/1 6 depthwise at 8"),
+    ],
+)
+def test_a_shape_is_measured_in_three_directions(shape, name, monkeypatch):
     monkeypatch.setattr(convolutions, "LEAST_SECONDS", 0)
-    rows = convolutions.measure_shape(convolutions.Shape(8, 3, 2, 4, 6), Parallel())
+    rows = convolutions.measure_shape(shape, Parallel())
     assert [row.direction for row in rows] == ["forward", "input", "kernel"]
-    assert {row.shape for row in rows} == {"3x3/2 4->6 at 8"}
+    assert {row.shape for row in rows} == {name}
     assert all(row.xla > 0 and row.rule > 0 for row in rows)
 
 
