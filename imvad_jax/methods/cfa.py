@@ -16,6 +16,7 @@ centres, and the training takes longer than PatchCore's whole fit, which reached
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -26,9 +27,10 @@ from jax import Array, lax
 
 from imvad_jax import backbones
 from imvad_jax.errors import UserError
+from imvad_jax.layers.conv import TRANSFORMED
 from imvad_jax.layers.coordconv import CoordConv
 from imvad_jax.methods import base
-from imvad_jax.ops import loops, neighbors, resample
+from imvad_jax.ops import loops, neighbors, resample, rows
 from imvad_jax.ops.precision import full_precision
 
 HIGHEST = lax.Precision.HIGHEST
@@ -113,10 +115,12 @@ class CFA(base.Detector[CFAConfig]):
 
     config: CFAConfig
     phases = ("statistics", "gradient")
+    all_by_rows = True
 
     def setup(self):
         dtype = jnp.promote_types(self.config.dtype, jnp.float32)
-        self.descriptor = CoordConv(self.dim, dtype=dtype, precision=HIGHEST)
+        channels = [shape[-1] for shape in self.feature_shapes().values()]
+        self.descriptor = CoordConv(channels, self.dim, dtype=dtype, precision=HIGHEST)
         self.hyperspheres = CoupledHyperspheres(self.config)
 
     @property
@@ -151,10 +155,9 @@ class CFA(base.Detector[CFAConfig]):
         """Centres in the memory."""
         return self.grid[0] * self.grid[1] // self.config.gamma_c
 
-    def patches(self, images: Array) -> Array:
-        """Features `[B, h, w, C]` of all layers, averaged over 3x3, on the grid of the first."""
-        maps, grid = self.features(images), self.grid
-        parts = []
+    def averaged(self, images: Array) -> list[Array]:
+        """Features `[B, h, w, C]` of all layers, averaged over 3x3, each at its own size."""
+        maps, found = self.features(images), []
         for name in self.outputs:
             part = full_precision(maps[name])
             if self.has_pre_activation:
@@ -162,22 +165,23 @@ class CFA(base.Detector[CFAConfig]):
             else:
                 # An EfficientNet's stages end linear; the official code divides by the width.
                 part = part / part.shape[-1]
-            parts.append(_pool_and_resize(part, grid))
-        return jnp.concatenate(parts, -1)
+            found.append(_average_3x3(part))
+        return found
 
     def frozen_features(self, images):
-        return self.patches(images)
+        return self.averaged(images)
 
-    def describe(self, patches: Array) -> Array:
-        """Patch descriptors `[B, P, D]` of features `[B, h, w, C]`."""
-        return self.descriptor(patches).reshape(patches.shape[0], -1, self.dim)
+    def describe(self, maps: Sequence[Array]) -> Array:
+        """Patch descriptors `[B, P, D]` of the layers' maps `[B, h, w, C]`."""
+        return self.descriptor(maps).reshape(maps[0].shape[0], -1, self.dim)
 
     def embed(self, images: Array) -> Array:
         """Patch descriptors `[B, P, D]` of images."""
-        return self.describe(self.patches(images))
+        return self.describe(self.averaged(images))
 
     def init_parameters(self, images):
-        self.descriptor(jnp.zeros((1, *self.grid, self.total_channels)))
+        shapes = self.feature_shapes().values()
+        self.descriptor([jnp.zeros((1, *shape)) for shape in shapes])
         self.hyperspheres(jnp.zeros(self.config.num_neighbors + self.config.num_negatives))
 
     def init_accumulator(self, capacity):
@@ -211,58 +215,84 @@ class CFA(base.Detector[CFAConfig]):
 
     def loss(self, inputs):
         near = self.config.num_neighbors + self.config.num_negatives
-        squared = squared_distances(self.describe(inputs), self.memory("centers"), near)
-        return self.hyperspheres(squared)
+        return self.hyperspheres(self.squared_distances(inputs, near))
 
     def __call__(self, images):
-        descriptors, centers = self.embed(images), self.memory("centers")
-        squared = squared_distances(descriptors, centers, self.config.num_neighbors)
-        scores = softmin_score(jnp.sqrt(squared)).reshape(images.shape[0], *self.grid)
+        def scores_of(images):
+            squared = self.squared_distances(self.averaged(images), self.config.num_neighbors)
+            scores = softmin_score(jnp.sqrt(squared))
+            return scores.reshape(images.shape[0], -1, self.grid[1])
+
+        scores = rows.by_rows(scores_of, images)
         anomaly_map = resample.upsample_and_smooth(scores, images.shape[1:3], self.config.sigma)
         return base.Prediction(anomaly_map.max((1, 2)), anomaly_map)
+
+    def squared_distances(self, maps: Sequence[Array], k: int) -> Array:
+        """Squared distances `[B, P, k]` of all patches to the `k` nearest centres, ascending.
+
+        The centres are found by expansion: the products of a patch with all centres are linear in
+        its features, so that every layer's are computed at its own size and enlarged
+        (`neighbors.nearest_rows_of_maps`). The distances to the chosen few are taken directly.
+        """
+        centers = self.memory("centers")
+        factors, norms = self._search(centers)
+        larger = self.descriptor.inputs(maps)
+        if rows.count() > 1:  # what is enlarged needs the rows beside
+            width = maps[0].shape[2]
+            larger = [m if m.shape[2] == width else rows.bordered(m, 1, 1) for m in larger]
+        chosen = loops.each(
+            lambda maps: neighbors.nearest_rows_of_maps(maps, factors, norms, k),
+            lax.stop_gradient(larger),
+        )
+        return distances_to(self.describe(maps), centers, chosen)
+
+    def _search(self, centers: Array) -> tuple[list[Array], Array]:
+        """Factors and norms of the centres, made once where fitted variables are placed."""
+        if self.has_variable(TRANSFORMED, "search"):
+            return self.get_variable(TRANSFORMED, "search")
+        origin = centers.mean(0)  # expansion cancels unless the centres are centred
+        factors, constant = self.descriptor.factors(centers - origin)
+        # Of a descriptor q without its bias b: (q + b - origin) . c = q . c + constant - origin . c
+        missing = constant - jnp.matmul(centers - origin, origin, precision=HIGHEST)
+        norms = jnp.sum((centers - origin) ** 2, -1) - 2 * missing
+        found = lax.stop_gradient((factors, norms))
+        if self.is_mutable_collection(TRANSFORMED):
+            self.put_variable(TRANSFORMED, "search", found)
+        return found
 
     def memory_estimate(self, images, devices):
         positions = self.grid[0] * self.grid[1]
         bank = self.num_centers * self.dim * base.FLOAT
         parameters = (self.total_channels + 3) * self.dim * base.FLOAT
         patch = positions * (self.total_channels + self.dim) * base.FLOAT
+        block = min(neighbors.ROWS_WITH_NUMBERS, self.num_centers)
         return {
             "backbone": self.backbone_bytes() * devices,
             "parameters, gradients, optimiser state": 6 * parameters * devices,
-            "memory centres": 4 * bank * devices,
-            "distances of one image": 3 * positions * self.num_centers * base.FLOAT * devices,
+            "memory centres": 5 * bank * devices,
+            "distances of one image": 4 * positions * block * base.FLOAT * devices,
             "features of a batch": 5 * patch * max(self.config.batch_size, devices),
         }
 
 
-def _pool_and_resize(features: Array, size: tuple[int, int]) -> Array:
-    """3x3 average (zeros beyond the border count), then bilinear resizing: `[B, *size, C]`.
+def _average_3x3(features: Array) -> Array:
+    """Averages of 3x3 positions of `[B, h, w, C]`; zeros beyond the border count."""
 
-    Both are linear and separable, so one matrix per axis does both exactly.
-    """
+    def axis(n: int) -> Array:
+        return jnp.asarray(sum(np.eye(n, k=k) for k in (-1, 0, 1)) / 3, features.dtype)
 
-    def axis(n_in: int, n_out: int) -> Array:
-        pool = sum(np.eye(n_in, k=k) for k in (-1, 0, 1)) / 3
-        return jnp.asarray(resample.bilinear_matrix(n_in, n_out) @ pool, features.dtype)
-
-    rows, columns = axis(features.shape[1], size[0]), axis(features.shape[2], size[1])
-    return jnp.einsum("Hh,bhwc,Ww->bHWc", rows, features, columns, precision=HIGHEST)
+    features = rows.gather(features)
+    lines, columns = rows.own_rows(axis(features.shape[1])), axis(features.shape[2])
+    return jnp.einsum("Hh,bhwc,Ww->bHWc", lines, features, columns, precision=HIGHEST)
 
 
-def squared_distances(descriptors: Array, centers: Array, k: int) -> Array:
-    """Squared distances `[B, P, k]` from `[B, P, D]` to the `k` nearest of `[M, D]`, ascending.
+def distances_to(descriptors: Array, centers: Array, chosen: Array) -> Array:
+    """Squared distances `[B, P, k]` from `[B, P, D]` to the rows `chosen` `[B, P, k]` of `[M, D]`.
 
-    The neighbours are found by expansion, one image after the other; the distances to the chosen
-    few are then taken directly. So nothing cancels, and the gradient is a sum over k centres
-    instead of a second product with all of them. The centres are constants.
+    They are taken directly, not by expansion, so nothing cancels, and the gradient is a sum over k
+    centres instead of a product with all of them. The centres are constants.
     """
     centers = lax.stop_gradient(centers)
-    origin = centers.mean(0)  # expansion cancels unless both sides are centred
-
-    def find(queries: Array) -> Array:
-        return neighbors.nearest(queries - origin, centers - origin, k)[1]
-
-    chosen = loops.each(find, lax.stop_gradient(descriptors))
 
     @jax.checkpoint  # keeps the row numbers for the gradient, not the rows
     def to_center(row: Array) -> Array:

@@ -1,5 +1,6 @@
 """Exact nearest neighbours as matrix products in blocks, never `[queries, bank, dim]`."""
 
+import itertools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -7,10 +8,12 @@ import numpy as np
 from jax import Array, lax
 
 from imvad_jax.ops import loops, resample
+from imvad_jax.ops.sums import total
 
 HIGHEST = lax.Precision.HIGHEST
 BLOCK = 4096  # bank rows a matrix product: 1024 queries x 4096 rows stay in the cache
 SMALL_BLOCK = 256  # where rows beyond the valid ones are left out
+ROWS_WITH_NUMBERS = 512  # where the nearest of every block are numbered
 
 
 def _rows(array: Array, start: int | Array, count: int) -> Array:
@@ -80,23 +83,80 @@ def nearest_of_maps(
     ends = np.cumsum([0] + [part.shape[-1] for part in maps])
     norms = jnp.where(jnp.arange(bank.shape[0]) < count, norms, jnp.inf)
 
-    def enlarged(part):
-        return part if part.shape[:2] == size else resample.resize_leading(part, size)
-
     def step(i, best):
         # The last block slides back to stay inside; the minimum may see a row twice.
         rows = lax.dynamic_slice_in_dim(bank, i * block, block)
-        product = sum(
-            enlarged(jnp.einsum("hwd,md->hwm", part, rows[:, a:b], precision=HIGHEST))
-            for part, a, b in zip(maps, ends, ends[1:])
-        )
+        product = _products(maps, [rows[:, a:b] for a, b in itertools.pairwise(ends)])
         usable = lax.dynamic_slice_in_dim(norms, i * block, block)
         return jnp.minimum(best, jnp.min(usable - 2 * product, -1))
 
     best = jnp.full(size, jnp.inf, maps[0].dtype)
     best = lax.fori_loop(0, -(-count // block), step, best)
-    squares = sum(jnp.sum(enlarged(part) ** 2, -1) for part in maps)
+    squares = sum(jnp.sum(_enlarged(part, size) ** 2, -1) for part in maps)
     return jnp.maximum(best + squares, 0).reshape(-1)
+
+
+def nearest_rows_of_maps(
+    maps: Sequence[Array],
+    factors: Sequence[Array],
+    norms: Array,
+    k: int,
+    block: int = ROWS_WITH_NUMBERS,
+) -> Array:
+    """Numbers `[H * W, k]` of the nearest rows of a bank, the nearest first.
+
+    Of queries whose products with the rows are sums over maps, `_products`, and a constant of each
+    row. That is so of linear functions of the maps. Ties go to the lower number.
+
+    Args:
+      maps: `[H, W, C]`, then `[h, w, C']`.
+      factors: `[M, C]`, `[M, C']`, of all rows of the bank for each map.
+      norms: `[M]`, the squared norms of the rows less twice their constants.
+      k: At most M.
+    """
+    size, count = maps[0].shape[:2], norms.shape[0]
+    block = min(block, count)
+
+    def step(i, carry):
+        # The last block slides back to stay inside; its rows already seen are infinitely far.
+        smaller = min if isinstance(i, int) else jnp.minimum
+        start = smaller(i * block, count - block)
+        numbers = start + jnp.arange(block)
+        usable = jnp.where(numbers >= i * block, _rows(norms, start, block), jnp.inf)
+        product = _products(maps, [_rows(part, start, block) for part in factors])
+        distances = (usable - 2 * product).reshape(-1, block)
+        # The few of this block first: nothing is put beside the whole of it.
+        found, place = lax.top_k(-distances, min(k, block))
+        return _smallest(carry, (-found, numbers[place]), k)
+
+    best = jnp.full((size[0] * size[1], k), jnp.inf, norms.dtype)
+    return loops.fold(-(-count // block), step, (best, jnp.full(best.shape, -1, jnp.int32)))[1]
+
+
+def _smallest(one: tuple[Array, Array], other: tuple[Array, Array], k: int):
+    """The k smallest distances `[Q, k]`, ascending, and their numbers; ties go to the first."""
+    distances = jnp.concatenate([one[0], other[0]], 1)
+    # Loops count in int64 under jax_enable_x64, of which the carried numbers know nothing.
+    numbers = jnp.concatenate([one[1], other[1].astype(one[1].dtype)], 1)
+    best, place = lax.top_k(-distances, k)
+    return -best, jnp.take_along_axis(numbers, place, 1)
+
+
+def _products(maps: Sequence[Array], factors: Sequence[Array]) -> Array:
+    """The sum `[H, W, M]` of the products of maps `[h, w, C]` with factors `[M, C]`.
+
+    Each is enlarged bilinearly to the first map's size. Split by rows, maps that are not of that
+    size come with a row of the neighbours on either side.
+    """
+    size = maps[0].shape[:2]
+    return total([
+        _enlarged(jnp.einsum("hwd,md->hwm", part, factor, precision=HIGHEST), size)
+        for part, factor in zip(maps, factors, strict=True)
+    ])  # fmt: skip
+
+
+def _enlarged(part: Array, size: Sequence[int]) -> Array:
+    return part if part.shape[:2] == tuple(size) else resample.resize_leading(part, size)
 
 
 def nearest(
@@ -109,15 +169,9 @@ def nearest(
     block = min(block, bank.shape[0])
 
     def merge(carry, rows, start, usable):
-        distances, numbers = carry
         new = _squared_distances(queries, rows, usable)
-        # Loops count in int64 under jax_enable_x64, of which the carried numbers know nothing.
-        new_numbers = (start + jnp.arange(block)).astype(numbers.dtype)
-        new_numbers = jnp.broadcast_to(new_numbers, new.shape)
-        distances = jnp.concatenate([distances, new], 1)
-        numbers = jnp.concatenate([numbers, new_numbers], 1)
-        best, place = lax.top_k(-distances, k)
-        return -best, jnp.take_along_axis(numbers, place, 1)
+        numbers = jnp.broadcast_to(start + jnp.arange(block), new.shape)
+        return _smallest(carry, (new, numbers), k)
 
     initial = (
         jnp.broadcast_to(jnp.asarray(jnp.inf, queries.dtype), (queries.shape[0], k)),

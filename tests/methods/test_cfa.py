@@ -14,9 +14,10 @@ from imvad_jax.methods.cfa import (
     CFAConfig,
     CoupledHyperspheres,
     RunningMean,
+    distances_to,
     softmin_score,
-    squared_distances,
 )
+from imvad_jax.ops import neighbors
 from imvad_jax.training.fit import fit, init_variables
 from imvad_jax.training.job import Job
 from imvad_jax.training.parallel import Parallel
@@ -47,6 +48,16 @@ def as_input(source):
 
 def call(detector, variables, x, method="__call__"):
     return jax.jit(lambda v, x: detector.apply(v, x, method=method))(variables, x)
+
+
+def squared_distances(descriptors, centers, k):
+    """To the k nearest centres of each descriptor `[B, P, D]`, found and taken as CFA does."""
+    centered, norms = centers - centers.mean(0), ((centers - centers.mean(0)) ** 2).sum(-1)
+    chosen = [
+        neighbors.nearest_rows_of_maps([rows[None] - centers.mean(0)], [centered], norms, k)
+        for rows in jax.lax.stop_gradient(descriptors)
+    ]
+    return distances_to(descriptors, centers, jnp.stack(chosen))
 
 
 # Three descriptors on a line, four centres at 0, 1, 3, 7: all distances are small integers.
@@ -131,15 +142,18 @@ def test_softmin_score_is_the_nearest_distance_by_its_share():
     assert np.isfinite(float(softmin_score(jnp.array([1e4, 2e4, 3e4]))))
 
 
-def patches_in_numpy(maps, side):
-    """Leaky ReLU, 3x3 mean with zeros beyond the border, bilinear enlargement, stacked."""
-    parts = []
+def averaged_in_numpy(maps):
+    """Leaky ReLU and 3x3 mean with zeros beyond the border."""
     for x in maps:
         x = np.asarray(x, np.float64)
-        x = np.where(x > 0, x, 0.01 * x)
-        x = ndimage.uniform_filter(x, (0, 3, 3, 0), mode="constant")
-        scale = x.shape[1] / side
-        place = np.clip((np.arange(side) + 0.5) * scale - 0.5, 0, x.shape[1] - 1)
+        yield ndimage.uniform_filter(np.where(x > 0, x, 0.01 * x), (0, 3, 3, 0), mode="constant")
+
+
+def enlarged_in_numpy(maps, side):
+    """Maps `[B, h, w, C]`, enlarged bilinearly, one after the other."""
+    parts = []
+    for x in maps:
+        place = np.clip((np.arange(side) + 0.5) * x.shape[1] / side - 0.5, 0, x.shape[1] - 1)
         rows, columns = np.meshgrid(place, place, indexing="ij")
         parts.append(
             np.stack([
@@ -151,15 +165,47 @@ def patches_in_numpy(maps, side):
     return np.concatenate(parts, -1)
 
 
-def test_patches_are_pooled_pre_activations_on_the_grid_of_the_first_layer():
+def test_maps_are_averaged_pre_activations_and_descriptors_lie_on_the_grid_of_the_first_layer():
     detector, variables = small()
     x = as_input(images(2))
     maps = call(detector, variables, x, "features")
     assert detector.outputs == ("layer1_pre", "layer2_pre", "layer3_pre")
     assert min(float(m.min()) for m in maps.values()) < 0
-    found = call(detector, variables, x, "patches")
-    assert found.shape == (2, 16, 16, 448)
-    np.testing.assert_allclose(found, patches_in_numpy(maps.values(), 16), rtol=1e-4, atol=1e-4)
+    found, expected = call(detector, variables, x, "averaged"), averaged_in_numpy(maps.values())
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    patches = enlarged_in_numpy([np.asarray(m, np.float64) for m in found], 16)
+    place = 2 * np.arange(16) / 15 - 1
+    grid = np.stack(np.meshgrid(place, place, indexing="ij"), -1)
+    stacked = np.concatenate([patches, np.broadcast_to(grid, (2, 16, 16, 2))], -1)
+    conv = jax.tree.map(np.asarray, variables["params"]["descriptor"]["conv"])
+    expected = stacked @ conv["kernel"][0, 0].astype(np.float64) + conv["bias"]
+    found = call(detector, variables, x, "embed").reshape(expected.shape)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_the_loss_and_its_gradient_are_those_of_all_distances():
+    detector, variables = small(radius=3.0, alpha=0.5)
+    fitted = with_centers(detector, variables, images(5))
+    x = as_input(images(2, 2))
+    centers = fitted["memory"]["centers"]
+
+    def expected(params):
+        embedded = detector.apply(fitted | {"params": params}, x, method="embed")
+        squared = jnp.sum((embedded[:, :, None] - centers) ** 2, -1)
+        squared = jnp.sort(squared, -1)[..., :6]
+        module = CoupledHyperspheres(detector.config)
+        return module.apply({"params": params["hyperspheres"]}, squared)[0]
+
+    def found(params):
+        return detector.apply(fitted | {"params": params}, x, method="image_loss")[0]
+
+    (loss, slopes), (other, others) = (
+        jax.jit(jax.value_and_grad(f))(fitted["params"]) for f in (found, expected)
+    )
+    assert float(loss) == pytest.approx(float(other), rel=1e-5)
+    for one, two in zip(jax.tree.leaves(slopes), jax.tree.leaves(others), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-4 * np.abs(two).max())
 
 
 @pytest.mark.parametrize(("count", "devices"), [(5, 1), (8, 1), (9, 8)])

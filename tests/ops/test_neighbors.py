@@ -67,3 +67,18 @@ def test_no_row_is_infinitely_far(points):
     maps = [np.ones((2, 2, 16), np.float32)]
     found = neighbors.nearest_of_maps(maps, bank, (bank**2).sum(-1), np.int32(0))
     assert np.isinf(found).all()
+
+
+@pytest.mark.parametrize("block", [7, 64, 333, 1000])
+def test_nearest_rows_of_maps_are_exact_for_any_block(points, block):
+    _, bank = points
+    rng = np.random.default_rng(1)
+    maps = [rng.normal(size=shape).astype(np.float32) for shape in ((6, 4, 7), (3, 2, 5))]
+    weights = [rng.normal(size=(m.shape[-1], 16)).astype(np.float32) for m in maps]
+    parts = [m @ weight for m, weight in zip(maps, weights)]
+    queries = parts[0] + resample.resize_bilinear(parts[1][None], (6, 4))[0] + 0.5
+    expected = NearestNeighbors(n_neighbors=5).fit(bank).kneighbors(queries.reshape(24, 16))[1]
+    factors = [bank @ weight.T for weight in weights]
+    norms = (bank**2).sum(-1) - 2 * (bank * 0.5).sum(-1)
+    search = jax.jit(neighbors.nearest_rows_of_maps, static_argnames=("k", "block"))
+    np.testing.assert_array_equal(search(maps, factors, norms, 5, block=block), expected)

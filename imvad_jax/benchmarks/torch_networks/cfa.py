@@ -20,14 +20,12 @@ class CFA(Network):
     def frozen_features(self, images):
         maps, parts = list(self.teacher.features(images).values()), []
         for x in maps:
-            x = F.avg_pool2d(F.leaky_relu(x, 0.01), 3, 1, 1)
-            grid = maps[0].shape[2:]
-            same = x.shape[2:] == grid
-            parts.append(x if same else F.interpolate(x, grid, mode="bilinear"))
-        return torch.cat(parts, 1)
+            parts.append(F.avg_pool2d(F.leaky_relu(x, 0.01), 3, 1, 1))
+        return stacked(parts)
 
     def loss_of(self, inputs, drawn):
         config, centers = self.config, self.memory["centers"]
+        inputs = inputs if isinstance(inputs, Tensor) else stacked(inputs)  # kept by ours
         described = self.trained["descriptor"].conv(with_coordinates(inputs), "conv")
         patches = described.permute(0, 2, 3, 1).flatten(1, 2)
         near = config.num_neighbors + config.num_negatives
@@ -40,6 +38,14 @@ class CFA(Network):
         attraction = F.relu(squared[: config.num_neighbors] - radius).mean()
         repulsion = F.relu(radius - squared[config.num_neighbors :] - config.alpha).mean()
         return (attraction + repulsion) / config.nu
+
+
+def stacked(maps: list[Tensor]) -> Tensor:
+    """Maps `[B, C, h, w]`, enlarged to the first one's size, one after the other."""
+    grid = maps[0].shape[2:]
+    return torch.cat(
+        [x if x.shape[2:] == grid else F.interpolate(x, grid, mode="bilinear") for x in maps], 1
+    )
 
 
 def with_coordinates(x: Tensor) -> Tensor:
