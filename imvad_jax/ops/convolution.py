@@ -8,8 +8,9 @@ no fast implementation of most gradients:
 - 3x3 convolutions of few channels join neighbouring outputs (`ops.narrow`);
 - convolutions of maps smaller than the kernel are one product of all windows;
 - depthwise convolutions are sums of shifted maps (`ops.depthwise`);
-- gradients of other kernels (except 3x3 of stride 1) are matrix products of rows, a few images at
-  a time, and input gradients of strided convolutions are one small convolution per phase.
+- gradients of other kernels (except 3x3 of stride 1) are one matrix product of all taps, some
+  positions at a time, and input gradients of strided convolutions are one small convolution per
+  phase.
 
 `ops.convolution_rule` chooses by the shapes of one image and by dtypes, never by the batch size.
 """

@@ -3,6 +3,7 @@
 Maps are `[B, H, W, C]`, kernels `[h, w, C, D]`, gradients `[B, H', W', D]`.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -13,7 +14,7 @@ from imvad_jax.ops import convolution_rule as rule
 from imvad_jax.ops import narrow, winograd
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-POSITIONS_PER_STEP = 1024  # of a kernel's gradient by rows
+VALUES_PER_STEP = 2**17  # of the windows of a kernel's gradient, which stay in the cache
 
 
 def xla(x, kernel, how, groups=1):
@@ -149,8 +150,8 @@ def to_kernel(x, kernel, gradient, how):
         return winograd.kernel_gradient(x, gradient)
     if form == "narrow":
         return narrow.kernel_gradient(x, gradient, how.precision)
-    if form == "rows":
-        return _by_rows(x, kernel.shape, gradient, how)
+    if form == "windows":
+        return _by_windows(x, kernel.shape, gradient, how)
     return xla_to_kernel(x, kernel, gradient, how)
 
 
@@ -160,38 +161,57 @@ def _sum_of_products(x: Array, gradient: Array, how: rule.How) -> Array:
     return jnp.einsum("nc,nd->cd", *flat, precision=how.precision)
 
 
-def _by_rows(x, shape, gradient, how):
-    """The gradient of a kernel `[h, w, C, D]`: positions times taps, one product for each row."""
+def _by_windows(x, shape, gradient, how):
+    """The gradient of a kernel `[h, w, C, D]`: all taps of some positions at a time, one product.
+
+    Channels come first, so that the product is a plain one of `[h w C, N]` and `[N, D]`: XLA is
+    twice as slow with one that sums over the first axis of both. The positions of one phase of the
+    strides lie side by side, so that a tap is a slice.
+    """
     batch, height, width, outputs = gradient.shape
-    group = max(1, POSITIONS_PER_STEP // (height * width))
-    while batch % group:
-        group -= 1
-    rows, columns, inputs, _ = shape
-    last = [(side - 1) * stride for side, stride in zip((height, width), how.strides, strict=True)]
+    *size, inputs, _ = shape
+    more = [(side - 1) // stride for side, stride in zip(size, how.strides, strict=True)]
+    # With fewer positions than outputs the sum would be read and written more than the windows.
+    positions = max(VALUES_PER_STEP // math.prod(shape[:3]), 2 * outputs)
+    lines = _nearest_divisor(height, positions / width)
+    images = _nearest_divisor(batch, positions / (width * height)) if lines == height else 1
+    phases = _phases(x, (height + more[0], width + more[1]), how)
 
-    def step(total, pair):
-        images, gradients = pair
-        padded = jnp.pad(images, ((0, 0), *how.padding, (0, 0)))
+    def tap(part, row, column):
+        (i, u), (j, v) = (divmod(n, s) for n, s in zip((row, column), how.strides, strict=True))
+        start = (u, v, 0, 0, i, j)
+        stop = (u + 1, v + 1, inputs, images, i + lines, j + width)
+        return lax.slice(part, start, stop).reshape(inputs, -1)
 
-        def taps(i):
-            windows = [
-                lax.slice(
-                    padded,
-                    (0, i, j, 0),
-                    (group, i + last[0] + 1, j + last[1] + 1, inputs),
-                    (1, *how.strides, 1),
-                )
-                for j in range(columns)
-            ]
-            return jnp.concatenate(windows, -1)
+    def step(i, total):
+        image, line = divmod(i, height // lines)
+        image, line = image * images, line * lines
+        extent = (*how.strides, inputs, images, lines + more[0], width + more[1])
+        part = lax.dynamic_slice(phases, (0, 0, 0, image, line, 0), extent)
+        taps = [tap(part, row, column) for row in range(size[0]) for column in range(size[1])]
+        extent = (images, lines, width, outputs)
+        rows = lax.dynamic_slice(gradient, (image, line, 0, 0), extent).reshape(-1, outputs)
+        return total + jnp.matmul(jnp.concatenate(taps), rows, precision=how.precision)
 
-        products = [_sum_of_products(taps(i), gradients, how) for i in range(rows)]
-        return total + jnp.stack(products), None
+    total = jnp.zeros((size[0] * size[1] * inputs, outputs), x.dtype)
+    count = batch // images * (height // lines)
+    return lax.fori_loop(0, count, step, total).reshape(shape)
 
-    total = jnp.zeros((rows, columns * inputs, outputs), x.dtype)
-    if group == batch:
-        total, _ = step(total, (x, gradient))
-    else:
-        groups = [a.reshape(batch // group, group, *a.shape[1:]) for a in (x, gradient)]
-        total, _ = lax.scan(step, total, tuple(groups))
-    return total.reshape(shape)
+
+def _nearest_divisor(number: int, wanted: float) -> int:
+    """The divisor of a number that is nearest to what is wanted, by their ratio."""
+    divisors = [n for n in range(1, number + 1) if number % n == 0]
+    return min(divisors, key=lambda n: abs(math.log(n / wanted)))
+
+
+def _phases(x: Array, sides: Sequence[int], how: rule.How) -> Array:
+    """`[B, H, W, C]` with its border, by phases of the strides: `[s, t, C, B, *sides]`."""
+    (s, t), (height, width) = how.strides, sides
+    after = [
+        stride * side - x.shape[axis + 1] - how.padding[axis][0]
+        for axis, (stride, side) in enumerate(zip(how.strides, sides, strict=True))
+    ]
+    border = [(how.padding[axis][0], after[axis], 0) for axis in (0, 1)]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *border, (0, 0, 0)])
+    x = x.reshape(x.shape[0], height, s, width, t, x.shape[-1])
+    return x.transpose(2, 4, 5, 0, 1, 3)

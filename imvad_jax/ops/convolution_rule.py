@@ -14,7 +14,7 @@ from jax import lax
 from imvad_jax.ops import narrow, winograd
 
 # Raised when a choice or a form changes, which changes results in their last digits.
-RULE = 4
+RULE = 5
 # Winograd pays off from this many channels on either side and products per tap of the kernel.
 # Measured by `imvad tune_convolution`.
 LEAST_CHANNELS = 32
@@ -101,7 +101,7 @@ def to_input(shape, kernel, dtype, how) -> str:
 
 
 def to_kernel(shape, kernel, dtype, how) -> str:
-    """The form of the gradient of the kernel: product, winograd, narrow, rows or xla."""
+    """The form of the gradient of the kernel: product, winograd, narrow, windows or xla."""
     if form := _of_all(shape, kernel, dtype, how):
         return form
     bordered = how.padding == ((1, 1), (1, 1))
@@ -112,7 +112,7 @@ def to_kernel(shape, kernel, dtype, how) -> str:
     widens = how.strides != (1, 1) and kernel[3] > kernel[2]
     least = min(LEAST_WIDENING_WORK, LEAST_WORK) if widens else LEAST_WORK
     small = is_small(kernel, output_sides(shape, kernel, how), least)
-    return "xla" if few or small else "rows"
+    return "xla" if few or small else "windows"
 
 
 def _of_all(shape, kernel, dtype, how) -> str | None:
