@@ -166,8 +166,17 @@ def _by_windows(x, shape, gradient, how):
 
     Channels come first, so that the product is a plain one of `[h w C, N]` and `[N, D]`: XLA is
     twice as slow with one that sums over the first axis of both. The positions of one phase of the
-    strides lie side by side, so that a tap is a slice.
+    strides lie side by side, so that a tap is a slice. The taps are those of the side with fewer
+    channels, where there are no strides.
     """
+    if how.strides == (1, 1) and shape[3] < shape[2]:
+        borders = [
+            (side - 1 - before, side - 1 - after)
+            for side, (before, after) in zip(shape[:2], how.padding, strict=True)
+        ]
+        exchanged = (*shape[:2], shape[3], shape[2])
+        found = _by_windows(gradient, exchanged, x, how._replace(padding=tuple(borders)))
+        return jnp.flip(found, (0, 1)).swapaxes(2, 3)
     batch, height, width, outputs = gradient.shape
     *size, inputs, _ = shape
     more = [(side - 1) // stride for side, stride in zip(size, how.strides, strict=True)]

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from imvad_jax.ops import narrow, winograd
+from imvad_jax.ops import narrow, processor, winograd
 
+WIDE = (jnp.float32, jnp.float64)  # narrower types would add up less exactly than XLA does
 # Raised when a choice or a form changes, which changes results in their last digits.
 RULE = 5
 # Winograd pays off from this many channels on either side and products per tap of the kernel.
@@ -25,8 +26,9 @@ MOST_PADDED = 1.7
 CHANNELS_PER_TILE = 16
 # Below this many multiplications per image XLA's gradients are as good and compile faster.
 LEAST_WORK = 2e7
-# The same of the gradients of strided kernels with more outputs than inputs, where XLA is slower.
-LEAST_WIDENING_WORK = 4e6
+# The same where XLA is slower: of gradients of strided kernels with more outputs than inputs,
+# and of few channels unless vectors are wide.
+LEAST_SLOW_WORK = 4e6
 
 
 class How(NamedTuple):
@@ -46,7 +48,7 @@ def winograd_pays(shape, kernel, dtype, how) -> bool:
         tuple(size) == (3, 3)
         and how.strides == (1, 1)
         and how.padding == ((1, 1), (1, 1))
-        and dtype in (jnp.float32, jnp.float64)
+        and dtype in WIDE
         and min(inputs, outputs) >= LEAST_CHANNELS
         and height * width * inputs * outputs >= LEAST_PRODUCTS
         and _tiles(shape) * winograd.TILE**2 <= MOST_PADDED * height * width
@@ -108,11 +110,15 @@ def to_kernel(shape, kernel, dtype, how) -> str:
     fits = bordered and narrow_fits(shape, kernel, dtype, how)
     if fits and narrow.kernel_gradient_pays(kernel[2], kernel[3]):
         return "narrow"
-    few = tuple(kernel[:2]) == (3, 3) and how.strides == (1, 1)  # channels, or a small map
-    widens = how.strides != (1, 1) and kernel[3] > kernel[2]
-    least = min(LEAST_WIDENING_WORK, LEAST_WORK) if widens else LEAST_WORK
-    small = is_small(kernel, output_sides(shape, kernel, how), least)
-    return "xla" if few or small else "windows"
+    slow = how.strides != (1, 1) and kernel[3] > kernel[2]
+    if tuple(kernel[:2]) == (3, 3) and how.strides == (1, 1):  # few channels, or a small map
+        slow = (
+            min(kernel[2:]) < LEAST_CHANNELS and dtype in WIDE and not processor.has_wide_vectors()
+        )
+        if not slow:
+            return "xla"
+    least = min(LEAST_SLOW_WORK, LEAST_WORK) if slow else LEAST_WORK
+    return "xla" if is_small(kernel, output_sides(shape, kernel, how), least) else "windows"
 
 
 def _of_all(shape, kernel, dtype, how) -> str | None:
@@ -137,9 +143,8 @@ def is_small(kernel: Sequence[int], outputs: Sequence[int], least: float) -> boo
 
 
 def depthwise_fits(dtype) -> bool:
-    """Whether `ops.depthwise` computes depthwise convolutions; narrower types would add up less
-    exactly than XLA does."""
-    return dtype in (jnp.float32, jnp.float64)
+    """Whether `ops.depthwise` computes depthwise convolutions."""
+    return dtype in WIDE
 
 
 def exceeds(kernel: Sequence[int], sides: Sequence[int]) -> bool:
@@ -153,6 +158,6 @@ def narrow_fits(shape, kernel, dtype, how) -> bool:
         tuple(kernel[:2]) == (3, 3)
         and how.strides == (1, 1)
         and how.padding[1] == (1, 1)
-        and dtype in (jnp.float32, jnp.float64)
+        and dtype in WIDE
         and shape[1] * shape[2] >= narrow.LEAST_POSITIONS
     )

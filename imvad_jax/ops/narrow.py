@@ -42,9 +42,9 @@ def join(kernel: Array, count: int) -> Array:
 
 
 def kernel_gradient_pays(inputs: int, outputs: int) -> bool:
-    """Whether `kernel_gradient` is faster than XLA's form."""
-    most = MOST_CHANNELS if processor.has_wide_vectors() else MOST_CHANNELS // 2
-    return outputs <= most and inputs <= 2 * MOST_CHANNELS
+    """Whether `kernel_gradient` is faster than XLA's form, and than one product of all taps."""
+    few = outputs <= MOST_CHANNELS and inputs <= 2 * MOST_CHANNELS
+    return few and processor.has_wide_vectors()
 
 
 def kernel_gradient(x: Array, gradient: Array, precision: lax.PrecisionLike = None) -> Array:

@@ -68,6 +68,19 @@ def test_results_and_gradients_are_those_of_xla(geometry):
         assert_close(with_gradients(ours(strides, padding))(*arrays), expected, 1e-13)
 
 
+@pytest.mark.parametrize("geometry", [g for g in CONVOLUTIONS if g[1] == (1, 1)])
+@pytest.mark.parametrize("channels", [(5, 3), (3, 5)])  # taps of the gradient, or of the map
+def test_gradients_of_a_kernel_by_the_taps_of_fewer_channels(geometry, channels):
+    window, strides, padding, _ = geometry
+    how = convolution_rule.How(strides, padding, None, "auto")
+    with jax.enable_x64(True):
+        x, kernel, gradient = case(2, *channels, *geometry)
+        found = jax.jit(convolution_cpu._by_windows, static_argnums=(1, 3))
+        expected = convolution_cpu.xla_to_kernel(x, kernel, gradient, how)
+        found = np.asarray(found(x, (*window, *channels), gradient, how))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("batch", [1, 6])
 @pytest.mark.parametrize("positions", [40, 7])  # three images of 4x3, and two lines of them
 def test_gradients_of_a_kernel_some_positions_at_a_time(batch, positions, monkeypatch):
@@ -141,22 +154,28 @@ def test_what_winograd_does_not_take():
 
 
 @pytest.mark.parametrize(
-    "side, window, stride, inputs, outputs, forms",
+    "side, window, stride, inputs, outputs, forms, wide",
     [
-        (32, 1, 2, 64, 128, "product product product"),
-        (32, 3, 1, 128, 128, "winograd winograd winograd"),
-        (128, 3, 1, 16, 16, "narrow phases narrow"),
-        (128, 3, 1, 32, 16, "xla phases narrow"),
-        (128, 3, 1, 3, 32, "xla phases xla"),
-        (4, 5, 1, 64, 256, "taps phases windows"),
-        (64, 3, 2, 64, 128, "xla phases windows"),
-        (16, 5, 1, 64, 64, "xla xla windows"),
-        (16, 3, 1, 16, 16, "xla xla xla"),
+        (32, 1, 2, 64, 128, "product product product", True),
+        (32, 3, 1, 128, 128, "winograd winograd winograd", True),
+        (128, 3, 1, 16, 16, "narrow phases narrow", True),
+        (128, 3, 1, 32, 16, "xla phases narrow", True),
+        (128, 3, 1, 3, 32, "xla phases xla", True),
+        (4, 5, 1, 64, 256, "taps phases windows", True),
+        (64, 3, 2, 64, 128, "xla phases windows", True),
+        (16, 5, 1, 64, 64, "xla xla windows", True),
+        (16, 3, 1, 16, 16, "xla xla xla", True),
+        (128, 3, 1, 16, 16, "xla phases windows", False),
+        (128, 3, 1, 3, 32, "xla phases windows", False),
+        (32, 3, 1, 16, 16, "xla xla windows", False),
+        (3, 3, 1, 64, 64, "xla xla xla", False),
     ],
 )
-def test_the_form_of_each_direction(side, window, stride, inputs, outputs, forms, monkeypatch):
-    """Where nothing is too small (`none_too_small`), on a processor with AVX-512."""
-    monkeypatch.setattr(processor, "has_wide_vectors", lambda: True)
+def test_the_form_of_each_direction(
+    side, window, stride, inputs, outputs, forms, wide, monkeypatch
+):
+    """Where nothing is too small (`none_too_small`), on a processor with AVX-512 or without."""
+    monkeypatch.setattr(processor, "has_wide_vectors", lambda: wide)
     border = (window - 1) // 2
     how = convolution_rule.How((stride,) * 2, ((border,) * 2,) * 2, None, "auto")
     shape, kernel = (1, side, side, inputs), (window, window, inputs, outputs)
@@ -175,11 +194,11 @@ def test_what_is_too_small_is_left_to_xla(monkeypatch):
         return "platform_index" in str(jax.make_jaxpr(ours((2, 2), padding))(x, kernel))
 
     work = 3 * 4 * 9 * 2 * 5  # of the outputs of one image
-    monkeypatch.setattr(convolution_rule, "LEAST_WIDENING_WORK", 1e12)
+    monkeypatch.setattr(convolution_rule, "LEAST_SLOW_WORK", 1e12)
     assert chooses(work, (3, 3)) and not chooses(work + 1, (3, 3))
     assert chooses(work + 1, (1, 1))  # always a product
     assert chooses(work + 1, (9, 9))  # larger than the map: XLA has scalar loops only
-    monkeypatch.setattr(convolution_rule, "LEAST_WIDENING_WORK", work)
+    monkeypatch.setattr(convolution_rule, "LEAST_SLOW_WORK", work)
     assert chooses(work + 1, (3, 3))  # the gradient of a kernel with more outputs than inputs
 
 

@@ -56,7 +56,7 @@ def test_gradients_of_a_kernel_over_any_number_of_rows(per_step, maps_of_any_siz
 def test_outputs_of_a_row_are_joined_up_to_the_width(wide, monkeypatch):
     set_wide(monkeypatch, wide)
     assert narrow.joined(16, 16, 128) == (2 if wide else 1)  # they fill narrower vectors
-    assert narrow.kernel_gradient_pays(16, 2) and narrow.kernel_gradient_pays(16, 16) == wide
+    assert narrow.kernel_gradient_pays(16, 2) == narrow.kernel_gradient_pays(16, 16) == wide
     assert narrow.joined(16, 2, 128) == narrow.joined(16, 3, 128) == 8
     assert narrow.joined(3, 16, 128) == 4  # an odd number of channels
     assert narrow.joined(16, 2, 100) == 4 and narrow.joined(16, 2, 127) == 1  # that divides it
