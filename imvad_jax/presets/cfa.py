@@ -19,7 +19,7 @@ def presets() -> dict[str, CFAConfig]:
     return {
         "official": CFAConfig(resize="lanczos", mask_rule="nearest"),
         "benchmark": CFAConfig(backbone="resnet18", crop_size=0, epochs=50),
-        "cpu": CFAConfig(backbone="resnet18", crop_size=0, epochs=30, cache_features=True),
+        "cpu": CFAConfig(backbone="resnet18", crop_size=0, epochs=20, cache_features=True),
         "demo": CFAConfig(backbone="efficientnet_lite0", image_size=192, crop_size=0, epochs=10),
         "smoke": CFAConfig(
             backbone="resnet18",
