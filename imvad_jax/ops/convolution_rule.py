@@ -110,11 +110,11 @@ def to_kernel(shape, kernel, dtype, how) -> str:
     fits = bordered and narrow_fits(shape, kernel, dtype, how)
     if fits and narrow.kernel_gradient_pays(kernel[2], kernel[3]):
         return "narrow"
+    if dtype not in WIDE:
+        return "xla"
     slow = how.strides != (1, 1) and kernel[3] > kernel[2]
     if tuple(kernel[:2]) == (3, 3) and how.strides == (1, 1):  # few channels, or a small map
-        slow = (
-            min(kernel[2:]) < LEAST_CHANNELS and dtype in WIDE and not processor.has_wide_vectors()
-        )
+        slow = min(kernel[2:]) < LEAST_CHANNELS and not processor.has_wide_vectors()
         if not slow:
             return "xla"
     least = min(LEAST_SLOW_WORK, LEAST_WORK) if slow else LEAST_WORK
