@@ -165,7 +165,7 @@ def _by_windows(x, shape, gradient, how):
     """The gradient of a kernel `[h, w, C, D]`: all taps of some positions at a time, one product.
 
     Channels come first, so that the product is a plain one of `[h w C, N]` and `[N, D]`: XLA is
-    twice as slow with one that sums over the first axis of both. The positions of one phase of the
+    slower with one that sums over the first axis of both. The positions of one phase of the
     strides lie side by side, so that a tap is a slice. The taps are those of the side with fewer
     channels, where there are no strides.
     """

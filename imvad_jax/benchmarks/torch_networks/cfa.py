@@ -14,7 +14,8 @@ class CFA(Network):
     """Attraction and repulsion of patches by their nearest centres.
 
     The neighbours are found without gradients, as in ours. The official code differentiates all
-    distances of a patch to all centres, which takes longer.
+    distances of a patch to all centres, which takes longer. Kept features are those of ours, each
+    layer at its own size, and are enlarged here in every step.
     """
 
     def frozen_features(self, images):
