@@ -37,9 +37,9 @@ def presets() -> dict[str, CSFlowConfig]:
             image_size=384,
             flow_blocks=2,
             hidden=32,
-            epochs=60,
-            batch_size=8,
-            learning_rate=5e-3,
+            epochs=40,
+            batch_size=4,
+            learning_rate=2e-3,
         ),
         "smoke": CSFlowConfig(
             backbone="resnet18",

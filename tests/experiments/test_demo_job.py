@@ -11,7 +11,7 @@ TRAINED = [m for m, method in methods.METHODS.items() if "gradient" in method.de
 # Ten minutes of training on a processor with AVX2: run by `make test-long`.
 LONG = {"draem"}
 # Epochs that suffice where the preset's take long; the preset's own are run by `make test-long`.
-FEWER = {"cutpaste": 25, "csflow": 30}
+FEWER = {"cutpaste": 25}
 
 
 @pytest.fixture(scope="module")
