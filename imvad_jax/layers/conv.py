@@ -8,6 +8,7 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from jax import Array, lax
 
+from imvad_jax.layers.parameters import parameter
 from imvad_jax.ops import convolution, convolution_rule, rows, winograd
 
 TRANSFORMED = "transformed"  # the collection of kernels that are fixed and ready for use
@@ -40,10 +41,8 @@ class Conv(nn.Module):
         """`[B, H, W, C]` to `[B, H', W', features]`."""
         groups = self.feature_group_count
         shape = (*self.kernel_size, x.shape[-1] // groups, self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        bias = (
-            self.param("bias", self.bias_init, shape[-1:], jnp.float32) if self.use_bias else None
-        )
+        kernel = parameter(self, "kernel", self.kernel_init, shape)
+        bias = parameter(self, "bias", self.bias_init, shape[-1:]) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         how = tuple(self.strides), self._borders(x)
         if groups > 1:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
+from imvad_jax.layers.parameters import parameter
 from imvad_jax.ops.collectives import mapped_axis, mean_over_devices
 
 
@@ -34,8 +35,8 @@ class BatchNorm(nn.Module):
             mean, var = mean_kept.value, var_kept.value
         else:
             mean, var = self._of_batch(x, mean_kept, var_kept)
-        scale = self.param("scale", self.scale_init, width, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, width, jnp.float32)
+        scale = parameter(self, "scale", self.scale_init, width)
+        bias = parameter(self, "bias", nn.initializers.zeros, width)
         y = (x - mean) * (lax.rsqrt(var + self.epsilon) * scale) + bias
         return y.astype(self.dtype)
 
@@ -81,7 +82,7 @@ class MapNorm(nn.Module):
     def __call__(self, x: Array) -> Array:
         """`[B, H, W, C]` to the same shape."""
         shape = x.shape[1:]
-        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        scale = parameter(self, "scale", nn.initializers.ones, shape)
+        bias = parameter(self, "bias", nn.initializers.zeros, shape)
         x = x - _map_mean(x)
         return x * (lax.rsqrt(_map_mean(x * x) + self.epsilon) * scale) + bias

@@ -332,6 +332,28 @@ def _feature_shapes(backbone: str, size: int, outputs: tuple[str, ...]):
     return {name: cast("tuple[int, int, int]", shapes[name].shape[1:]) for name in outputs}
 
 
+@functools.lru_cache(maxsize=64)
+def frozen_shapes(detector: Detector) -> Any:
+    """Shapes and types of `frozen_features` of one image, a pytree of `jax.ShapeDtypeStruct`.
+
+    Kept, since deep backbones take seconds to trace. `detector` is a `compile_key`.
+    """
+    variables = {}
+    if detector.outputs:
+        spec = backbones.get(detector.config.backbone)
+        variables["backbone"] = spec.variables_template(detector.outputs)
+    size = detector.config.input_size
+    one = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    with rows.whole():
+        apply = functools.partial(detector.apply, method="frozen_features")
+        return jax.eval_shape(apply, variables, one)
+
+
+def tree_bytes(tree: Any) -> int:
+    """Size in bytes of the arrays of a pytree, or of what stands for them."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 def config_from_strings(config: DetectorConfig, values: Mapping[str, str]) -> DetectorConfig:
     """Returns `config` with fields replaced by values given as text (flags).
 

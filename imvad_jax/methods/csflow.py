@@ -110,6 +110,11 @@ class CSFlow(base.Detector[CSFlowConfig]):
             for i in range(SCALES)
         }
 
+    def init_parameters(self, images):
+        # The backbone at three scales would be traced and compiled once more, for shapes alone.
+        shapes = base.frozen_shapes(self.compile_key())
+        self.loss([jnp.zeros(maps.shape, maps.dtype) for maps in shapes])
+
     def frozen_features(self, images: Array) -> list[Array]:
         """The features of the image, of every second and of every fourth pixel: `[B, h, w, C]`.
 

@@ -329,13 +329,9 @@ class CutPaste(base.Detector[CutPasteConfig]):
 
         dim = self.embedding_dim
         return {
-            "encoder, gradients, optimiser state": 5 * _bytes(encoder) * devices,
+            "encoder, gradients, optimiser state": 5 * base.tree_bytes(encoder) * devices,
             "embeddings and their covariance": base.FLOAT
             * (images * self.fitted_patches * dim + 8 * dim**2),
-            "activations of a batch": _bytes(jax.eval_shape(pull_back, encoder, batch)),
-            "augmented images": 4 * _bytes(batch),
+            "activations of a batch": base.tree_bytes(jax.eval_shape(pull_back, encoder, batch)),
+            "augmented images": 4 * base.tree_bytes(batch),
         }
-
-
-def _bytes(tree) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

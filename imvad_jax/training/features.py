@@ -4,10 +4,8 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from imvad_jax import backbones
 from imvad_jax.data.batches import Batch
 from imvad_jax.methods import base
 from imvad_jax.methods.base import Detector
@@ -79,13 +77,4 @@ def compute_features(detector: Detector, fixed: dict, job: Job) -> Features:
 
 def features_bytes(detector: Detector, images: int) -> int:
     """Size in bytes of the frozen features of `images` images."""
-    variables = {}
-    if detector.outputs:
-        spec = backbones.get(detector.config.backbone)
-        variables["backbone"] = spec.variables_template(detector.outputs)
-    size = detector.config.input_size
-    one = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    found = jax.eval_shape(
-        functools.partial(detector.apply, method="frozen_features"), variables, one
-    )
-    return images * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(found))
+    return images * base.tree_bytes(base.frozen_shapes(detector.compile_key()))

@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from imvad_jax import backbones
 from imvad_jax.layers.conv import OUTPUTS, TRANSFORMED
-from imvad_jax.methods.base import Detector
+from imvad_jax.methods.base import Detector, tree_bytes
 from imvad_jax.training.parallel import Parallel
 
 
@@ -36,7 +36,7 @@ def backbone_bytes(detector: Detector) -> int:
         return 0
     template = backbones.get(detector.config.backbone).variables_template(detector.outputs)
     found = jax.eval_shape(_transform(detector, "features", False), {"backbone": template})
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(found))
+    return tree_bytes(found)
 
 
 def shared_outputs(detector: Detector, variables: dict, parallel: Parallel, method: str) -> dict:
