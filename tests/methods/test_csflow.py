@@ -13,6 +13,7 @@ from imvad_jax.errors import UserError
 from imvad_jax.layers import cross_scale
 from imvad_jax.methods.csflow import CSFlow, CSFlowConfig
 from imvad_jax.presets.csflow import presets
+from imvad_jax.training.features import features_bytes
 from imvad_jax.training.fit import fit, init_variables
 from imvad_jax.training.parallel import Parallel
 from tests.methods.small import images
@@ -249,3 +250,21 @@ def test_half_precision_scores_are_near_and_float32(moved, everything):
     _, _, exact = everything(variables, batch())
     assert found.anomaly_map.dtype == found.score.dtype == np.float32
     np.testing.assert_allclose(found.score, exact.score, rtol=0.05)
+
+
+def test_before_the_fit_the_features_are_traced_once(untrained, monkeypatch):
+    detector = CSFlow(dataclasses.replace(presets()["smoke"], image_size=128))
+    traced, features = [], CSFlow.frozen_features
+
+    def counted(self, images):
+        traced.append(images.shape)
+        return features(self, images)
+
+    monkeypatch.setattr(CSFlow, "frozen_features", counted)
+    size = features_bytes(detector, 3)
+    start = init_variables(detector, untrained[1]["backbone"], seed=0)
+    assert features_bytes(detector, 6) == 2 * size
+    assert size == 3 * 4 * CHANNELS * (16**2 + 8**2 + 4**2)
+    assert traced == [(1, 128, 128, 3)]
+    # The flow's parameters do not depend on the sizes of its maps.
+    jax.tree.map(np.testing.assert_array_equal, start["params"], untrained[1]["params"])
