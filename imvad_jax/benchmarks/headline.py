@@ -142,12 +142,15 @@ def _against_anomalib(record: Mapping) -> list[Mapping]:
 
 
 def _speed(parts: Sequence[Mapping], record: Mapping) -> str:
-    """Our seconds and the ratio to the fastest of the others; the pixels where they are fewer."""
+    """Our seconds, the ratio to the fastest of the others; preset and pixels if not usual."""
     ours = parts[0]["ours_s"]["median"]
     ratio = min(part["theirs_s"]["median"] for part in parts) / ours
-    usual = presets.of(record["method"])["cpu"].image_size
-    size = record["config"]["image_size"]
-    return f"{number(ours, 2)} ({ratio:.1f}x{'' if size == usual else f', {size} px'})"
+    said, size = [f"{ratio:.1f}x"], record["config"]["image_size"]
+    if record["preset"] != "cpu":
+        said.append(f"`{record['preset']}`")
+    if size != presets.of(record["method"])["cpu"].image_size:
+        said.append(f"{size} px")
+    return f"{number(ours, 2)} ({', '.join(said)})"
 
 
 def table(benchmarks_dir: str | Path, root: str) -> str:

@@ -84,8 +84,8 @@ def test_the_tables_of_the_repository_fit_the_stored_files():
 
 def _record(method, compare, **more):
     config = {"image_size": 256, "cache_features": False}
-    return {"method": method, "compare": compare, "hardware": "CPU, 2 cores, 2 JAX devices",
-            "config": config} | more  # fmt: skip
+    return {"method": method, "preset": "cpu", "compare": compare, "config": config,
+            "hardware": "CPU, 2 cores, 2 JAX devices"} | more  # fmt: skip
 
 
 def _part(ours, theirs):
@@ -99,6 +99,7 @@ def test_a_step_is_compared_with_the_fastest_of_pytorchs_forms(monkeypatch):
         _record("cfa", {"anomalib": {"parts": {"a step after the first epoch": _part(2.0, 1.0)}}},
                 config={"image_size": 128}),
         _record("padim", {"torch": {"parts": {"fit": _part(2.0, 4.0)}}}),
+        _record("patchcore", {"torch": {"parts": {"fit": _part(1.0, 4.0)}}}, preset="official"),
         _record("fastflow", {"torch_steps": {"error": "out of memory", "parts": {}}}),
     ]  # fmt: skip
     monkeypatch.setattr(headline, "_records", lambda directory: iter(records))
@@ -107,6 +108,7 @@ def test_a_step_is_compared_with_the_fastest_of_pytorchs_forms(monkeypatch):
     assert rows["| STPM"] == ["1.0 (2.0x)", "- |"]
     assert rows["| CFA"] == ["-", "2.0 (0.5x, 128 px) |"]
     assert rows["| PaDiM"] == ["2.0 (2.0x)", "- |"]
+    assert rows["| PatchCore*"] == ["1.0 (4.0x, `official`)", "- |"]
     assert rows["| FastFlow"] == ["-", "- |"]
 
 
