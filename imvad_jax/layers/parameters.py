@@ -12,8 +12,8 @@ def parameter(
 ) -> Array:
     """`module.param(name, draw, shape, float32)`, where a stored one of that shape is taken as is.
 
-    Flax traces `draw` every time to learn the shape, which takes a third to half of the time that
-    tracing a network of convolutions takes. Any other shape stays its error.
+    Flax traces `draw` every time to learn the shape, which takes longer than some layers do. Any
+    other shape stays its error.
     """
     if module.has_variable("params", name):
         stored = module.get_variable("params", name)
