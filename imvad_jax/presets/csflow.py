@@ -14,6 +14,7 @@ the images the same.
 
 `cpu` is ResNet-18 at 256 pixels with narrow subnets. The learning rate of the short presets is
 larger because the factors of the subnets, which start at zero, move by about that much a step.
+`demo` takes many steps of few images: after few large ones rounding decides what it finds.
 """
 
 from imvad_jax.methods.csflow import CSFlowConfig
