@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 
@@ -17,6 +18,7 @@ def parameter(
     """
     if module.has_variable("params", name):
         stored = module.get_variable("params", name)
-        if jnp.shape(stored) == tuple(shape):
+        # NumPy's, since jnp.shape becomes an operation of the graph while jax2onnx converts.
+        if np.shape(stored) == tuple(shape):
             return stored
     return module.param(name, draw, shape, jnp.float32)
