@@ -35,6 +35,23 @@ def test_the_table_and_what_is_slower():
     assert convolutions.slower(rows, 0.5) == []
 
 
+def test_what_is_slower_is_measured_once_more(monkeypatch):
+    fine, noisy, slow = (convolutions.Shape(8, 3, 1, 4, outputs) for outputs in (4, 5, 6))
+    monkeypatch.setattr(convolutions, "SHAPES", (fine, noisy, slow))
+    second = {noisy: 90, slow: 40}
+
+    def measure_shape(shape, parallel):
+        return [convolutions.Row(str(shape), "forward", 100, second[shape], "narrow")]
+
+    monkeypatch.setattr(convolutions, "measure_shape", measure_shape)
+    rates = {fine: 80, noisy: 50, slow: 50}
+    rows = [
+        convolutions.Row(str(key), "forward", 100, rate, "narrow") for key, rate in rates.items()
+    ]
+    rows = convolutions.measured_again(rows, 0.3, Parallel())
+    assert [row.rule for row in rows] == [80, 90, 50]
+
+
 def test_a_file_that_is_there_stays(tmp_path):
     there = tmp_path / "found.json"
     there.write_text("mine")
