@@ -17,6 +17,7 @@ from jax import Array
 from imvad_jax.layers import conv
 from imvad_jax.layers.initializers import torch_uniform
 from imvad_jax.layers.norm import batch_norm
+from imvad_jax.ops import resample
 from imvad_jax.ops.convolution import convolve_transposed
 
 SLOPE = 0.2  # of the leaky ReLUs
@@ -130,12 +131,18 @@ class Decoder(nn.Module):
 
 
 class Adapter(nn.Module):
-    """Two 1x1 convolutions, a ReLU between them: `[B, h, w, C] -> [B, h, w, features]`."""
+    """Two 1x1 convolutions, a ReLU between them: `[B, h, w, C] -> [B, *grid, features]`.
+
+    Resizes to another grid bilinearly, before the second convolution, which has fewer positions
+    then. The result is that of resizing last: both are linear, weights of neighbours add up to 1.
+    """
 
     features: int
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, grid: Sequence[int] | None = None) -> Array:
         x = nn.relu(Conv(self.features, (1, 1), dtype=self.dtype, name="conv1")(x))
+        if grid is not None and x.shape[1:3] != tuple(grid):
+            x = resample.resize_bilinear(x, grid)
         return Conv(self.features, (1, 1), dtype=self.dtype, name="conv2")(x)

@@ -170,8 +170,7 @@ class FAVAE(base.Detector[FAVAEConfig]):
     """FAVAE (Dehaene and Eline, 2020).
 
     Where the grids of decoder and teacher differ (VGG's are the decoder's, a ResNet's are coarser),
-    what the adapters give is resized bilinearly to the teacher's, so that errors are taken where
-    the teacher has features.
+    the adapters resize to the teacher's, so that errors are taken where the teacher has features.
     """
 
     config: FAVAEConfig
@@ -205,8 +204,7 @@ class FAVAE(base.Detector[FAVAEConfig]):
         images, maps = self.decoder(latent, train)
         found = {"images": images}
         for name, adapter, x, grid in zip(self.outputs, self.adapters, maps, grids, strict=True):
-            x = adapter(x)
-            found[name] = x if x.shape[1:3] == grid else resample.resize_bilinear(x, grid)
+            found[name] = adapter(x, grid)
         return found
 
     def errors(self, targets: dict[str, Array], latent: Array, train: bool) -> dict[str, Array]:

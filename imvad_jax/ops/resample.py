@@ -83,6 +83,9 @@ def resize_bilinear(images: Array, size: Sequence[int], align_corners: bool = Fa
 
     Of split rows both heights are those of this device.
     """
+    if not align_corners and images.shape[1:3] == tuple(2 * side for side in size):
+        pairs = images[:, ::2] + images[:, 1::2]  # sums fuse, where products with matrices do not
+        return (pairs[:, :, ::2] + pairs[:, :, 1::2]) / 4
     images = gather(images)
     rows = bilinear_matrix(images.shape[1], size[0] * count(), align_corners)
     rows = own_rows(jnp.asarray(rows, images.dtype))

@@ -7,6 +7,7 @@ import pytest
 from scipy.signal import correlate
 
 from imvad_jax.layers import vae
+from imvad_jax.ops import resample
 
 KEY = jax.random.key(0)
 # (inputs, outputs, window, stride, padding) at 128 pixels, as in the common code.
@@ -193,6 +194,14 @@ def test_adapter():
     hidden = np.maximum(x @ np.asarray(first["kernel"][0, 0]) + first["bias"], 0)
     expected = hidden @ np.asarray(second["kernel"][0, 0]) + second["bias"]
     assert (hidden == 0).any() and (expected < 0).any()
-    np.testing.assert_allclose(
-        adapter.apply(variables, jnp.asarray(x, jnp.float32)), expected, atol=1e-5
-    )
+    found = adapter.apply(variables, jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("grid", [(3, 4), (2, 5)])
+def test_an_adapter_resizes_to_a_grid_as_if_it_did_last(grid):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 8, 4)), jnp.float32)
+    adapter = vae.Adapter(6)
+    variables = moved(adapter.init(KEY, x))
+    expected = resample.resize_bilinear(adapter.apply(variables, x), grid)
+    np.testing.assert_allclose(adapter.apply(variables, x, grid), expected, atol=1e-5)

@@ -29,10 +29,16 @@ def test_bilinear_align_corners_by_hand():
     )
 
 
-def test_bilinear_equals_jax_image_resize():
-    maps = jax.random.normal(jax.random.key(0), (2, 7, 9, 3))
-    expected = jax.image.resize(maps, (2, 28, 45, 3), "linear", antialias=False)
-    np.testing.assert_allclose(resample.resize_bilinear(maps, (28, 45)), expected, atol=1e-5)
+@pytest.mark.parametrize("size", [(28, 45), (4, 5), (4, 10)])  # the second are halves
+def test_bilinear_equals_jax_image_resize(size):
+    maps = jax.random.normal(jax.random.key(0), (2, 8, 10, 3))
+
+    def expected(maps):
+        return jax.image.resize(maps, (2, *size, 3), "linear", antialias=False)
+
+    found, pull = jax.vjp(lambda maps: resample.resize_bilinear(maps, size), maps)
+    np.testing.assert_allclose(found, expected(maps), atol=1e-5)
+    np.testing.assert_allclose(pull(found)[0], jax.vjp(expected, maps)[1](found)[0], atol=1e-5)
 
 
 def test_upsample_and_smooth_is_both_steps():

@@ -117,6 +117,11 @@ def test_resizing(resize):
     assert_same(lambda x: resize(x, (2 * x.shape[1], 8)), x, 4)
 
 
+def test_halving():
+    x = normal(2, 8, 4, 3, dtype=np.float32)
+    assert_same(lambda x: resample.resize_bilinear(x, (x.shape[1] // 2, 2)), x, 4)
+
+
 def test_means_and_own_rows_of_matrices():
     x, matrix = normal(2, 8, 4, 3, dtype=np.float32), normal(8, 2, dtype=np.float32)
 
