@@ -5,7 +5,7 @@ files of BENCHMARKS.md. Only figures of processors are taken: those of other dev
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from imvad_jax import methods, presets
@@ -153,6 +153,16 @@ def _speed(parts: Sequence[Mapping], record: Mapping) -> str:
     return f"{number(ours, 2)} ({', '.join(said)})"
 
 
+def _machines(hardware: Iterable[str]) -> str:
+    """Each machine once, those of as many cores together: `A, B (2 cores); C (8 cores)`."""
+    found: dict[str, list[str]] = {}
+    for machine in dict.fromkeys(re.sub(r", \d+ JAX devices$", "", each) for each in hardware):
+        cores = re.search(r", (\d+ cores)$", machine)
+        name = machine[: cores.start()] if cores else machine
+        found.setdefault(f" ({cores[1]})" if cores else "", []).append(name)
+    return "; ".join(", ".join(names) + cores for cores, names in found.items())
+
+
 def table(benchmarks_dir: str | Path, root: str) -> str:
     """The table and the note below it; equal files give equal text.
 
@@ -164,12 +174,12 @@ def table(benchmarks_dir: str | Path, root: str) -> str:
       UserError: a file of the directory is no benchmark, or was measured on a busy machine.
     """
     speeds: dict[str, dict[str, str]] = {"pytorch": {}, "anomalib": {}}
-    machines: dict[str, None] = {}
+    machines: dict[tuple[str, str], str] = {}
     for record in _records(Path(benchmarks_dir)):  # of several records of a method the last counts
         for other, find in (("pytorch", _against_pytorch), ("anomalib", _against_anomalib)):
             if parts := find(record):
                 speeds[other][record["method"]] = _speed(parts, record)
-                machines[re.sub(r", \d+ JAX devices$", "", record["hardware"])] = None
+                machines[other, record["method"]] = record["hardware"]
     rows, short = [], []
     distances: list[float] = []
     for name, method in methods.METHODS.items():
@@ -191,7 +201,7 @@ def table(benchmarks_dir: str | Path, root: str) -> str:
         )
     # The cells are Markdown already.
     text = format_rows(COLUMNS, rows, Form.COMPACT, cell=str)
-    note = NOTE.format(machines="; ".join(machines) or "no machine", root=root)
+    note = NOTE.format(machines=_machines(machines.values()) or "no machine", root=root)
     if distances:
         equalled, near = (sum(d >= -least for d in distances) for least in (0, SHORT))
         note += (

@@ -112,6 +112,16 @@ def test_a_step_is_compared_with_the_fastest_of_pytorchs_forms(monkeypatch):
     assert rows["| FastFlow"] == ["-", "- |"]
 
 
+def test_machines_are_those_of_the_seconds_shown(monkeypatch):
+    hardware = ("old, 2 cores, 1 JAX devices", "A, 2 cores, 2 JAX devices", "4 x GPU")
+    part = {"torch_steps": {"parts": {"training step": _part(1.0, 2.0)}}}
+    of = zip(("stpm", "stpm", "rd4ad"), hardware, strict=True)
+    records = [_record(method, part, hardware=name) for method, name in of]
+    more = _record("cfa", part, hardware="B, 2 cores, 2 JAX devices")
+    monkeypatch.setattr(headline, "_records", lambda directory: iter([*records, more]))
+    assert "On A, B (2 cores); 4 x GPU. " in headline.table("", "")
+
+
 def test_what_is_short_of_the_published_figure_says_why(monkeypatch):
     def reached(method):
         far = {"image_auroc": 0.5, "pixel_pro": None, "pixel_ap": None}
