@@ -1,5 +1,6 @@
 """Few images scored by rows have the scores of whole batches, and one program a number of them."""
 
+import contextlib
 import dataclasses
 
 import jax
@@ -21,6 +22,21 @@ def assert_same(found, expected):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(other).max())
 
 
+@contextlib.contextmanager
+def exactly(variables):
+    """The variables, a memory of distances in float64 while the context lasts.
+
+    PatchCore subtracts squared norms that are ten times as large as its distances, so that their
+    rounding in float32 comes close to the tolerance, whichever way an image is computed.
+    """
+    with jax.enable_x64(True):
+        memory = jax.tree.map(
+            lambda leaf: np.asarray(leaf, np.float64) if leaf.dtype == np.float32 else leaf,
+            jax.device_get(variables["memory"]),
+        )
+        yield variables | {"memory": memory}
+
+
 def by_whole_images(scorer, few):
     """Scores of these images, fewer than four, in a batch of four split image by image."""
     batch = np.concatenate([few, np.zeros((4 - len(few), *few.shape[1:]), few.dtype)])
@@ -28,7 +44,7 @@ def by_whole_images(scorer, few):
     return [scorer.parallel.join(part)[: len(few)] for part in found]
 
 
-@pytest.mark.parametrize("method, count", [("padim", 3), ("patchcore", 1), ("stpm", 1), ("cfa", 1)])
+@pytest.mark.parametrize("method, count", [("padim", 3), ("stpm", 1), ("cfa", 1)])
 def test_scores_are_those_of_whole_images(method, count):
     scorer = Scorer(*fitted_once(method)[:2], TWO)
     few = images(count, 1)
@@ -45,16 +61,17 @@ def test_more_methods(method):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"reweight_neighbors": 3}, {"shard_bank": True}, {"num_neighbors": 2},
+        {}, {"reweight_neighbors": 3}, {"shard_bank": True}, {"num_neighbors": 2},
         {"image_score": "map"},
     ],
 )  # fmt: skip
-def test_patchcores_other_scores(changes):
+def test_patchcores_scores(changes):
     detector, variables, _ = fitted_once("patchcore")
     detector = detector.clone(config=dataclasses.replace(detector.config, **changes))
-    scorer = Scorer(detector, variables, TWO)
     few = images(1, 1)
-    assert_same(scorer.score(few), by_whole_images(scorer, few.images))
+    with exactly(variables) as variables:
+        scorer = Scorer(detector, variables, TWO)
+        assert_same(scorer.score(few), by_whole_images(scorer, few.images))
 
 
 @pytest.mark.parametrize("method, choice", [("padim", "patch"), ("spade", "map")])
@@ -68,10 +85,11 @@ def test_other_image_scores(method, choice):
 
 def test_patchcores_local_average():
     detector, variables, _ = fitted("patchcore", aggregation="local_average")
-    scorer = Scorer(detector, variables, TWO)
     few = images(1, 1)
-    assert scorer._by_rows is not None
-    assert_same(scorer.score(few), by_whole_images(scorer, few.images))
+    with exactly(variables) as variables:
+        scorer = Scorer(detector, variables, TWO)
+        assert scorer._by_rows is not None
+        assert_same(scorer.score(few), by_whole_images(scorer, few.images))
 
 
 @pytest.mark.parametrize("backbone", ["vgg16", "efficientnet_lite0", "tf_efficientnet_b5"])
