@@ -19,6 +19,7 @@ from jax import Array
 from imvad_jax import backbones
 from imvad_jax.errors import UserError, choose
 from imvad_jax.layers.conv import TRANSFORMED
+from imvad_jax.methods import given_maps
 from imvad_jax.ops import convolution, rows
 from imvad_jax.ops.collectives import device_number
 
@@ -272,6 +273,9 @@ class Detector(nn.Module, Generic[Config]):
 
     def features(self, images: Array, outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Returns feature maps `[B, h, w, C]` of the frozen backbone by name."""
+        outputs = tuple(outputs or self.outputs)
+        if (known := given_maps.find(images, outputs)) is not None:
+            return known
         variables = {
             name: self.get_variable("backbone", name)
             for name in ("params", "batch_stats")
@@ -279,7 +283,6 @@ class Detector(nn.Module, Generic[Config]):
         }
         dtype = getattr(self.config, "dtype", "float32")
         module = backbones.get(self.config.backbone).build(jnp.dtype(dtype))
-        outputs = tuple(outputs or self.outputs)
         if self.has_variable(TRANSFORMED, "backbone"):
             variables[TRANSFORMED] = self.get_variable(TRANSFORMED, "backbone")
         if not self.is_mutable_collection(TRANSFORMED):

@@ -1,5 +1,6 @@
 """Measurements that set thresholds: scores of good images, identical images, effect of noise."""
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -14,9 +15,12 @@ from imvad_jax.data.tiled import TiledImages
 from imvad_jax.evaluation import Calibration, calibrate
 from imvad_jax.evaluation.calibration import needs_grain
 from imvad_jax.methods.base import Progress
+from imvad_jax.methods.given_maps import OtherImages
 from imvad_jax.model import inputs
 from imvad_jax.progress import silent_progress
-from imvad_jax.training.score import Scorer
+from imvad_jax.training import fit as fitting
+from imvad_jax.training.maps import MappedImages, compute_maps, maps_bytes
+from imvad_jax.training.score import MapScorer, Scorer, Scores
 
 if TYPE_CHECKING:
     from imvad_jax.model.model import Model
@@ -85,16 +89,49 @@ def measure_by_folds(
     groups = list(range(len(names)))
     if not isinstance(images, TiledImages):
         groups = [digest for batch in images.batches(32) for digest in _digests(batch)]
-    done = progress(len(names), "calibrate")
-    found: list = [None] * len(names)
-    for fold in draw_folds(groups, folds, model.seed):
-        others = np.setdiff1d(np.arange(len(names)), fold)
+    drawn = draw_folds(groups, folds, model.seed)
+    copies = len(groups) - len(set(groups))
+    if not isinstance(images, TiledImages) and maps_bytes(model.detector, len(names)):
+        mapped = compute_maps(model.detector, model.variables, images, model.devices, progress)
+        largest = max(map(len, drawn))
+        with contextlib.suppress(OtherImages):
+            found = _score_folds(
+                drawn,
+                lambda others, fold: _fold_by_maps(model, mapped, others, fold, largest),
+                progress,
+            )
+            return _measured(list(names), found, copies)
+
+    def plain(others, fold):
         fitted = model.fit_images(images.take(others))
-        _, scored = _scored(fitted, fitted.scorer, images.take(fold))
-        for number, values in zip(fold, scored):
+        return _scored(fitted, fitted.scorer, images.take(fold))[1]
+
+    return _measured(list(names), _score_folds(drawn, plain, progress), copies)
+
+
+def _score_folds(
+    folds: Sequence[np.ndarray], score: Callable[[np.ndarray, np.ndarray], list], progress: Progress
+) -> list:
+    """What `score(numbers of the others, numbers of the fold)` returns, in the order of images."""
+    count = sum(map(len, folds))
+    done = progress(count, "calibrate")
+    found: list = [None] * count
+    for fold in folds:
+        for number, values in zip(fold, score(np.setdiff1d(np.arange(count), fold), fold)):
             found[number] = values
         done(len(fold))
-    return _measured(list(names), found, len(groups) - len(set(groups)))
+    return found
+
+
+def _fold_by_maps(
+    model: "Model", mapped: MappedImages, others: np.ndarray, fold: np.ndarray, batch_size: int
+) -> list:
+    """Fits on the others and scores the fold, with maps that are known."""
+    detector = model.detector
+    variables = fitting.init_variables(detector, model.variables.get("backbone"), model.seed)
+    variables = fitting.fit(detector, variables, mapped.take(others), model.devices, model.seed)
+    found = MapScorer(detector, variables, model.devices).score(mapped.take(fold), batch_size)
+    return _values_of(found)
 
 
 def measure_grain(model: "Model", images, batch_size: int = 0) -> tuple[float, float]:
@@ -150,9 +187,8 @@ def _scored(
         found = scorer.score(
             images, batch_size, progress=lambda total, _: progress(total, "calibrate")
         )
-        maps = found.maps if found.maps is not None else [None] * len(found.image)
         known = [str(number) for number in range(len(found.image))]
-        return known, [_values(score, own_map) for score, own_map in zip(found.image, maps)]
+        return known, _values_of(found)
     sources, known = inputs.sources(images)
     done, values = progress(len(sources), "calibrate"), []
     stream = dataclasses.replace(model.stream(batch_size), scorer=scorer, ranges=None)
@@ -160,6 +196,11 @@ def _scored(
         values.append(_values(score, anomaly_map))
         done(1)
     return known, values
+
+
+def _values_of(found: Scores) -> list[tuple[float, float | None, float | None]]:
+    maps = found.maps if found.maps is not None else [None] * len(found.image)
+    return [_values(score, own_map) for score, own_map in zip(found.image, maps)]
 
 
 def _values(score, anomaly_map) -> tuple[float, float | None, float | None]:

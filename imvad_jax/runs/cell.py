@@ -124,8 +124,9 @@ def resolve(cell: Cell, work: Work) -> Case:
     ranges = audits.find_ranges(audit, origin is Origin.NEW, fitter)
     model = dataclasses.replace(model, ranges=ranges)
     record = make_record(model, cell, data, work.parallel)
-    if data.held_out is None and (found := folds.find_folds(cell, len(data.train_names))):
-        record[folds.KEY] = found
+    divided = 0 if data.held_out is not None else folds.find_folds(cell, len(data.train_names))
+    if divided:
+        record[folds.KEY] = divided
     if cell.checkpoint and (other := identity.difference(fitter or {}, record, identity.DETECTOR)):
         raise UserError(f"--checkpoint: {source} holds another detector ({other})")
     if stored is not None:
@@ -143,7 +144,7 @@ def resolve(cell: Cell, work: Work) -> Case:
         record |= {loop.KEY: taken} if taken else {}
     for note in record["notes"]:
         work.log(f"note: {note}")
-    work.log(memory.check_fit(model, data, work.parallel, taken))
+    work.log(memory.check_fit(model, data, work.parallel, loop=taken, folds=divided))
     checks.make_directory(cell.run_dir)
     hosts.wait("records read")  # before the first host writes its own
     fitted_on = tuple(record["train_files"]) if origin is Origin.SAME else ()

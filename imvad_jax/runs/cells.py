@@ -16,7 +16,7 @@ from imvad_jax.owned import CATEGORIES, check_directory
 from imvad_jax.reporting import report
 from imvad_jax.reporting.metric_names import format_value
 from imvad_jax.reporting.table import format_table
-from imvad_jax.runs import cell, checks, loop, memory
+from imvad_jax.runs import cell, checks, folds, loop, memory
 from imvad_jax.runs.specs import Cell, Options, Work
 from imvad_jax.training.limit import Limit, Stopped
 from imvad_jax.training.loops import AUTO
@@ -189,7 +189,8 @@ def what_is_needed(asked: Cell, how: Making) -> dict:
     taken = loop.find_loop(
         asked, asked.detector, data, work.parallel, stored=read_record(asked.run_dir)
     )
-    parts = memory.estimate(asked.detector, data, work.parallel, loop=taken)
+    divided = 0 if data.held_out is not None else folds.find_folds(asked, len(data.train_names))
+    parts = memory.estimate(asked.detector, data, work.parallel, loop=taken, folds=divided)
     return {
         "category": asked.category,
         "config": dataclasses.asdict(asked.config),

@@ -10,6 +10,7 @@ from imvad_jax.methods import Detector
 from imvad_jax.model import Model
 from imvad_jax.training.features import features_bytes
 from imvad_jax.training.loops import DEVICE, bytes_on_device
+from imvad_jax.training.maps import maps_bytes
 from imvad_jax.training.parallel import Parallel, available_bytes
 from imvad_jax.training.transformed import backbone_bytes
 
@@ -21,12 +22,15 @@ def estimate(
     data: CategoryData,
     parallel: Parallel,
     pictures: dict | None = None,
+    *,
     loop: str | None = None,
+    folds: int = 0,
 ) -> dict[str, int]:
     """Bytes by purpose that fitting and scoring hold at their peak.
 
     `pictures`: arrays that the training is given besides the good images; every device has a copy.
     `loop`: which one takes the steps of a training, `host` or `device`; None where there is none.
+    `folds`: number of folds that set the threshold.
     """
     decoded = sum(
         images.images.nbytes
@@ -51,6 +55,7 @@ def estimate(
         "anomaly maps": maps,
         "pictures": sum(x.nbytes for x in jax.tree.leaves(pictures)) * (1 + parallel.count),
         "kept features": kept_features_bytes(detector, len(data.train)),
+        "features for the folds": _for_folds(detector, data, folds),
         "images on the devices": _on_the_devices(detector, data, parallel, loop),
         "transformed kernels": _transformed(detector, parallel),
         **detector.memory_estimate(len(data.train), parallel.count),
@@ -62,9 +67,16 @@ def pictures_of(model: Model) -> dict:
     return {k: v for k, v in model.variables.items() if k in model.config.picture_dirs}
 
 
-def check_fit(model: Model, data: CategoryData, parallel: Parallel, loop: str | None = None) -> str:
+def check_fit(
+    model: Model,
+    data: CategoryData,
+    parallel: Parallel,
+    *,
+    loop: str | None = None,
+    folds: int = 0,
+) -> str:
     """What fitting and scoring a model needs and what there is, as text. Raises UserError."""
-    parts = estimate(model.detector, data, parallel, pictures_of(model), loop)
+    parts = estimate(model.detector, data, parallel, pictures_of(model), loop=loop, folds=folds)
     return check(parts, available_bytes(parallel.local[0]))
 
 
@@ -79,6 +91,12 @@ def _on_the_devices(
     device, training = parallel.local[0], parallel.dividing(detector.config.batch_size)
     copies = training.count if device.platform == "cpu" else 1
     return copies * (bytes_on_device(detector, data.train) or 0)
+
+
+def _for_folds(detector: Detector, data: CategoryData, folds: int) -> int:
+    """Bytes of the maps of all images, which folds share; tiles are computed anew in each."""
+    tiled = isinstance(data.train, TiledImages)
+    return maps_bytes(detector, len(data.train)) if folds and not tiled else 0
 
 
 def _transformed(detector: Detector, parallel: Parallel) -> int:

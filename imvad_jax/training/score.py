@@ -15,7 +15,8 @@ from imvad_jax.methods.base import Detector, Prediction, Progress
 from imvad_jax.ops import rows
 from imvad_jax.progress import silent_progress
 from imvad_jax.training import hosts
-from imvad_jax.training.job import as_float, in_flight
+from imvad_jax.training.job import in_flight
+from imvad_jax.training.maps import opened
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.timing import Timings
 from imvad_jax.training.transformed import merged, shared_outputs, with_transformed
@@ -62,8 +63,9 @@ def scoring_step(detector: Detector, devices: tuple, by_rows: bool = False):
     """
 
     def step(variables, images):
-        with rows.shared() if by_rows else contextlib.nullcontext():
-            return detector.apply(variables, as_float(images))
+        sharing = rows.shared() if by_rows else contextlib.nullcontext()
+        with sharing, opened(images) as images:
+            return detector.apply(variables, images)
 
     def step_of_parts(variables, parts, images):
         return step(merged(variables, parts), images)
@@ -81,6 +83,13 @@ def place(
     each holds a part, as `merged` takes them. Arrays of the memory named in `without` are left out.
     """
     variables = with_transformed(detector, variables, parallel)
+    return _placed(detector, variables, parallel, without)
+
+
+def _placed(
+    detector: Detector, variables: dict, parallel: Parallel, without: Sequence[str] = ()
+) -> tuple[dict, ...]:
+    """As `place`, of these variables alone."""
     names = detector.sharded
     if not names and not without:
         return (parallel.replicate(variables),)
@@ -221,6 +230,21 @@ class Scorer:
             lambda rows: hosts.gather(rows).reshape(-1, *rows.shape[1:])[: len(images)],
             Scores(scores, maps),
         )
+
+
+class MapScorer(Scorer):
+    """A scorer of images whose maps are known, so that no kernel of the backbone is made ready."""
+
+    @functools.cached_property
+    def _common(self):
+        names = self._detector.of_positions
+        return _placed(self._detector, self._variables, self.parallel, names)
+
+    def batch_size(self, wanted=0, count=None):
+        return self.parallel.batch_size(wanted or self._default)
+
+    def _whole(self, images):
+        return True
 
 
 def score(

@@ -10,7 +10,8 @@ import numpy as np
 from imvad_jax.methods.base import Detector
 from imvad_jax.methods.buffers import IMAGE_BUCKET
 from imvad_jax.training import hosts
-from imvad_jax.training.job import IN_FLIGHT, Job, as_float
+from imvad_jax.training.job import IN_FLIGHT, Job
+from imvad_jax.training.maps import MappedImages, opened
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.transformed import with_transformed_backbone
 
@@ -20,9 +21,8 @@ def _statistics_step(detector: Detector, devices: tuple):
     """The compiled step of a detector: shared by all categories, which differ in arrays only."""
 
     def step(accumulator, variables, images, index):
-        accumulator = detector.apply(
-            variables, accumulator, as_float(images), index, method="accumulate"
-        )
+        with opened(images) as images:
+            accumulator = detector.apply(variables, accumulator, images, index, method="accumulate")
         # The accumulator is donated to the next step; this is what the host may wait for.
         return accumulator, jnp.max(index)
 
@@ -58,8 +58,10 @@ def statistics_phase(detector: Detector, variables: dict, job: Job) -> dict:
     devices = tuple(parallel.devices)
     start = parallel.split(np.zeros(parallel.count, np.float32))
     accumulator = _empty_accumulator(detector.compile_key(), devices, per_device)(start)
-    step = _statistics_step(detector.compile_key(), devices)
-    replicated = parallel.replicate(with_transformed_backbone(detector, variables, parallel))
+    step, placed = _statistics_step(detector.compile_key(), devices), variables
+    if not isinstance(images, MappedImages):  # for those the backbone has been computed
+        placed = with_transformed_backbone(detector, variables, parallel)
+    replicated = parallel.replicate(placed)
     done = job.progress(len(order), "fit")
     in_flight = deque()
     for batch in job.timings.wait(images.batches(batch_size, order), "fit"):
