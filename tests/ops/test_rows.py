@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from imvad_jax.ops import convolution, patches, pooling, resample, rows, winograd
+from imvad_jax.ops import convolution_rule as rule
 from imvad_jax.ops.collectives import AXIS
 from tests.ops.convolved import normal
 
@@ -54,6 +55,13 @@ def convolving(size, stride, padding, depthwise=False, channels=4):
 def test_convolutions(size, stride, padding, devices):
     x = normal(2, 16, 10, 4, dtype=np.float32)
     assert_same(convolving(size, stride, padding), x, devices)
+
+
+def test_convolutions_with_joined_outputs():
+    x, kernel = normal(1, 128, 64, 4, dtype=np.float32), (3, 3, 4, 4)
+    own = rule.How((1, 1), ((0, 0), (1, 1)), None, "auto")  # rows have their border already
+    assert rule.forward((1, 66, 64, 4), kernel, x.dtype, own) == "narrow"
+    assert_same(convolving(3, 1, (1, 1)), x, 2)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
