@@ -1,4 +1,4 @@
-"""Data parallelism through one helper: jit on one device, pmap on several, of one host or more."""
+"""Data parallelism through one helper: one device or several, of one host or more."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from imvad_jax.errors import UserError
 from imvad_jax.ops.collectives import AXIS
+from imvad_jax.training import compiled
 
 # jaxlib's stubs call it a variable.
 Device: TypeAlias = jax.Device  # pyright: ignore[reportInvalidTypeForm]
@@ -58,14 +59,7 @@ class Parallel:
         """
         if self.alone:
             return jax.jit(function, donate_argnums=donate)
-        return jax.pmap(
-            function,
-            axis_name=AXIS,
-            in_axes=tuple(0 if own else None for own in split),
-            out_axes=None if joined else 0,
-            donate_argnums=donate,
-            devices=self.devices,
-        )
+        return compiled.mapped(function, self.devices, split, donate, joined)
 
     def replicate(self, tree: Any) -> Any:
         """A copy on every device of this host."""
