@@ -20,6 +20,7 @@ from imvad_jax.layers.conv import TRANSFORMED
 from imvad_jax.progress import silent_progress
 from imvad_jax.runs import memory
 from imvad_jax.training import gradient
+from imvad_jax.training.compiled import traced
 from imvad_jax.training.features import compute_features
 from imvad_jax.training.fit import fit
 from imvad_jax.training.flops import count_flops
@@ -92,7 +93,7 @@ def build(
     compiled = step.lower(*arguments).compile()
     seconds = time.perf_counter() - start
     flops, complete = count_flops(
-        jax.make_jaxpr(direct)(*map(_untransformed, arguments if counted is None else counted))
+        traced(direct, *map(_untransformed, arguments if counted is None else counted))
     )
     cost = compiled.cost_analysis() or {}
     return {

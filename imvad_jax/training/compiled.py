@@ -75,3 +75,12 @@ def mapped(
         out_shardings=NamedSharding(mesh, outputs),
         compiler_options=found,
     )
+
+
+def traced(function: Callable, *arguments) -> Any:
+    """What a compiled function computes for these arguments, as a jaxpr.
+
+    `jax.make_jaxpr` would trace it as a part of another program, which takes no options of XLA.
+    """
+    trace = getattr(function, "trace", None)  # jax.pmap has none
+    return trace(*arguments).jaxpr if trace else jax.make_jaxpr(function)(*arguments)

@@ -10,6 +10,7 @@ from jax import lax
 
 from imvad_jax.ops.collectives import AXIS
 from imvad_jax.training import compiled
+from imvad_jax.training.flops import count_flops
 from imvad_jax.training.parallel import Parallel
 
 TWO = jax.local_devices()[:2]
@@ -101,6 +102,14 @@ def test_an_option_that_xla_does_not_know_is_left_out():
     assert compiled.options("cpu") is None
     found = compiled.mapped(step, TWO, SPLIT, (), False)(*arguments())
     assert jax.tree.leaves(found)[0].shape == (2, 3)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_what_is_computed_can_be_counted(own):
+    x, split = np.ones((2, 3, 3), np.float32), (True,)
+    ours = compiled.mapped(lambda x: x @ x, TWO, split, (), False)
+    function = ours if own else jax.pmap(lambda x: x @ x)
+    assert count_flops(compiled.traced(function, x)) == (2 * 54, True)
 
 
 def test_this_xla_knows_ours():
