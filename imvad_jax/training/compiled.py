@@ -68,6 +68,7 @@ def mapped(
         result = function(*own)
         return result if joined else jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), result)
 
+    on_each.__name__ = getattr(function, "__name__", on_each.__name__)  # as logs and traces name it
     return jax.jit(
         jax.shard_map(on_each, mesh=mesh, in_specs=inputs, out_specs=outputs, check_vma=False),
         donate_argnums=donate,

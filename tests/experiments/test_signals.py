@@ -104,7 +104,7 @@ def test_before_the_work_begins_it_leaves_at_once(tmp_path, number):
 def test_interrupted_while_it_compiles(tmp_path):
     given = {"JAX_LOG_COMPILES": "1", "JAX_ENABLE_COMPILATION_CACHE": "false"}
     process = run(tmp_path, "--cache_dir=", **given)
-    until(process, lambda: "Compiling jit(_fun)" in (tmp_path / "errors").read_text())
+    until(process, lambda: "Compiling jit(step)" in (tmp_path / "errors").read_text())
     os.killpg(process.pid, signal.SIGINT)
     line = ended(process, tmp_path, 130)
     assert line.startswith("stopped") and line.endswith("the same command goes on")

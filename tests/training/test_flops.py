@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from imvad_jax.training.compiled import traced
 from imvad_jax.training.flops import count_flops
 from imvad_jax.training.parallel import Parallel
 
@@ -11,7 +12,7 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def flops(function, *shapes):
-    return count_flops(jax.make_jaxpr(function)(*(jnp.zeros(shape) for shape in shapes)))
+    return count_flops(traced(function, *(jnp.zeros(shape) for shape in shapes)))
 
 
 def test_a_batched_matrix_product():
