@@ -9,9 +9,10 @@ import pytest
 from jax import lax
 
 from imvad_jax.ops.collectives import AXIS
-from imvad_jax.training import compiled
+from imvad_jax.training import compiled, features, gradient
 from imvad_jax.training.flops import count_flops
 from imvad_jax.training.parallel import Parallel
+from tests.methods.small import fitted
 
 TWO = jax.local_devices()[:2]
 
@@ -95,6 +96,26 @@ def test_one_branch_follows_the_other():
     ours = compiled.mapped(branches, TWO, (True,), (), False).lower(x).compile().as_text()
     usual = jax.pmap(branches, devices=TWO).lower(x).compile().as_text()
     assert most_at_once(ours) < most_at_once(usual) / 2
+
+
+def trained(method):
+    gradient.training_step.cache_clear()
+    features._frozen_step.cache_clear()
+    try:
+        return fitted(method, count=8)[1]
+    finally:
+        gradient.training_step.cache_clear()
+        features._frozen_step.cache_clear()
+
+
+@pytest.mark.parametrize("method", ["stpm", "cutpaste"])
+def test_a_training_by_pmap_as_on_accelerators(method, monkeypatch):
+    ours = trained(method)
+    monkeypatch.setattr(compiled, "options", lambda platform: None)
+    by_pmap = trained(method)
+    pairs = zip(jax.tree.leaves(by_pmap["params"]), jax.tree.leaves(ours["params"]), strict=True)
+    for one, other in pairs:  # rounded otherwise here and there
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * np.abs(other).max())
 
 
 @pytest.mark.usefixtures("unknown")
