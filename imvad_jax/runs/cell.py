@@ -124,7 +124,7 @@ def resolve(cell: Cell, work: Work) -> Case:
     ranges = audits.find_ranges(audit, origin is Origin.NEW, fitter)
     model = dataclasses.replace(model, ranges=ranges)
     record = make_record(model, cell, data, work.parallel)
-    divided = 0 if data.held_out is not None else folds.find_folds(cell, len(data.train_names))
+    divided = folds.find_folds(cell, data)
     if divided:
         record[folds.KEY] = divided
     if cell.checkpoint and (other := identity.difference(fitter or {}, record, identity.DETECTOR)):
@@ -301,7 +301,7 @@ def open_data(cell: Cell, work: Work) -> CategoryData:
         )  # fmt: skip
     for text in (f"{data.name}: {data.found.line}", *(f"note: {n}" for n in data.found.notes)):
         work.log(text)
-    if found := folds.find_folds(cell, len(data.train_names)):
+    if found := folds.find_folds(cell, data):
         apart = f" and to set the threshold by {found} folds ({found} more, short fits)"
     else:
         data = data.hold_out(cell.holdout, cell.seed)

@@ -189,7 +189,7 @@ def what_is_needed(asked: Cell, how: Making) -> dict:
     taken = loop.find_loop(
         asked, asked.detector, data, work.parallel, stored=read_record(asked.run_dir)
     )
-    divided = 0 if data.held_out is not None else folds.find_folds(asked, len(data.train_names))
+    divided = folds.find_folds(asked, data)
     parts = memory.estimate(asked.detector, data, work.parallel, loop=taken, folds=divided)
     return {
         "category": asked.category,

@@ -45,17 +45,22 @@ class Features:
 
 
 @functools.lru_cache(maxsize=64)
-def _frozen_step(detector: Detector, devices: tuple):
+def _frozen_step(detector: Detector, devices: tuple, method: str = "frozen_features"):
     def step(fixed, images):
-        return detector.apply(fixed, as_float(images), method="frozen_features")
+        return detector.apply(fixed, as_float(images), method=method)
 
     return Parallel(devices).compile(step, split=(False, True))
 
 
-def compute_features(detector: Detector, fixed: dict, job: Job) -> Features:
-    """Computes the frozen features of all images, in host memory; `fixed` is on the devices."""
+def compute_features(
+    detector: Detector, fixed: dict, job: Job, method: str = "frozen_features"
+) -> Features:
+    """Computes the frozen features of all images, in host memory; `fixed` is on the devices.
+
+    `method` of the detector gives them: a pytree of arrays `[B, ...]` for a batch of images.
+    """
     parallel = job.parallel.dividing(detector.config.batch_size).here()
-    step = _frozen_step(detector.compile_key(), tuple(parallel.devices))
+    step = _frozen_step(detector.compile_key(), tuple(parallel.devices), method)
     done = job.progress(len(job.images), "features")
     tree = None
     batch_size = parallel.batch_size(detector.config.batch_size)

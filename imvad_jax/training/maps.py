@@ -4,7 +4,6 @@ Cross-validation fits and scores the same images many times; only the statistics
 """
 
 import contextlib
-import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -15,7 +14,8 @@ from imvad_jax.data.batches import Images
 from imvad_jax.methods import base, given_maps
 from imvad_jax.methods.base import Detector, Progress
 from imvad_jax.progress import silent_progress
-from imvad_jax.training.job import as_float, in_flight
+from imvad_jax.training.features import compute_features
+from imvad_jax.training.job import Job, as_float
 from imvad_jax.training.parallel import Parallel
 from imvad_jax.training.transformed import with_transformed_backbone
 
@@ -74,14 +74,6 @@ def maps_bytes(detector: Detector, count: int) -> int:
     return found if found <= MOST_BYTES else 0
 
 
-@functools.lru_cache(maxsize=64)
-def _maps_step(detector: Detector, devices: tuple):
-    def step(variables, images):
-        return detector.apply(variables, as_float(images), method="features")
-
-    return Parallel(devices).compile(step, split=(False, True))
-
-
 def compute_maps(
     detector: Detector,
     variables: Mapping,
@@ -90,17 +82,8 @@ def compute_maps(
     progress: Progress = silent_progress,
 ) -> MappedImages:
     """Computes the maps of all images, in host memory (`maps_bytes`)."""
-    parallel, count = parallel.here(), len(images)
-    step = _maps_step(detector.compile_key(), tuple(parallel.devices))
+    parallel = parallel.here().dividing(detector.config.batch_size)
     placed = parallel.replicate(with_transformed_backbone(detector, dict(variables), parallel))
-    done = progress(count, "features")
-    shapes = detector.feature_shapes()
-    maps = {name: np.empty((count, *shape), np.float32) for name, shape in shapes.items()}
-    batches = images.batches(parallel.batch_size(detector.config.batch_size))
-    for found, batch in in_flight(
-        lambda batch: step(placed, parallel.split(batch.images)), batches
-    ):
-        for name, own in found.items():
-            maps[name][batch.index[batch.valid]] = parallel.join(own)[batch.valid]
-        done(int(batch.valid.sum()))
-    return MappedImages(images, maps, np.arange(count))
+    job = Job(images, parallel, progress=progress)
+    found = compute_features(detector, placed, job, method="features")
+    return MappedImages(images, found.tree, np.arange(len(images)))

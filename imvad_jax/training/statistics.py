@@ -58,10 +58,11 @@ def statistics_phase(detector: Detector, variables: dict, job: Job) -> dict:
     devices = tuple(parallel.devices)
     start = parallel.split(np.zeros(parallel.count, np.float32))
     accumulator = _empty_accumulator(detector.compile_key(), devices, per_device)(start)
-    step, placed = _statistics_step(detector.compile_key(), devices), variables
-    if not isinstance(images, MappedImages):  # for those the backbone has been computed
-        placed = with_transformed_backbone(detector, variables, parallel)
-    replicated = parallel.replicate(placed)
+    step = _statistics_step(detector.compile_key(), devices)
+    ready = variables
+    if not isinstance(images, MappedImages):  # of those the backbone computes nothing
+        ready = with_transformed_backbone(detector, variables, parallel)
+    replicated = parallel.replicate(ready)
     done = job.progress(len(order), "fit")
     in_flight = deque()
     for batch in job.timings.wait(images.batches(batch_size, order), "fit"):
