@@ -57,6 +57,21 @@ def test_convolutions(size, stride, padding, devices):
     assert_same(convolving(size, stride, padding), x, devices)
 
 
+@pytest.mark.parametrize("size, stride, exchanges", [(3, 1, 1), (7, 2, 1), (1, 2, 0)])
+def test_devices_wait_for_each_other_once_a_convolution(size, stride, exchanges):
+    run = convolving(size, stride, (size // 2, size // 2))
+
+    def step(x):
+        with rows.shared():
+            return rows.by_rows(run, x)
+
+    x = np.zeros((2, 1, 16, 8, 4), np.float32)
+    devices = jax.local_devices()[:2]
+    program = str(jax.make_jaxpr(jax.pmap(step, axis_name=AXIS, devices=devices))(x))
+    assert program.count("all_gather[") == exchanges + 1  # and once for the rows of the result
+    assert "ppermute" not in program
+
+
 def test_convolutions_with_joined_outputs():
     x, kernel = normal(1, 128, 64, 4, dtype=np.float32), (3, 3, 4, 4)
     own = rule.How((1, 1), ((0, 0), (1, 1)), None, "auto")  # rows have their border already
