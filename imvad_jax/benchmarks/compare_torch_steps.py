@@ -8,6 +8,7 @@ Each eager and by torch.compile, in turn with ours. All begin with our variables
 # pyright: reportMissingImports=false
 
 import dataclasses
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -28,6 +29,8 @@ from imvad_jax.benchmarks.workloads import Subject, before_training, training_ca
 from imvad_jax.errors import UserError
 from imvad_jax.training import gradient
 
+# Variables that limit the instructions of PyTorch, its convolutions and its products.
+LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 EAGER = ""
 # By the end of a part's name. Sizes are fixed, and kernels for any size would be slower.
 HOW = {EAGER: lambda work: work, COMPILED: partial(torch.compile, dynamic=False)}
@@ -44,7 +47,7 @@ def compare(subject: Subject) -> dict:
     """
     device = find_device(subject)
     kind, teacher = find_network(subject, device)
-    parts, notes = {}, []
+    parts, notes = {}, _limits()
     for suffix, wrap in HOW.items():
         if not teacher:
             break
@@ -63,6 +66,12 @@ def compare(subject: Subject) -> dict:
         "device": str(device), "tf32_products": torch.backends.cuda.matmul.allow_tf32,
         "tf32_convolutions": torch.backends.cudnn.allow_tf32, "parts": parts, "notes": notes,
     }  # fmt: skip
+
+
+def _limits() -> list[str]:
+    """A note of the instructions that PyTorch is limited to; none where it is free."""
+    found = [f"{name}={os.environ[name]}" for name in LIMITS if os.environ.get(name)]
+    return [f"PyTorch is limited by {' '.join(found)}"] if found else []
 
 
 def _first_line(error: Exception) -> str:

@@ -163,9 +163,11 @@ def test_all_parts_are_timed():
 
 def test_what_pytorch_does_not_draw_is_timed_and_named(monkeypatch):
     monkeypatch.setattr(steps, "HOW", {steps.EAGER: steps.HOW[steps.EAGER]})
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     found = steps.compare(subject("draem"))
     assert list(found["parts"]) == ["training step"]
-    (note,) = found["notes"]
+    limits, note = found["notes"]
+    assert limits == "PyTorch is limited by ONEDNN_MAX_CPU_ISA=AVX2"
     assert re.fullmatch(
         r"in PyTorch's favour, anomalies are drawn by ours in every step, by PyTorch in none; "
         r"alone that takes [\d.]+ s", note,
