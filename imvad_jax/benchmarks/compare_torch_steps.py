@@ -34,13 +34,15 @@ LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS"
 EAGER = ""
 # By the end of a part's name. Sizes are fixed, and kernels for any size would be slower.
 HOW = {EAGER: lambda work: work, COMPILED: partial(torch.compile, dynamic=False)}
+MOST_DIFFERENT = 0.01  # beyond this share of a result, PyTorch does not compute the same
 
 
 def compare(subject: Subject) -> dict:
     """As `compare_torch.compare`, of the backbone and the training step, eager and compiled.
 
     Where a training may keep what it does not change, the step is compared once more with that
-    kept on both sides. `notes` name what is in PyTorch's favour and what it could not do.
+    kept on both sides. `notes` name what is in PyTorch's favour and what it could not do: what
+    has another result than ours is no part.
 
     Raises:
       UserError: a method or backbone that is not built here, or another dtype.
@@ -48,12 +50,14 @@ def compare(subject: Subject) -> dict:
     device = find_device(subject)
     kind, teacher = find_network(subject, device)
     parts, notes = {}, _limits()
-    for suffix, wrap in HOW.items():
+    for suffix, wrap in _ways().items():
         if not teacher:
             break
         try:
             with torch.no_grad():
-                parts["backbone" + suffix] = compare_backbone(subject, Wrapped(teacher, wrap))
+                part = compare_backbone(subject, Wrapped(teacher, wrap))
+            _check(part["difference"])
+            parts["backbone" + suffix] = part
         except RuntimeError as error:
             notes.append(f"backbone{suffix}: {_first_line(error)}")
     started = dataclasses.replace(subject, variables=before_training(subject))
@@ -71,7 +75,20 @@ def compare(subject: Subject) -> dict:
 def _limits() -> list[str]:
     """A note of the instructions that PyTorch is limited to; none where it is free."""
     found = [f"{name}={os.environ[name]}" for name in LIMITS if os.environ.get(name)]
-    return [f"PyTorch is limited by {' '.join(found)}"] if found else []
+    if not found:
+        return []
+    return [f"PyTorch is limited by {' '.join(found)}, to which torch.compile does not keep"]
+
+
+def _ways() -> dict[str, Callable]:
+    """How PyTorch computes: eager, and compiled where that keeps to its limits."""
+    return {EAGER: HOW[EAGER]} if _limits() else HOW
+
+
+def _check(difference: float) -> None:
+    """Raises RuntimeError if a result, or NaN, is too far from ours to be the same work."""
+    if not difference <= MOST_DIFFERENT:
+        raise RuntimeError(f"another result than ours, by {difference:.1g} of its size; not timed")
 
 
 def _first_line(error: Exception) -> str:
@@ -162,10 +179,12 @@ def compare_steps(
         if kept and not kind.keeps(subject.detector.config):
             continue
         _, calls[work, "ours"] = training_call(subject, cache_features=kept)
-        for suffix, wrap in HOW.items():
+        for suffix, wrap in _ways().items():
             try:
                 step = make_step(subject, kind, teacher, device, batch, kept=kept, wrap=wrap)
-                differences[work, suffix] = abs(float(step()) - batch.loss) / abs(batch.loss)
+                difference = abs(float(step()) - batch.loss) / abs(batch.loss)
+                _check(difference)
+                differences[work, suffix] = difference
                 calls[work, suffix] = repeated(step)
             except RuntimeError as error:
                 notes.append(f"{work}{suffix}: {_first_line(error)}")

@@ -162,12 +162,11 @@ def test_all_parts_are_timed():
 
 
 def test_what_pytorch_does_not_draw_is_timed_and_named(monkeypatch):
-    monkeypatch.setattr(steps, "HOW", {steps.EAGER: steps.HOW[steps.EAGER]})
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     found = steps.compare(subject("draem"))
     assert list(found["parts"]) == ["training step"]
     limits, note = found["notes"]
-    assert limits == "PyTorch is limited by ONEDNN_MAX_CPU_ISA=AVX2"
+    assert limits.startswith("PyTorch is limited by ONEDNN_MAX_CPU_ISA=AVX2, ")
     assert re.fullmatch(
         r"in PyTorch's favour, anomalies are drawn by ours in every step, by PyTorch in none; "
         r"alone that takes [\d.]+ s", note,
@@ -188,3 +187,18 @@ def test_what_pytorch_cannot_compile_is_named_and_the_rest_stays(monkeypatch):
         f"{work}, broken: no compiler"
         for work in ("backbone", "training step", "training step, features kept")
     ]
+
+
+@pytest.mark.parametrize("broken", [float("nan"), 2e24])
+def test_what_pytorch_computes_otherwise_is_named_and_not_timed(broken, monkeypatch):
+    def wrong(work):
+        return lambda *given: jax.tree.map(lambda x: x * broken, work(*given))
+
+    monkeypatch.setattr(steps, "HOW", {steps.EAGER: steps.HOW[steps.EAGER], ", wrong": wrong})
+    found = steps.compare(subject("fastflow"))
+    assert list(found["parts"]) == ["backbone", "training step", "training step, features kept"]
+    assert len(found["notes"]) == 3
+    for note in found["notes"]:
+        assert re.fullmatch(
+            r".*, wrong: another result than ours, by (nan|\de\+\d+) of its size; not timed", note
+        )
