@@ -25,6 +25,8 @@ HEADER = """\
   every step or cached in host memory, on both sides.
   **difference** is that of the first loss. Random numbers are drawn by our side and passed to
   PyTorch, whose step draws none; draws beyond plain noise are listed below the table.
+  **XLA limited to AVX2** means that `XLA_FLAGS=--xla_cpu_max_isa=AVX2` was set; what PyTorch was
+  limited by stands below the table.
 """
 
 
