@@ -140,4 +140,4 @@ def _in_turn(options: Options, ours: Call, theirs: Call, images: np.ndarray) -> 
         largest_difference(np.reshape(array, found[name].shape), found[name])
         for name, array in expected.items()
     ]
-    return timed(options, repeated(ours), repeated(theirs), max(differences))
+    return timed(options, repeated(ours), repeated(theirs), float(np.max(differences)))

@@ -19,6 +19,7 @@ import torch
 
 from imvad_jax.benchmarks.columns import number
 from imvad_jax.benchmarks.compare_torch import compare_backbone, repeated
+from imvad_jax.benchmarks.in_turn import check_same
 from imvad_jax.benchmarks.measure import measure, ratio, summary
 from imvad_jax.benchmarks.steps_report import COMPILED, KEPT, STEP
 from imvad_jax.benchmarks.torch_networks import NETWORKS, Network, frozen
@@ -34,7 +35,6 @@ LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS"
 EAGER = ""
 # By the end of a part's name. Sizes are fixed, and kernels for any size would be slower.
 HOW = {EAGER: lambda work: work, COMPILED: partial(torch.compile, dynamic=False)}
-MOST_DIFFERENT = 0.01  # beyond this share of a result, PyTorch does not compute the same
 
 
 def compare(subject: Subject) -> dict:
@@ -55,10 +55,8 @@ def compare(subject: Subject) -> dict:
             break
         try:
             with torch.no_grad():
-                part = compare_backbone(subject, Wrapped(teacher, wrap))
-            _check(part["difference"])
-            parts["backbone" + suffix] = part
-        except RuntimeError as error:
+                parts["backbone" + suffix] = compare_backbone(subject, Wrapped(teacher, wrap))
+        except (RuntimeError, UserError) as error:
             notes.append(f"backbone{suffix}: {_first_line(error)}")
     started = dataclasses.replace(subject, variables=before_training(subject))
     try:
@@ -83,12 +81,6 @@ def _limits() -> list[str]:
 def _ways() -> dict[str, Callable]:
     """How PyTorch computes: eager, and compiled where that keeps to its limits."""
     return {EAGER: HOW[EAGER]} if _limits() else HOW
-
-
-def _check(difference: float) -> None:
-    """Raises RuntimeError if a result, or NaN, is too far from ours to be the same work."""
-    if not difference <= MOST_DIFFERENT:
-        raise RuntimeError(f"another result than ours, by {difference:.1g} of its size; not timed")
 
 
 def _first_line(error: Exception) -> str:
@@ -183,10 +175,10 @@ def compare_steps(
             try:
                 step = make_step(subject, kind, teacher, device, batch, kept=kept, wrap=wrap)
                 difference = abs(float(step()) - batch.loss) / abs(batch.loss)
-                _check(difference)
+                check_same(difference)
                 differences[work, suffix] = difference
                 calls[work, suffix] = repeated(step)
-            except RuntimeError as error:
+            except (RuntimeError, UserError) as error:
                 notes.append(f"{work}{suffix}: {_first_line(error)}")
     options = subject.options
     samples = measure(calls, options.repeats, options.least_seconds, settle=True)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from imvad_jax.benchmarks.in_turn import timed
 from imvad_jax.benchmarks.measure import (
     OtherLoad,
     Samples,
@@ -15,6 +16,8 @@ from imvad_jax.benchmarks.measure import (
     steps_for,
     summary,
 )
+from imvad_jax.benchmarks.workloads import Options
+from imvad_jax.errors import UserError
 
 
 class Machine:
@@ -109,3 +112,22 @@ def test_processes_that_were_started_are_no_others():
 
 def test_other_load_is_unknown_where_the_system_says_nothing(tmp_path):
     assert OtherLoad(tmp_path / "absent").share() is None
+
+
+@pytest.mark.parametrize("difference", [float("nan"), 2e24, 0.06])
+def test_what_has_another_result_is_not_timed(difference):
+    def untimed(count):
+        raise AssertionError
+
+    with pytest.raises(UserError, match="another result than ours, by .* of its size; not timed"):
+        timed(Options(), untimed, untimed, difference)
+
+
+@pytest.mark.parametrize("difference", [None, 0.01])
+def test_two_calls_in_turn(difference):
+    order = []
+    options = Options(repeats=2, least_seconds=0)
+    found = timed(options, lambda n: order.append("o"), lambda n: order.append("t"), difference)
+    assert "".join(order) == "ot" + "oott" * 2  # warmed up; before each turn one is not timed
+    assert found["difference"] == difference
+    assert found["ours_s"]["repeats"] == 2

@@ -13,15 +13,19 @@ from imvad_jax.ops.collectives import AXIS
 from tests.ops.convolved import normal
 
 
-def split(function, x, devices):
-    """`function` of `x`, each device computing its rows; one result a device, all of them whole."""
+def sharing(function, devices):
+    """`function` of `[devices, B, H, W, C]`, the same images a device, each computing its rows."""
 
     def step(x):
         with rows.shared():
             return rows.by_rows(function, x)
 
-    step = jax.pmap(step, axis_name=AXIS, devices=jax.local_devices()[:devices])
-    return np.asarray(step(np.broadcast_to(x, (devices, *x.shape))))
+    return jax.pmap(step, axis_name=AXIS, devices=jax.local_devices()[:devices])
+
+
+def split(function, x, devices):
+    """`function` of `x`, each device computing its rows; one result a device, all of them whole."""
+    return np.asarray(sharing(function, devices)(np.broadcast_to(x, (devices, *x.shape))))
 
 
 def assert_same(function, x, devices, tolerance=1e-6):
@@ -59,15 +63,8 @@ def test_convolutions(size, stride, padding, devices):
 
 @pytest.mark.parametrize("size, stride, exchanges", [(3, 1, 1), (7, 2, 1), (1, 2, 0)])
 def test_devices_wait_for_each_other_once_a_convolution(size, stride, exchanges):
-    run = convolving(size, stride, (size // 2, size // 2))
-
-    def step(x):
-        with rows.shared():
-            return rows.by_rows(run, x)
-
-    x = np.zeros((2, 1, 16, 8, 4), np.float32)
-    devices = jax.local_devices()[:2]
-    program = str(jax.make_jaxpr(jax.pmap(step, axis_name=AXIS, devices=devices))(x))
+    step = sharing(convolving(size, stride, (size // 2, size // 2)), 2)
+    program = str(jax.make_jaxpr(step)(np.zeros((2, 1, 16, 8, 4), np.float32)))
     assert program.count("all_gather[") == exchanges + 1  # and once for the rows of the result
     assert "ppermute" not in program
 
