@@ -10,6 +10,8 @@ ONNX := .venv-onnx
 WORKERS ?= 2
 QUICK := not real and not slow and not long and not formats
 TESTS := -m pytest -n $(WORKERS) --durations=20
+# The order of the files is that of tests/conftest.py.
+BY_FILE := --dist loadfile --no-loadscope-reorder
 DEMO := demo
 
 .PHONY: install install-onnx demo docs lint check test test-real test-long clean
@@ -54,11 +56,11 @@ lint: $(VENV)/.installed
 	$(RUN) -m basedpyright --pythonpath $(RUN)
 
 check: lint
-	$(RUN) $(TESTS) --dist loadfile --no-compilation -m '$(QUICK)'
+	$(RUN) $(TESTS) $(BY_FILE) --no-compilation -m '$(QUICK)'
 
 test: lint
 	@# A file is one worker's, so that its tests share compiled programs.
-	$(RUN) $(TESTS) --dist loadfile -m '$(QUICK)'
+	$(RUN) $(TESTS) $(BY_FILE) -m '$(QUICK)'
 
 test-real: $(VENV)/.installed $(ONNX)/.installed
 	@# Most of these start programs of their own: whoever is idle takes the next.

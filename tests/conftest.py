@@ -1,5 +1,6 @@
 """One process, eight virtual devices: what holds here holds on eight real ones."""
 
+import collections
 import gc
 import os
 import sys
@@ -70,7 +71,20 @@ def pytest_ignore_collect(collection_path, config):
     return None
 
 
+# What the tests of these folders show does not depend on the form of a convolution, and Winograd
+# takes long to compile; tests/ops, tests/golden and tests/real have it.
+ANY_FORM = ("methods", "training")
+_LEAST_PRODUCTS = convolution_rule.LEAST_PRODUCTS
+
+
+def _in_any_form(path: Path) -> bool:
+    return path.parent.name in ANY_FORM
+
+
 def pytest_collection_modifyitems(config, items):
+    # One switch of forms a worker, and in each part the files with most tests first.
+    tests = collections.Counter(item.path for item in items)
+    items.sort(key=lambda item: (not _in_any_form(item.path), -tests[item.path]))
     if config.getoption("--no-compilation"):
         left_out = [item for item in items if item.get_closest_marker("compiles")]
         config.hook.pytest_deselected(items=left_out)
@@ -116,18 +130,13 @@ def shared(shared_dir) -> Path:
     return shared_dir
 
 
-# What the tests of these folders show does not depend on the form of a convolution, and Winograd
-# takes long to compile; tests/ops, tests/golden and tests/real have it.
-ANY_FORM = ("methods", "training")
-
-
 @pytest.fixture(scope="module", autouse=True)
 def forms_that_compile_fast(request):
     """Leaves small convolutions to XLA in the folders where the form does not matter."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.path.parent.name in ANY_FORM:
-            patch.setattr(convolution_rule, "LEAST_PRODUCTS", 4e6)
-        yield
+    least = 4e6 if _in_any_form(request.path) else _LEAST_PRODUCTS
+    if least != convolution_rule.LEAST_PRODUCTS:
+        convolution_rule.LEAST_PRODUCTS = least
+        jax.clear_caches()  # what was traced before keeps its forms: half a test would have others
 
 
 @pytest.fixture(scope="module", autouse=True)
