@@ -106,7 +106,7 @@ class MapNorm(nn.Module):
     def __call__(self, x: Array) -> Array:
         """`[B, H, W, C]` to the same shape."""
         count, *shape = x.shape
-        scale = _per_image(parameter(self, "scale", nn.initializers.ones, shape), count)
-        bias = _per_image(parameter(self, "bias", nn.initializers.zeros, shape), count)
+        scale: Array = _per_image(parameter(self, "scale", nn.initializers.ones, shape), count)
+        bias: Array = _per_image(parameter(self, "bias", nn.initializers.zeros, shape), count)
         x = x - _map_mean(x)
         return x * (lax.rsqrt(_map_mean(x * x) + self.epsilon) * scale) + bias

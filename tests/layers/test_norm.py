@@ -126,6 +126,14 @@ def test_map_norm_is_the_layer_norm_of_flax_with_its_parameters():
     found, expected = (m.apply({"params": params}, x) for m in (MapNorm(), flax_norm))
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
+    def loss(params, x, module):
+        return jnp.sum(jnp.sin(module.apply({"params": params}, x)))
+
+    found, expected = (jax.grad(loss, (0, 1))(params, x, m) for m in (MapNorm(), flax_norm))
+    for own, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert np.abs(other).max() > 0.1
+        np.testing.assert_allclose(own, other, atol=1e-5)
+
 
 def test_no_sum_runs_over_more_than_one_axis():
     x = np.zeros((2, 8, 6, 5), np.float32)
