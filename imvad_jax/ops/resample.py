@@ -1,5 +1,6 @@
 """Bilinear upsampling and Gaussian smoothing as small matrices: both are separable and linear."""
 
+import functools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -90,7 +91,15 @@ def resize_bilinear(images: Array, size: Sequence[int], align_corners: bool = Fa
     rows = bilinear_matrix(images.shape[1], size[0] * count(), align_corners)
     rows = own_rows(jnp.asarray(rows, images.dtype))
     columns = jnp.asarray(bilinear_matrix(images.shape[2], size[1], align_corners), images.dtype)
-    return jnp.einsum("Hh,bhwc,Ww->bHWc", rows, images, columns, precision=lax.Precision.HIGHEST)
+    product = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+    batch, height, width, channels = images.shape
+    if channels < width:
+        return product("Hh,bhwc,Ww->bHWc", rows, images, columns)
+    # One product per row, then one per image, so that channels stay last; a single one has them
+    # first, and then transposes the maps. The repeated matrices are no larger than the maps.
+    columns = jnp.broadcast_to(columns, (batch, height, *columns.shape))
+    wider = product("bhWw,bhwc->bhWc", columns, images)
+    return product("bHh,bhWc->bHWc", jnp.broadcast_to(rows, (batch, *rows.shape)), wider)
 
 
 def resize_leading(maps: Array, size: Sequence[int]) -> Array:

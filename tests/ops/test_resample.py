@@ -30,15 +30,24 @@ def test_bilinear_align_corners_by_hand():
 
 
 @pytest.mark.parametrize("size", [(28, 45), (4, 5), (4, 10)])  # the second are halves
-def test_bilinear_equals_jax_image_resize(size):
-    maps = jax.random.normal(jax.random.key(0), (2, 8, 10, 3))
-
+@pytest.mark.parametrize("channels", [3, 10])  # less than the width and not less
+def test_bilinear_equals_jax_image_resize(size, channels):
     def expected(maps):
-        return jax.image.resize(maps, (2, *size, 3), "linear", antialias=False)
+        return jax.image.resize(maps, (2, *size, channels), "linear", antialias=False)
 
-    found, pull = jax.vjp(lambda maps: resample.resize_bilinear(maps, size), maps)
-    np.testing.assert_allclose(found, expected(maps), atol=1e-5)
-    np.testing.assert_allclose(pull(found)[0], jax.vjp(expected, maps)[1](found)[0], atol=1e-5)
+    with jax.enable_x64(True):
+        maps = jax.random.normal(jax.random.key(0), (2, 8, 10, channels), jnp.float64)
+        found, pull = jax.vjp(lambda maps: resample.resize_bilinear(maps, size), maps)
+        np.testing.assert_allclose(found, expected(maps), atol=1e-13)
+        gradient = jax.vjp(expected, maps)[1](found)[0]
+        np.testing.assert_allclose(pull(found)[0], gradient, atol=1e-12)
+
+
+def test_many_channels_stay_last_where_maps_are_enlarged():
+    maps = jnp.zeros((2, 8, 10, 16))
+    resize = jax.jit(lambda maps: resample.resize_bilinear(maps, (16, 20)))
+    text = resize.lower(maps).compile().as_text()
+    assert " transpose(" not in text and " dot(" in text
 
 
 def test_upsample_and_smooth_is_both_steps():

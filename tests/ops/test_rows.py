@@ -131,9 +131,10 @@ def test_patches(channels, outputs):
         assert_same(lambda x, kernel=kernel: patches.aggregate_patches(x, kernel), x, 2)
 
 
+@pytest.mark.parametrize("channels", [3, 4])  # less than the width and not less
 @pytest.mark.parametrize("resize", [resample.resize_bilinear, resample.resize_nearest])
-def test_resizing(resize):
-    x = normal(2, 8, 4, 3, dtype=np.float32)
+def test_resizing(resize, channels):
+    x = normal(2, 8, 4, channels, dtype=np.float32)
     assert_same(lambda x: resize(x, (2 * x.shape[1], 8)), x, 4)
 
 
