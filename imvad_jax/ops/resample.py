@@ -96,7 +96,7 @@ def resize_bilinear(images: Array, size: Sequence[int], align_corners: bool = Fa
     if channels < width:
         return product("Hh,bhwc,Ww->bHWc", rows, images, columns)
     # One product per row, then one per image, so that channels stay last; a single one has them
-    # first, and then transposes the maps. The repeated matrices are no larger than the maps.
+    # first, and then transposes the maps. The repeated matrices are no larger than the results.
     columns = jnp.broadcast_to(columns, (batch, height, *columns.shape))
     wider = product("bhWw,bhwc->bhWc", columns, images)
     return product("bHh,bhWc->bHWc", jnp.broadcast_to(rows, (batch, *rows.shape)), wider)
