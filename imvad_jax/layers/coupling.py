@@ -12,10 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import Array, lax
+from jax import Array
 
 from imvad_jax.layers.conv import Conv
 from imvad_jax.layers.initializers import torch_uniform
+from imvad_jax.ops.channels import take_channels
 from imvad_jax.ops.precision import full_precision
 from imvad_jax.ops.sums import total
 
@@ -31,13 +32,8 @@ def draw_permutations(key: Array, steps: int, channels: int) -> Array:
 
 
 def permute(x: Array, permutation: Array) -> Array:
-    """`y[..., i] = x[..., permutation[i]]`; `permutation` int `[C]` must be one.
-
-    A product with ones and zeros, which is exact. Processors would gather channels one by one, and
-    transpose whole maps before and after.
-    """
-    chosen = permutation[:, None] == jnp.arange(x.shape[-1])
-    return jnp.einsum("...c,dc->...d", x, chosen.astype(x.dtype), precision=lax.Precision.HIGHEST)
+    """`y[..., i] = x[..., permutation[i]]`; `permutation` int `[C]` must be one."""
+    return take_channels(x, permutation)
 
 
 def unpermute(y: Array, permutation: Array) -> Array:

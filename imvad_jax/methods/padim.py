@@ -19,11 +19,12 @@ import random
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from imvad_jax.errors import choose
 from imvad_jax.methods import base
 from imvad_jax.ops import gaussian, resample, rows
+from imvad_jax.ops.channels import take_channels
 from imvad_jax.ops.sums import total
 
 CHANNELS = ("seed", "padim_1024")
@@ -95,14 +96,11 @@ class PaDiM(base.Detector[PaDiMConfig]):
         chosen = self.memory("channels")
         maps = self.features(images)
         start, parts = 0, []
-        # Chosen before they are enlarged, by a product with ones and zeros, which is exact: taking
-        # them by their numbers costs more than a convolution.
+        # Chosen before they are enlarged; those of other layers are zero.
         for features in (maps[name] for name in self.config.layers):
-            count = features.shape[-1]
-            choice = (jnp.arange(start, start + count)[:, None] == chosen).astype(features.dtype)
-            own = jnp.einsum("bhwc,cd->bhwd", features, choice, precision=lax.Precision.HIGHEST)
+            own = take_channels(features, chosen - start)
             parts.append(resample.resize_nearest(own, grid))
-            start += count
+            start += features.shape[-1]
         return total(parts).reshape(images.shape[0], grid[0] * grid[1], self.dim)
 
     def init_accumulator(self, capacity):
