@@ -32,7 +32,19 @@ class SyntheticAnomaly(NamedTuple):
     original: Array  # [B, H, W, 3], perhaps turned
     augmented: Array  # [B, H, W, 3]
     mask: Array  # bool [B, H, W]; empty for about half of the images
-    texture: Array  # [B, H, W, 3], of which the mask shows a part
+    texture: Array  # [B, H, W, 3], of which the mask shows a part; of images without one, any
+
+
+class _Drawn(NamedTuple):
+    """What is drawn for an image before its texture, of which the last two decide."""
+
+    for_texture: Array  # keys
+    key: Array
+    for_mask: Array
+    for_own: Array
+    numbers: Array  # [4], uniform in [0, 1): turned, by how much, anomalous, the image's share
+    is_anomalous: Array  # bool []
+    is_own: Array  # bool []: the texture is the image itself
 
 
 def blend(image: Array, texture: Array, mask: Array, beta: Array) -> Array:
@@ -109,33 +121,38 @@ def synthesize(
     part is anomalous.
     """
     size = images.shape[1]
-    keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
-    textures = draw_textures(keys[:, 0], size, pictures, sharpest)
 
-    def one(keys, image, texture):
-        numbers = jax.random.uniform(keys[1], (4,))
+    def draw(key):
+        for_texture, key, for_mask = jax.random.split(key, 3)
+        coin, for_own = jax.random.split(jax.random.fold_in(key, 1))
+        numbers = jax.random.uniform(key, (4,))
+        is_own = jax.random.uniform(coin) < own
+        return _Drawn(for_texture, key, for_mask, for_own, numbers, numbers[2] < anomalous, is_own)
+
+    drawn = jax.vmap(draw)(keys)
+    wanted = drawn.is_anomalous & ~drawn.is_own
+    textures = draw_textures(drawn.for_texture, wanted, size, pictures, sharpest)
+
+    def one(drawn, image, texture):
         if shift:  # before the image is turned: what lies around it stays black
-            light = jax.random.uniform(jax.random.fold_in(keys[1], 2), (2,))
+            light = jax.random.uniform(jax.random.fold_in(drawn.key, 2), (2,))
             image = shift_brightness(light, image, shift)
-        image = turn_some(numbers[:2], image)
+        image = turn_some(drawn.numbers[:2], image)
         largest, threshold = LARGEST_EXPONENT, THRESHOLD
         if own:
-            coin, for_texture = jax.random.split(jax.random.fold_in(keys[1], 1))
-            rearranged = rearrange(for_texture, image)
-            is_own = jax.random.uniform(coin) < own
-            texture = jnp.where(is_own, rearranged, texture)
-            largest = jnp.where(is_own, OWN_EXPONENT, largest)
-            threshold = jnp.where(is_own, OWN_THRESHOLD, threshold)
-        mask = perlin_mask(keys[2], size, largest, threshold) & (numbers[2] < anomalous)
+            texture = jnp.where(drawn.is_own, rearrange(drawn.for_own, image), texture)
+            largest = jnp.where(drawn.is_own, OWN_EXPONENT, largest)
+            threshold = jnp.where(drawn.is_own, OWN_THRESHOLD, threshold)
+        mask = perlin_mask(drawn.for_mask, size, largest, threshold) & drawn.is_anomalous
         if matched:
-            is_matched = jax.random.uniform(jax.random.fold_in(keys[1], 3)) < matched
+            is_matched = jax.random.uniform(jax.random.fold_in(drawn.key, 3)) < matched
             texture = jnp.where(is_matched, match_brightness(texture, image, mask), texture)
-        augmented = blend(image, texture, mask, LARGEST_BETA * numbers[3])
+        augmented = blend(image, texture, mask, LARGEST_BETA * drawn.numbers[3])
         if own or matched:
             mask &= jnp.abs(augmented - image).max(-1) > VISIBLE
         return SyntheticAnomaly(image, augmented, mask, texture)
 
-    return jax.vmap(one)(keys, images, textures)
+    return jax.vmap(one)(drawn, images, textures)
 
 
 def show(

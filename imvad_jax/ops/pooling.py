@@ -1,15 +1,45 @@
-"""Maximum pooling by reshaping: the gradient of XLA's own is slow on the CPU."""
+"""Maximum pooling from slices: XLA's own, and reductions of a reshaped map, are slow on the CPU."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from imvad_jax.ops import rows
 
 
+@jax.custom_vjp
 def max_pool_2x2(x: Array) -> Array:
-    """The largest of every 2x2 positions of `[B, 2 h, 2 w, C]`: `[B, h, w, C]`."""
-    batch, height, width, channels = x.shape
-    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))
+    """The largest of every 2x2 positions of `[B, 2 h, 2 w, C]`: `[B, h, w, C]`.
+
+    Of equal ones the first receives the gradient, as in PyTorch. Reverse mode only.
+    """
+    return functools.reduce(jnp.maximum, _corners(x))
+
+
+def _corners(x: Array) -> list[Array]:
+    """The four positions of every 2x2 of `[B, 2 h, 2 w, C]`, `[B, h, w, C]` each."""
+    return [x[:, row::2, column::2] for row in (0, 1) for column in (0, 1)]
+
+
+def _pool_forward(x):
+    largest = max_pool_2x2(x)
+    return largest, (x, largest)
+
+
+def _pool_backward(kept, gradient):
+    x, largest = kept
+    free, parts = True, []
+    for corner in _corners(x):
+        found = (corner == largest) & free
+        free &= ~found
+        parts.append(jnp.where(found, gradient, 0))
+    rows = [jnp.stack(parts[i : i + 2], 3) for i in (0, 2)]
+    return (jnp.stack(rows, 2).reshape(x.shape),)
+
+
+max_pool_2x2.defvjp(_pool_forward, _pool_backward)
 
 
 def max_pool_3x3_of_positive(x: Array) -> Array:

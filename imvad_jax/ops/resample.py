@@ -3,12 +3,14 @@
 import functools
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
 from imvad_jax.ops.collectives import device_number
 from imvad_jax.ops.rows import Indivisible, count, gather, own_rows
+from imvad_jax.ops.sums import total
 
 
 def bilinear_neighbors(
@@ -135,11 +137,12 @@ def resize_nearest(images: Array, size: Sequence[int]) -> Array:
     return images[:, rows][:, :, columns]
 
 
+@jax.custom_vjp
 def double_size(images: Array) -> Array:
     """Doubles `[B, h, w, C]` bilinearly with `align_corners`: first and last samples stay.
 
     As `resize_bilinear(images, (2 h, 2 w), align_corners=True)`, without its matrices: output 2 k
-    lies between inputs k - 1 and k, output 2 k + 1 between k and k + 1.
+    lies between inputs k - 1 and k, output 2 k + 1 between k and k + 1. Reverse mode only.
     """
     for axis in (1, 2):
         n = images.shape[axis]
@@ -154,3 +157,28 @@ def double_size(images: Array) -> Array:
         x = jnp.stack([even, odd], 2).reshape(x.shape[0], 2 * n, *x.shape[2:])
         images = jnp.moveaxis(x, 1, axis)
     return images
+
+
+def _double_forward(images):
+    return double_size(images), None
+
+
+def _double_backward(_, gradient):
+    # One sum of four slices per axis: JAX's own gradient is many sums of padded slices.
+    for axis in (2, 1):
+        n = gradient.shape[axis] // 2
+        border = [(int(a == axis),) * 2 for a in range(gradient.ndim)]
+        padded = jnp.pad(gradient, border)
+        weights = np.pad(bilinear_matrix(n, 2 * n, align_corners=True), ((1, 1), (0, 0)))
+        gradient = total(
+            jnp.asarray(
+                weights[np.arange(n) * 2 + tap, np.arange(n)].reshape(-1, *[1] * (3 - axis)),
+                padded.dtype,
+            )
+            * lax.slice_in_dim(padded, tap, tap + 2 * n - 1, 2, axis)
+            for tap in range(4)  # of input k: the outputs 2 k - 1 to 2 k + 2
+        )
+    return (gradient,)
+
+
+double_size.defvjp(_double_forward, _double_backward)

@@ -186,13 +186,17 @@ def change_texture(key: Array, texture: Array, sharpest: float = SHARPEST) -> Ar
 
 
 def draw_textures(
-    keys: Array, size: int, pictures: Array | None = None, sharpest: float = SHARPEST
+    keys: Array,
+    wanted: Array,
+    size: int,
+    pictures: Array | None = None,
+    sharpest: float = SHARPEST,
 ) -> Array:
-    """One changed texture a key: `[B, size, size, 3]` in [0, 1].
+    """One changed texture per key: `[B, size, size, 3]` in [0, 1]; black where not `wanted`.
 
     From `pictures` (uint8 `[T, size, size, 3]`) one at random, or drawn where there are none. Image
     after image: over a batch at once, a switch would compute every operation for every image, ten
-    where three are wanted.
+    where three are wanted. `wanted` is bool `[B]`; a texture that is not takes no time.
     """
 
     def one(key):
@@ -204,4 +208,7 @@ def draw_textures(
             texture = pictures[number].astype(jnp.float32) / 255
         return change_texture(for_change, texture, sharpest)
 
-    return lax.map(one, keys)
+    def none(key):
+        return jnp.zeros((size, size, CHANNELS))
+
+    return lax.map(lambda each: lax.cond(each[1], one, none, each[0]), (keys, wanted))

@@ -84,7 +84,7 @@ def test_shares_of_anomalies_and_of_the_image_in_them(monkeypatch):
     """White on black: an anomaly shows one minus the share of the image, and nothing else does."""
     count, size = 2000, 16
 
-    def white(keys, size, pictures, sharpest):
+    def white(keys, wanted, size, pictures, sharpest):
         return jnp.ones((len(keys), size, size, 3))
 
     monkeypatch.setattr(anomaly, "draw_textures", white)

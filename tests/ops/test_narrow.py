@@ -44,7 +44,7 @@ def test_results_and_gradients_are_those_of_xla(
 def test_gradients_of_a_kernel_over_any_number_of_rows(per_step, maps_of_any_size, monkeypatch):
     monkeypatch.setattr(narrow, "POSITIONS_PER_STEP", per_step)
     with jax.enable_x64(True):
-        for inputs, outputs in ((2, 3), (3, 2)):
+        for inputs, outputs in ((2, 3), (3, 2), (16, 17)):
             x, gradient = normal(2, 6, 8, inputs), normal(2, 6, 8, outputs, seed=1)
             kernel = np.zeros((3, 3, inputs, outputs))
             *_, expected = with_gradients(plain((1, 1), ONE))(x, kernel, gradient)

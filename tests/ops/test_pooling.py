@@ -21,6 +21,12 @@ def test_2x2_is_flaxs_with_its_gradient():
     np.testing.assert_array_equal(found, expected)
 
 
+def test_of_equal_values_the_first_has_the_gradient():
+    x = np.asarray([[1, 3, 2, 2], [3, 3, 2, 2]], np.float32)[None, ..., None]
+    found = jax.grad(lambda x: (pooling.max_pool_2x2(x) * np.float32([[[5], [7]]])).sum())(x)
+    np.testing.assert_array_equal(found[0, ..., 0], [[0, 5, 7, 0], [0, 0, 0, 0]])
+
+
 @pytest.mark.parametrize("height, width", [(8, 6), (7, 6), (5, 9), (1, 2)])
 def test_3x3_of_values_that_are_not_negative_is_flaxs(height, width):
     x = np.random.default_rng(0).normal(size=(2, height, width, 3)).astype(np.float32)

@@ -78,6 +78,22 @@ def test_double_size_is_bilinear_with_aligned_corners(shape):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(2, 7, 4, 3), (1, 1, 2, 1)])
+def test_gradient_of_double_size_is_that_of_the_matrices(shape):
+    rng = np.random.default_rng(1)
+    with jax.enable_x64(True):
+        images, size = jnp.asarray(rng.normal(size=shape)), (2 * shape[1], 2 * shape[2])
+        gradient = rng.normal(size=(shape[0], *size, shape[3]))
+        found, expected = (
+            jax.vjp(function, images)[1](gradient)[0]
+            for function in (
+                resample.double_size,
+                lambda x: resample.resize_bilinear(x, size, align_corners=True),
+            )
+        )
+    np.testing.assert_allclose(found, expected, atol=1e-14)
+
+
 @pytest.mark.parametrize("size", [(14, 18), (7, 9), (10, 23), (3, 4)])
 def test_leading_axes_are_resized_alike(size):
     maps = np.random.default_rng(5).normal(size=(7, 9, 3)).astype(np.float32)

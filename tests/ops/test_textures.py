@@ -150,7 +150,8 @@ def test_ranges_are_those_of_the_official_code(name, numbers, function, argument
 
 def test_pictures_are_taken_where_they_are_given():
     pictures = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3), dtype=np.uint8)
-    found = jax.jit(lambda k, p: textures.draw_textures(k, SIZE, p))(keys(6), pictures)
+    draw = jax.jit(textures.draw_textures, static_argnums=2)
+    found = draw(keys(6), jnp.ones(6, bool), SIZE, pictures)
     numbers = []
     for key, one in zip(keys(6), found):
         for_source, for_change = jax.random.split(key)
@@ -158,3 +159,6 @@ def test_pictures_are_taken_where_they_are_given():
         changed = change(for_change, pictures[numbers[-1]] / np.float32(255))
         assert np.quantile(np.abs(one - changed), 0.99) < 0.01
     assert len(set(numbers)) > 2
+    some = draw(keys(6), jnp.arange(6) % 2 == 0, SIZE, pictures)
+    np.testing.assert_array_equal(some[::2], found[::2])
+    assert not some[1::2].any()
