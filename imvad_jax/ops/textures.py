@@ -196,7 +196,7 @@ def draw_textures(
 
     From `pictures` (uint8 `[T, size, size, 3]`) one at random, or drawn where there are none. Image
     after image: over a batch at once, a switch would compute every operation for every image, ten
-    where three are wanted. `wanted` is bool `[B]`; a texture that is not takes no time.
+    where three are wanted. `wanted` is bool `[B]`; the others are not computed.
     """
 
     def one(key):

@@ -118,6 +118,16 @@ def test_given_pictures_are_the_textures():
     assert one_color.mean() > 0.7  # all but the turned ones of which one was brightened before
 
 
+def test_only_textures_that_are_seen_are_drawn(many):
+    images, found = many
+    synthesize = jax.jit(anomaly.synthesize, static_argnames="anomalous")
+    every = np.asarray(synthesize(keys(COUNT), images, anomalous=1.0).texture)
+    drawn = found.texture.any((1, 2, 3))
+    assert drawn[found.mask.any((1, 2))].all()
+    assert abs(drawn.mean() - 0.5) < 4 * 0.5 / np.sqrt(COUNT)
+    np.testing.assert_allclose(found.texture[drawn], every[drawn], atol=1e-5)
+
+
 def test_own_textures_are_the_image_rearranged(many):
     images, _ = many
     found = jax.jit(anomaly.synthesize, static_argnames="own")(keys(20), images[:20], own=1.0)
