@@ -40,7 +40,7 @@ class BasicBlock(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         stride = (self.stride, self.stride)
         y = self.conv(self.filters, (3, 3), stride, padding=1, name="conv1")(x)
-        y = nn.relu(self.norm(name="bn1")(y))
+        y = self.norm(negative_slope=0, name="bn1")(y)
         y = self.conv(self.filters, (3, 3), padding=1, name="conv2")(y)
         y = self.norm(name="bn2")(y)
         if x.shape != y.shape:
@@ -64,9 +64,9 @@ class BottleneckBlock(nn.Module):
         stride = (self.stride, self.stride)
         inner, outer = self.filters * self.widen, self.filters * self.expansion
         y = self.conv(inner, (1, 1), padding=0, name="conv1")(x)
-        y = nn.relu(self.norm(name="bn1")(y))
+        y = self.norm(negative_slope=0, name="bn1")(y)
         y = self.conv(inner, (3, 3), stride, padding=1, name="conv2")(y)
-        y = nn.relu(self.norm(name="bn2")(y))
+        y = self.norm(negative_slope=0, name="bn2")(y)
         y = self.conv(outer, (1, 1), padding=0, name="conv3")(y)
         y = self.norm(name="bn3")(y)
         if x.shape != y.shape:
@@ -104,7 +104,7 @@ class ResNet(nn.Module):
         wanted, found = set(outputs), {}
         x = (images - jnp.asarray(MEAN, jnp.float32)) / jnp.asarray(STD, jnp.float32)
         x = conv(64, (7, 7), (2, 2), padding=3, name="conv1")(x.astype(self.dtype))
-        x = nn.relu(norm(name="bn1")(x))
+        x = norm(negative_slope=0, name="bn1")(x)
         x = pooling.max_pool_3x3_of_positive(x)
         for stage, size in zip(STAGES, self.stage_sizes, strict=True):
             pre = x

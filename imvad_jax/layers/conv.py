@@ -36,9 +36,14 @@ class Conv(nn.Module):
     bias_init: Callable[..., Array] = nn.initializers.zeros
     precision: lax.PrecisionLike = None
 
-    @nn.compact
     def __call__(self, x: Array) -> Array:
         """`[B, H, W, C]` to `[B, H', W', features]`."""
+        y, bias = self.before_bias(x)
+        return y if bias is None else y + bias
+
+    @nn.compact
+    def before_bias(self, x: Array) -> tuple[Array, Array | None]:
+        """What the bias is still to be added to, and the bias `[features]`: for a batch norm."""
         groups = self.feature_group_count
         shape = (*self.kernel_size, x.shape[-1] // groups, self.features)
         kernel = parameter(self, "kernel", self.kernel_init, shape)
@@ -51,7 +56,7 @@ class Conv(nn.Module):
             y = found
         else:
             y = convolution.convolve(x, kernel, *how, self.precision)
-        return y if bias is None else y + bias
+        return y, bias
 
     def _by_transformed(self, x, kernel, strides, padding) -> Array | None:
         """The convolution with the kernel as Winograd takes it, where that is used and fixed."""

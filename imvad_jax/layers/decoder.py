@@ -84,7 +84,7 @@ class OneClassEmbedding(nn.Module):
             for step, deeper in enumerate(maps[level + 1 :]):
                 width, name = deeper.shape[-1], f"fuse{level}_{step}"
                 x = conv(width, (3, 3), (2, 2), padding=1, name=f"{name}_conv")(x)
-                x = nn.relu(norm(name=f"{name}_bn")(x))
+                x = norm(negative_slope=0, name=f"{name}_bn")(x)
             fused.append(x)
         x = jnp.concatenate(fused, -1)
         for index in range(self.depth):

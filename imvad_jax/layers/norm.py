@@ -10,7 +10,8 @@ from flax import linen as nn
 from jax import Array, lax
 
 from imvad_jax.layers.parameters import parameter
-from imvad_jax.ops.collectives import mapped_axis, mean_over_devices
+from imvad_jax.ops.collectives import mapped_axis
+from imvad_jax.ops.normalize import activate, normalize_batch
 from imvad_jax.ops.sums import total
 
 
@@ -27,34 +28,35 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
     dtype: Any = jnp.float32  # of the result; statistics are at least float32
     scale_init: Callable[..., Array] = nn.initializers.ones
+    negative_slope: float | None = None  # 0: a ReLU follows; more: a leaky one; None: nothing does
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """`[..., C]` to the same shape. A single value a channel has the variance 0."""
+    def __call__(self, x: Array, offset: Array | None = None) -> Array:
+        """Normalises `x` `[..., C]`, or `x + offset`. A single value a channel has the variance 0.
+
+        The offset `[C]` is the bias of the layer before. The mean of a batch cancels it, so that it
+        has no gradient in training, and adding it would be a pass over memory for nothing.
+        """
         width = x.shape[-1:]
         mean_kept = self.variable("batch_stats", "mean", jnp.zeros, width, jnp.float32)
         var_kept = self.variable("batch_stats", "var", jnp.ones, width, jnp.float32)
-        if self.use_running_average:
-            mean, var = mean_kept.value, var_kept.value
-        else:
-            mean, var = self._of_batch(x, mean_kept, var_kept)
         scale = parameter(self, "scale", self.scale_init, width)
         bias = parameter(self, "bias", nn.initializers.zeros, width)
-        y = (x - mean) * (lax.rsqrt(var + self.epsilon) * scale) + bias
-        return y.astype(self.dtype)
-
-    def _of_batch(self, x: Array, mean_kept, var_kept) -> tuple[Array, Array]:
-        """Mean and variance `[C]` of the batch over all devices; updates the running statistics."""
-        x = jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
-        axes = tuple(range(x.ndim - 1))
-        mean, square = mean_over_devices((x.mean(axes), (x * x).mean(axes)))
-        var = jnp.maximum(square - mean * mean, 0)
+        if self.use_running_average:
+            x = x if offset is None else x + offset
+            rate = lax.rsqrt(var_kept.value + self.epsilon) * scale
+            y = (x - mean_kept.value) * rate + bias
+            return activate(y.astype(self.dtype), self.negative_slope)
+        y, mean, var = normalize_batch(
+            x, scale, bias, self.epsilon, self.negative_slope, self.dtype
+        )
         if not self.is_initializing():
             n = x.size // x.shape[-1] * (lax.axis_size(mapped_axis()) if mapped_axis() else 1)
+            mean = mean if offset is None else mean + offset
             unbiased = var * (n / max(n - 1, 1))
             for kept, new in ((mean_kept, mean), (var_kept, unbiased)):
                 kept.value = self.momentum * kept.value + (1 - self.momentum) * new
-        return mean, var
+        return y
 
 
 def batch_norm(train: bool, dtype=jnp.float32, **options) -> BatchNorm:

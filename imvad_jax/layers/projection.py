@@ -34,5 +34,5 @@ class ProjectionHead(nn.Module):
         """Logits `[B, classes]` of embeddings `[B, D]`."""
         for number, width in enumerate(self.widths):
             x = linear(width, x.shape[-1], self.dtype, use_bias=False, name=f"linear{number}")(x)
-            x = nn.relu(batch_norm(train, self.dtype, name=f"norm{number}")(x))
+            x = batch_norm(train, self.dtype, negative_slope=0, name=f"norm{number}")(x)
         return linear(self.classes, x.shape[-1], self.dtype, name="classifier")(x)

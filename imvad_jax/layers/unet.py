@@ -33,7 +33,7 @@ class Convolutions(nn.Module):
     def __call__(self, x: Array, train: bool) -> Array:
         """`[B, h, w, C]` to `[B, h, w, widths[-1]]`."""
         for index, width in enumerate(self.widths):
-            x = Conv(
+            conv = Conv(
                 width,
                 (3, 3),
                 padding=1,
@@ -41,9 +41,15 @@ class Convolutions(nn.Module):
                 kernel_init=normal(0, STD),
                 bias_init=torch_uniform(9 * x.shape[-1]),
                 name=f"conv{index}",
-            )(x)
-            norm = batch_norm(train, self.dtype, scale_init=normal(1, STD), name=f"bn{index}")
-            x = nn.relu(norm(x))
+            )
+            norm = batch_norm(
+                train,
+                self.dtype,
+                scale_init=normal(1, STD),
+                negative_slope=0,
+                name=f"bn{index}",
+            )
+            x = norm(*conv.before_bias(x))
         return x
 
 

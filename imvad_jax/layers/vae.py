@@ -33,8 +33,13 @@ class Conv(nn.Module):
     padding: int = 0
     dtype: Any = jnp.float32
 
-    @nn.compact
     def __call__(self, x: Array) -> Array:
+        y, bias = self.before_bias(x)
+        return y + bias
+
+    @nn.compact
+    def before_bias(self, x: Array) -> tuple[Array, Array]:
+        """What the bias is still to be added to, and the bias `[features]`."""
         start = torch_uniform(math.prod(self.window) * x.shape[-1])
         return conv.Conv(
             self.features,
@@ -45,7 +50,7 @@ class Conv(nn.Module):
             kernel_init=start,
             bias_init=start,
             name="conv",
-        )(x)
+        ).before_bias(x)
 
 
 class TransposedConv(nn.Module):
@@ -61,14 +66,19 @@ class TransposedConv(nn.Module):
     padding: int = 0
     dtype: Any = jnp.float32
 
-    @nn.compact
     def __call__(self, x: Array) -> Array:
+        y, bias = self.before_bias(x)
+        return y + bias
+
+    @nn.compact
+    def before_bias(self, x: Array) -> tuple[Array, Array]:
+        """What the bias is still to be added to, and the bias `[features]`."""
         # PyTorch takes the fan in from the weight's second dimension, here that of the outputs.
         start = torch_uniform(math.prod(self.window) * self.features)
         kernel = self.param("kernel", start, (*self.window, x.shape[-1], self.features))
         bias = self.param("bias", start, (self.features,))
         x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
-        return convolve_transposed(x, kernel, self.stride, self.padding) + bias
+        return convolve_transposed(x, kernel, self.stride, self.padding), bias
 
 
 class Encoder(nn.Module):
@@ -90,11 +100,11 @@ class Encoder(nn.Module):
             (w, half), (w, half), (2 * w, same), (2 * w, half), (4 * w, same), (4 * w, half),
             (4 * w, same), (w // 4, same),
         )  # fmt: skip
+        norm = partial(batch_norm, train, self.dtype, negative_slope=SLOPE)
         x = images.astype(self.dtype)
         for number, (features, geometry) in enumerate(layers, 1):
-            x = Conv(features, *geometry, dtype=self.dtype, name=f"conv{number}")(x)
-            x = batch_norm(train, self.dtype, name=f"bn{number}")(x)
-            x = nn.leaky_relu(x, SLOPE)
+            layer = Conv(features, *geometry, dtype=self.dtype, name=f"conv{number}")
+            x = norm(name=f"bn{number}")(*layer.before_bias(x))
         last = Conv(2 * self.latent_size, x.shape[1:3], dtype=self.dtype, name="conv9")
         mean, log_variance = jnp.split(last(x)[:, 0, 0], 2, -1)
         return mean, log_variance
@@ -120,13 +130,13 @@ class Decoder(nn.Module):
             (2 * w, same), (2 * w, double), (w, same), (w, double),
         )  # fmt: skip
         make = partial(TransposedConv, dtype=self.dtype)
+        norm = partial(batch_norm, train, self.dtype, negative_slope=SLOPE)
         x, maps = latent.astype(self.dtype)[:, None, None], []
         for number, (features, geometry) in enumerate(layers, 1):
-            x = make(features, *geometry, name=f"conv{number}")(x)
+            x, bias = make(features, *geometry, name=f"conv{number}").before_bias(x)
             if geometry is double:
-                maps.insert(0, x)
-            x = batch_norm(train, self.dtype, name=f"bn{number}")(x)
-            x = nn.leaky_relu(x, SLOPE)
+                maps.insert(0, x + bias)
+            x = norm(name=f"bn{number}")(x, bias)
         return nn.sigmoid(make(3, *double, name="conv9")(x)), maps
 
 
