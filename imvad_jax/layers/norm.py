@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,8 @@ from flax import linen as nn
 from jax import Array, lax
 
 from imvad_jax.layers.parameters import parameter
+from imvad_jax.ops import normalize
 from imvad_jax.ops.collectives import mapped_axis
-from imvad_jax.ops.normalize import activate, normalize_batch
 from imvad_jax.ops.sums import total
 
 
@@ -46,10 +46,9 @@ class BatchNorm(nn.Module):
             x = x if offset is None else x + offset
             rate = lax.rsqrt(var_kept.value + self.epsilon) * scale
             y = (x - mean_kept.value) * rate + bias
-            return activate(y.astype(self.dtype), self.negative_slope)
-        y, mean, var = normalize_batch(
-            x, scale, bias, self.epsilon, self.negative_slope, self.dtype
-        )
+            return normalize.activate(y.astype(self.dtype), self.negative_slope)
+        how = normalize.How(self.epsilon, self.negative_slope, self.dtype)
+        y, mean, var = cast(tuple[Array, ...], normalize.normalize_batch(x, scale, bias, how))
         if not self.is_initializing():
             n = x.size // x.shape[-1] * (lax.axis_size(mapped_axis()) if mapped_axis() else 1)
             mean = mean if offset is None else mean + offset

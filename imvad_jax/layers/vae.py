@@ -35,11 +35,11 @@ class Conv(nn.Module):
 
     def __call__(self, x: Array) -> Array:
         y, bias = self.before_bias(x)
-        return y + bias
+        return y if bias is None else y + bias
 
     @nn.compact
-    def before_bias(self, x: Array) -> tuple[Array, Array]:
-        """What the bias is still to be added to, and the bias `[features]`."""
+    def before_bias(self, x: Array) -> tuple[Array, Array | None]:
+        """As `layers.conv.Conv.before_bias`."""
         start = torch_uniform(math.prod(self.window) * x.shape[-1])
         return conv.Conv(
             self.features,

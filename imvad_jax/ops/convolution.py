@@ -5,6 +5,7 @@ no fast implementation of most gradients:
 
 - 3x3 convolutions of stride 1 use Winograd (`ops.winograd`), where `by_winograd` allows it;
 - 1x1 convolutions are matrix products over every `stride`-th position;
+- kernels as large as the map, without a border, are matrix products over all positions;
 - 3x3 convolutions of few channels join neighbouring outputs (`ops.narrow`);
 - convolutions of maps smaller than the kernel are one product of all windows;
 - depthwise convolutions are sums of shifted maps (`ops.depthwise`);

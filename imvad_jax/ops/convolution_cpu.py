@@ -44,6 +44,8 @@ def xla_to_kernel(x, kernel, gradient, how, groups=1):
 def forward(x, kernel, how):
     """The convolution by the rule."""
     form = rule.forward(x.shape, kernel.shape, x.dtype, how)
+    if form == "whole":
+        return _product(x.reshape(len(x), 1, 1, -1), kernel.reshape(-1, kernel.shape[3]), how)
     if form == "product":
         return _product(x[:, :: how.strides[0], :: how.strides[1]], kernel[0, 0], how)
     if form == "winograd":
@@ -85,6 +87,8 @@ def _product(x: Array, matrix: Array, how: rule.How) -> Array:
 def to_input(kernel, gradient, how, shape):
     """The gradient of an input of that shape by the rule."""
     form = rule.to_input(shape, kernel.shape, gradient.dtype, how)
+    if form == "whole":
+        return _product(gradient, kernel.reshape(-1, kernel.shape[3]).T, how).reshape(shape)
     if form == "product":
         return _spread(_product(gradient, kernel[0, 0].T, how), shape, how.strides)
     if form == "winograd":
@@ -143,6 +147,8 @@ def by_phases(gradient, kernel, shape, how, convolve):
 def to_kernel(x, kernel, gradient, how):
     """The gradient of the kernel by the rule."""
     form = rule.to_kernel(x.shape, kernel.shape, x.dtype, how)
+    if form == "whole":
+        return _sum_of_products(x.reshape(len(x), -1), gradient, how).reshape(kernel.shape)
     if form == "product":
         taken = x[:, :: how.strides[0], :: how.strides[1]]
         return _sum_of_products(taken, gradient, how)[None, None]

@@ -15,7 +15,7 @@ from imvad_jax.ops import narrow, processor, winograd
 
 WIDE = (jnp.float32, jnp.float64)  # narrower types would add up less exactly than XLA does
 # Raised when a choice or a form changes, which changes results in their last digits.
-RULE = 6
+RULE = 7
 # Winograd pays off from this many channels on either side and products per tap of the kernel.
 # Measured by `imvad tune_convolution`.
 LEAST_CHANNELS = 32
@@ -77,7 +77,7 @@ def with_form(how: How, shape, kernel, dtype) -> How:
 
 
 def forward(shape, kernel, dtype, how) -> str:
-    """The form of the convolution: product, winograd, or as `direct`."""
+    """The form of the convolution: whole, product, winograd, or as `direct`."""
     return _of_all(shape, kernel, dtype, how) or direct(shape, kernel, dtype, how)
 
 
@@ -91,7 +91,7 @@ def direct(shape, kernel, dtype, how) -> str:
 
 
 def to_input(shape, kernel, dtype, how) -> str:
-    """The form of the gradient of the input: product, winograd, phases or xla."""
+    """The form of the gradient of the input: whole, product, winograd, phases or xla."""
     if form := _of_all(shape, kernel, dtype, how):
         return form
     outputs = output_sides(shape, kernel, how)
@@ -103,7 +103,7 @@ def to_input(shape, kernel, dtype, how) -> str:
 
 
 def to_kernel(shape, kernel, dtype, how) -> str:
-    """The form of the gradient of the kernel: product, winograd, narrow, windows or xla."""
+    """The form of the gradient of the kernel: whole, product, winograd, narrow, windows or xla."""
     if form := _of_all(shape, kernel, dtype, how):
         return form
     bordered = how.padding == ((1, 1), (1, 1))
@@ -123,8 +123,11 @@ def to_kernel(shape, kernel, dtype, how) -> str:
 
 def _of_all(shape, kernel, dtype, how) -> str | None:
     """The form that all three directions have, if there is one."""
-    if tuple(kernel[:2]) == (1, 1) and not any(map(any, how.padding)):
-        return "product"
+    if not any(map(any, how.padding)):
+        if tuple(kernel[:2]) == tuple(shape[1:3]):
+            return "whole"
+        if tuple(kernel[:2]) == (1, 1):
+            return "product"
     return "winograd" if winograd_pays(shape, kernel, dtype, how) else None
 
 

@@ -11,6 +11,7 @@ from flax import linen as nn
 import imvad_jax
 from imvad_jax.layers.initializers import normal
 from imvad_jax.layers.norm import MapNorm, batch_norm
+from imvad_jax.ops import normalize
 from imvad_jax.ops.collectives import AXIS
 
 
@@ -67,9 +68,10 @@ def test_the_running_variance_is_that_of_n_less_one_over_all_devices(devices, sh
     np.testing.assert_allclose(np.reshape(y, rows.shape), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("slope", [None, 0, 0.2])
 @pytest.mark.parametrize("devices", [1, 8])
 @pytest.mark.parametrize("shape", [(8, 3, 2, 5), (8, 5)])
-def test_the_gradient_is_that_of_the_definition_on_any_number_of_devices(devices, shape):
+def test_the_gradient_is_that_of_the_definition_on_any_number_of_devices(devices, shape, slope):
     x, variables = batch_and_variables(shape)
     weight = np.random.default_rng(1).normal(size=shape)
 
@@ -77,11 +79,13 @@ def test_the_gradient_is_that_of_the_definition_on_any_number_of_devices(devices
         """As one computes it on one device, from the definition."""
         axes = tuple(range(x.ndim - 1))
         y = (x - x.mean(axes)) / jnp.sqrt(x.var(axes) + 1e-5)
-        return y * params["scale"] + params["bias"]
+        y = y * params["scale"] + params["bias"]
+        return y if slope is None else nn.leaky_relu(y, slope)
 
     def ours(x, params):
         given = variables | {"params": params}
-        return batch_norm(train=True, dtype=x.dtype).apply(given, x, mutable=["batch_stats"])[0]
+        layer = batch_norm(train=True, dtype=x.dtype, negative_slope=slope)
+        return layer.apply(given, x, mutable=["batch_stats"])[0]
 
     def gradients(function, x, weight):
         return jax.grad(lambda *given: jnp.sum(weight * function(*given)), (0, 1))(
@@ -99,6 +103,57 @@ def test_the_gradient_is_that_of_the_definition_on_any_number_of_devices(devices
             found = of_x.reshape(shape), jax.tree.map(lambda leaf: leaf.sum(0), of_params)
     jax.tree.map(lambda *pair: np.testing.assert_allclose(*pair, rtol=1e-5, atol=1e-5),
                  found, expected)  # fmt: skip
+
+
+def test_the_gradient_is_exact_where_the_mean_is_many_deviations():
+    """It is made of sums that cancel: their error may be no larger than that of the variance."""
+    x, variables = batch_and_variables((4, 16, 16, 5))
+    weight = np.random.default_rng(1).normal(size=x.shape)
+
+    def gradient(x):
+        layer = batch_norm(train=True, dtype=x.dtype, negative_slope=0)
+
+        def loss(x):
+            y, _ = layer.apply(variables, x, mutable=["batch_stats"])
+            return jnp.sum(jnp.asarray(weight, y.dtype) * y)
+
+        return np.asarray(jax.grad(loss)(x))
+
+    x = 3 * x + 300  # about 30 deviations
+    found = gradient(jnp.asarray(x, jnp.float32))
+    with jax.enable_x64(True):
+        expected = gradient(jnp.asarray(x, jnp.float64))
+    error = np.abs(np.asarray(found) - expected)
+    assert error.max() < 1e-3 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("slope", [0, 0.2])
+def test_at_zero_the_activation_has_the_gradient_of_negative_values(slope):
+    """Without a scale and bias all values are 0."""
+    how = normalize.How(1e-5, slope, jnp.float32)
+    x, weight = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
+
+    def loss(bias):
+        return jnp.sum(weight * normalize.normalize_batch(x, jnp.zeros(3), bias, how)[0])
+
+    found = jax.grad(loss)(jnp.zeros(3))
+    np.testing.assert_allclose(found, slope * weight.sum(0), atol=1e-6)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_an_offset_is_as_if_it_had_been_added(train):
+    x, variables = batch_and_variables()
+    offset = np.linspace(-2, 2, 5, dtype=np.float32)
+
+    def run(x, offset):
+        layer = batch_norm(train, negative_slope=0.2)
+        return layer.apply(variables, x, offset, mutable=["batch_stats"])
+
+    (found, moved), (expected, wanted) = run(x, offset), run(x + offset, None)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    jax.tree.map(lambda *pair: np.testing.assert_allclose(*pair, rtol=1e-5), moved, wanted)
+    gradient = jax.grad(lambda offset: jnp.sum(x * run(x, offset)[0]))(offset)
+    assert np.all(gradient == 0) if train else np.all(gradient != 0)
 
 
 def test_a_single_value_a_channel_has_no_variance():

@@ -29,6 +29,7 @@ CONVOLUTIONS = [
     ((5, 3), (1, 2), ((2, 2), (1, 1)), (1, 6)),  # one row
     ((4, 4), (4, 4), NONE, (8, 12)),
     ((1, 5), (2, 1), ((0, 0), (4, 4)), (5, 2)),
+    ((5, 4), (2, 3), NONE, (5, 4)),  # as large as the map
 ]
 GEOMETRIES = [((4, 4), 2, 1), ((3, 3), 1, 1), ((5, 2), 1, 0), ((3, 3), 2, 1), ((2, 2), 3, 0)]
 PAYS = ((1, 64, 64, 32), (3, 3, 32, 32))  # a map and a kernel that go by Winograd
@@ -184,6 +185,17 @@ def test_the_form_of_each_direction(
     assert found == forms.split()
     plain = convolution_rule.with_form(how, shape, kernel, jnp.float32).form == "xla"
     assert plain == (set(found) == {"xla"})
+
+
+def test_a_kernel_as_large_as_the_map_is_one_product_where_it_has_no_border():
+    def forms(side, padding):
+        how = convolution_rule.How((1, 1), padding, None, "auto")
+        given = (1, 8, side, 32), (8, 8, 32, 20), jnp.float32, how
+        choose = convolution_rule
+        return {f(*given) for f in (choose.forward, choose.to_input, choose.to_kernel)}
+
+    assert forms(8, NONE) == {"whole"}
+    assert "whole" not in forms(9, NONE) | forms(8, ONE)
 
 
 def test_what_is_too_small_is_left_to_xla(monkeypatch):
