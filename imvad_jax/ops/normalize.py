@@ -71,7 +71,7 @@ def _backward(how, kept, gradients):
     rise = rate * scale
     tilt = rise * rate * rate * through_var
     to_x = rise * gradient - tilt * values + (tilt * mean - rise * through_mean)
-    return to_x.astype(x.dtype), along * rate, to_bias
+    return to_x.astype(x.dtype), (along * rate).astype(scale.dtype), to_bias.astype(scale.dtype)
 
 
 normalize_batch.defvjp(_forward, _backward)

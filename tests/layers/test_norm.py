@@ -101,6 +101,7 @@ def test_the_gradient_is_that_of_the_definition_on_any_number_of_devices(devices
             parts = (a.reshape(devices, -1, *shape[1:]) for a in (x, weight))
             of_x, of_params = jax.pmap(lambda x, w: gradients(ours, x, w), AXIS)(*parts)
             found = of_x.reshape(shape), jax.tree.map(lambda leaf: leaf.sum(0), of_params)
+    assert found[0].dtype == x.dtype and found[1]["bias"].dtype == jnp.float32
     jax.tree.map(lambda *pair: np.testing.assert_allclose(*pair, rtol=1e-5, atol=1e-5),
                  found, expected)  # fmt: skip
 
