@@ -45,7 +45,7 @@ def forward(x, kernel, how):
     """The convolution by the rule."""
     form = rule.forward(x.shape, kernel.shape, x.dtype, how)
     if form == "whole":
-        return _product(x.reshape(len(x), 1, 1, -1), kernel.reshape(-1, kernel.shape[3]), how)
+        return _product(x.reshape(x.shape[0], 1, 1, -1), kernel.reshape(-1, kernel.shape[3]), how)
     if form == "product":
         return _product(x[:, :: how.strides[0], :: how.strides[1]], kernel[0, 0], how)
     if form == "winograd":
@@ -148,7 +148,7 @@ def to_kernel(x, kernel, gradient, how):
     """The gradient of the kernel by the rule."""
     form = rule.to_kernel(x.shape, kernel.shape, x.dtype, how)
     if form == "whole":
-        return _sum_of_products(x.reshape(len(x), -1), gradient, how).reshape(kernel.shape)
+        return _sum_of_products(x.reshape(x.shape[0], -1), gradient, how).reshape(kernel.shape)
     if form == "product":
         taken = x[:, :: how.strides[0], :: how.strides[1]]
         return _sum_of_products(taken, gradient, how)[None, None]

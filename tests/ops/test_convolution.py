@@ -259,6 +259,16 @@ def test_one_trace_is_lowered_for_every_platform(platform):
     assert "stablehlo.convolution" in text and "stablehlo.dot_general" in text
 
 
+@pytest.mark.parametrize("geometry", [*CONVOLUTIONS, ((3, 3), (1, 1), ONE, (64, 64))])
+def test_every_form_is_exported_for_any_batch_size(geometry):
+    window, strides, padding, sides = geometry
+    (batch,) = export.symbolic_shape("batch")
+    x = jax.ShapeDtypeStruct((batch, *sides, 32), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((*window, 32, 32), jnp.float32)
+    found = export.export(jax.jit(ours(strides, padding)))(x, kernel)
+    assert found.out_avals[0].shape[0] == batch
+
+
 def depthwise(strides, padding):
     return lambda x, kernel: convolve_depthwise(x, kernel, strides, padding)
 
