@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python
 ONNX := .venv-onnx
 # Processes that share the tests.
 WORKERS ?= 2
-QUICK := not real and not slow and not long and not formats
+QUICK := not real and not slow and not long and not onnx
 TESTS := -m pytest -n $(WORKERS) --durations=20
 # The order of the files is that of tests/conftest.py.
 BY_FILE := --dist loadfile --no-loadscope-reorder
@@ -65,6 +65,8 @@ test: lint
 test-real: $(VENV)/.installed $(ONNX)/.installed
 	@# Most of these start programs of their own: whoever is idle takes the next.
 	$(RUN) $(TESTS) --dist worksteal -m 'real or slow'
+	@# Exports to ONNX are made where jax2onnx is.
+	$(ONNX)/bin/python $(TESTS) -m onnx tests/experiments/test_export_formats.py
 
 test-long: $(VENV)/.installed
 	$(RUN) -m pytest -s -m long --durations=20

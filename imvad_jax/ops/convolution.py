@@ -176,6 +176,8 @@ _convolve.defvjp(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve_transposed(x, kernel, how):
+    if how.form == "xla":
+        return cpu.xla_transposed(x, kernel, how)
     sides = [
         how.strides[axis] * (x.shape[axis + 1] - 1) + kernel.shape[axis] - sum(how.padding[axis])
         for axis in (0, 1)

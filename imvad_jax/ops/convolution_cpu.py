@@ -36,6 +36,26 @@ def xla_to_input(kernel, gradient, how, shape, groups=1):
     return jax.vjp(lambda x: xla(x, kernel, how, groups), zeros)[1](gradient)[0]
 
 
+def xla_transposed(x, kernel, how):
+    """XLA's transposed convolution with `[h, w, C, D]`.
+
+    It is `xla_to_input` with the kernel's axes exchanged, in the layout that exports can read.
+    """
+    padding = [
+        (side - 1 - before, side - 1 - after)
+        for side, (before, after) in zip(kernel.shape[:2], how.padding, strict=True)
+    ]
+    return lax.conv_general_dilated(
+        x,
+        jnp.flip(kernel, (0, 1)),
+        (1, 1),
+        padding,
+        lhs_dilation=how.strides,
+        dimension_numbers=LAYOUT,
+        precision=how.precision,
+    )
+
+
 def xla_to_kernel(x, kernel, gradient, how, groups=1):
     """XLA's gradient of the kernel."""
     return jax.vjp(lambda kernel: xla(x, kernel, how, groups), kernel)[1](gradient)[0]

@@ -120,7 +120,7 @@ def resize_leading(maps: Array, size: Sequence[int]) -> Array:
         else:
             low, high, share = bilinear_neighbors(maps.shape[axis], side)
         share = jnp.asarray(share, maps.dtype).reshape(-1, *[1] * (2 - axis))
-        before, after = (jnp.take(maps, n, axis, mode="clip") for n in (low, high))
+        before, after = (jnp.take(maps, n, axis=axis, mode="clip") for n in (low, high))
         maps = before * (1 - share) + after * share
     return maps
 

@@ -1,6 +1,6 @@
 """Every method in the formats of other runtimes; `-s` prints the table of docs/export.md.
 
-ONNX needs the environment that `make install-onnx` makes.
+`make test-real` runs those of ONNX in the environment that `make install-onnx` makes.
 """
 
 import importlib.util
@@ -14,9 +14,14 @@ from imvad_jax.export import exporter, whole
 from tests.methods.small import fitted_once, images, make
 
 NEEDS = {"savedmodel": "tensorflow", "onnx": "jax2onnx"}
+KINDS = [
+    pytest.param("savedmodel", marks=pytest.mark.slow),
+    pytest.param("onnx", marks=pytest.mark.onnx),
+]
+NEWER = "failed to deserialize portable artifact"  # `top_k`, which TensorFlow 2.21 cannot read
 REFUSED = {  # a part of the reason, by method and format
-    ("cfa", "savedmodel"): r"lax\.top_k",  # newer than TensorFlow 2.21
-    ("spade", "savedmodel"): r"lax\.top_k",
+    ("cfa", "savedmodel"): NEWER,
+    ("spade", "savedmodel"): NEWER,
     ("raw_color", "onnx"): "fails at resize",  # of a batch of any size
 }
 
@@ -33,8 +38,7 @@ def function_of(method: str) -> whole.Whole:
     return whole.whole_of(api.Model(method, detector, variables, preset="smoke", fitted=True))
 
 
-@pytest.mark.formats
-@pytest.mark.parametrize("kind", NEEDS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", methods.METHODS)
 def test_other_runtimes_compute_the_same_or_are_refused(method, kind, tmp_path):
     if importlib.util.find_spec(NEEDS[kind]) is None:

@@ -319,12 +319,14 @@ def scattered(x, kernel, stride, padding):
     return out[:, padding : stop[0], padding : stop[1]]
 
 
+@pytest.mark.parametrize("form", convolution.FORMS)
 @pytest.mark.parametrize("window, stride, padding", GEOMETRIES)
-def test_every_pixel_adds_its_window(window, stride, padding):
+def test_every_pixel_adds_its_window(window, stride, padding, form):
     x, kernel = normal(2, 3, 4, 3), normal(*window, 3, 5, seed=1)
-    found = convolve_transposed(
-        jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32), stride, padding
-    )
+    with convolution.forms(form):
+        found = convolve_transposed(
+            jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32), stride, padding
+        )
     np.testing.assert_allclose(found, scattered(x, kernel, stride, padding), atol=1e-5)
 
 
@@ -338,13 +340,22 @@ def test_window_4_stride_2_doubles_and_a_single_pixel_becomes_its_window():
     np.testing.assert_allclose(found[0], 2 * kernel[:, :, 0] - kernel[:, :, 1], atol=1e-5)
 
 
+def test_exports_read_the_layout_of_a_transposed_convolution():
+    x, kernel = jnp.ones((1, 3, 4, 2)), jnp.ones((4, 4, 2, 3))
+    with convolution.forms("xla"):
+        program = jax.jit(convolve_transposed, static_argnums=(2, 3)).lower(x, kernel, 2, 1)
+    assert "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]" in program.as_text()
+
+
+@pytest.mark.parametrize("form", convolution.FORMS)
 @pytest.mark.parametrize("window, stride, padding", GEOMETRIES)
-def test_gradients(window, stride, padding):
+def test_gradients(window, stride, padding, form):
     x, kernel = normal(1, 2, 3, 2), normal(*window, 2, 2, seed=1)
     weight = normal(*scattered(x, kernel, stride, padding).shape, seed=2)
 
     def loss(x, kernel):
-        return jnp.sum(weight * convolve_transposed(x, kernel, stride, padding))
+        with convolution.forms(form):
+            return jnp.sum(weight * convolve_transposed(x, kernel, stride, padding))
 
     by_x, by_kernel = jax.grad(loss, (0, 1))(
         jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
