@@ -133,7 +133,7 @@ def shared(shared_dir) -> Path:
 @pytest.fixture(scope="module", autouse=True)
 def forms_that_compile_fast(request):
     """Leaves small convolutions to XLA in the folders where the form does not matter."""
-    least = 4e6 if _in_any_form(request.path) else _LEAST_PRODUCTS
+    least = 36e6 if _in_any_form(request.path) else _LEAST_PRODUCTS
     if least != convolution_rule.LEAST_PRODUCTS:
         convolution_rule.LEAST_PRODUCTS = least
         jax.clear_caches()  # what was traced before keeps its forms: half a test would have others

@@ -3,7 +3,7 @@
 Accelerators, and any platform under `forms("xla")`, use XLA's convolutions. On CPUs, where XLA has
 no fast implementation of most gradients:
 
-- 3x3 convolutions of stride 1 use Winograd (`ops.winograd`), where `by_winograd` allows it;
+- 3x3 and 5x5 convolutions of stride 1 use Winograd (`ops.winograd`), where `by_winograd` allows it;
 - 1x1 convolutions are matrix products over every `stride`-th position;
 - kernels as large as the map, without a border, are matrix products over all positions;
 - 3x3 convolutions of few channels join neighbouring outputs (`ops.narrow`);
@@ -69,13 +69,15 @@ def by_transformed(x: Array, transformed: Array) -> Array:
     """`winograd.convolve`, also of split rows."""
     if rows.count() == 1:
         return winograd.convolve(x, transformed)
-    return winograd.convolve(rows.bordered(x, 1, 1), transformed, bordered=True)
+    border = winograd.border_of(transformed)
+    return winograd.convolve(rows.bordered(x, border, border), transformed, bordered=True)
 
 
 def by_shared_outputs(x: Array, transformed: Array) -> Array:
     """As `by_transformed` of split rows, but each device computes some outputs of all rows.
 
-    `transformed` is this device's part `[36, D / devices, C]` of `winograd.transform_outputs`.
+    `transformed` is this device's part `[36 or 64, D / devices, C]` of what
+    `winograd.transform_outputs` gives.
     """
     return rows.exchange(winograd.convolve_outputs(rows.gather(x), transformed))
 

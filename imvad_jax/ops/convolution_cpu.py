@@ -173,7 +173,7 @@ def to_kernel(x, kernel, gradient, how):
         taken = x[:, :: how.strides[0], :: how.strides[1]]
         return _sum_of_products(taken, gradient, how)[None, None]
     if form == "winograd":
-        return winograd.kernel_gradient(x, gradient)
+        return winograd.kernel_gradient(x, gradient, kernel.shape[0])
     if form == "narrow":
         return narrow.kernel_gradient(x, gradient, how.precision)
     if form == "windows":

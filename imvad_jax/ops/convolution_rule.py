@@ -11,15 +11,17 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from imvad_jax.ops import narrow, processor, winograd
+from imvad_jax.ops import narrow, processor
+from imvad_jax.ops.winograd_matrices import TILE
 
 WIDE = (jnp.float32, jnp.float64)  # narrower types would add up less exactly than XLA does
 # Raised when a choice or a form changes, which changes results in their last digits.
-RULE = 7
-# Winograd pays off from this many channels on either side and products per tap of the kernel.
-# Measured by `imvad tune_convolution`.
+RULE = 8
+# Winograd pays off from this many channels on either side, multiplications per image, and tiles per
+# image by the side of the kernel. Measured by `imvad tune_convolution`.
 LEAST_CHANNELS = 32
-LEAST_PRODUCTS = 1e6
+LEAST_PRODUCTS = 9e6
+LEAST_TILES = {3: 1, 5: 4}
 # Largest ratio of positions of padded tiles to positions of the map.
 MOST_PADDED = 1.7
 # From this many channels per tile on, devices that share an image share a convolution's outputs.
@@ -44,20 +46,23 @@ def winograd_pays(shape, kernel, dtype, how) -> bool:
     """Whether Winograd is faster, where it is possible."""
     _, height, width, _ = shape
     *size, inputs, outputs = kernel
+    side = size[0]
     return (
-        tuple(size) == (3, 3)
+        tuple(size) == (side, side)
+        and side in LEAST_TILES
         and how.strides == (1, 1)
-        and how.padding == ((1, 1), (1, 1))
+        and how.padding == ((side // 2,) * 2,) * 2
         and dtype in WIDE
         and min(inputs, outputs) >= LEAST_CHANNELS
-        and height * width * inputs * outputs >= LEAST_PRODUCTS
-        and _tiles(shape) * winograd.TILE**2 <= MOST_PADDED * height * width
+        and height * width * math.prod(kernel) >= LEAST_PRODUCTS
+        and _tiles(shape) >= LEAST_TILES[side]
+        and _tiles(shape) * TILE**2 <= MOST_PADDED * height * width
     )
 
 
 def _tiles(shape) -> int:
     """Number of Winograd's tiles of an image."""
-    return math.prod(-(-side // winograd.TILE) for side in shape[1:3])
+    return math.prod(-(-side // TILE) for side in shape[1:3])
 
 
 def outputs_outweigh_rows(shape, kernel) -> bool:

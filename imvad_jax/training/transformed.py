@@ -42,8 +42,9 @@ def backbone_bytes(detector: Detector) -> int:
 def shared_outputs(detector: Detector, variables: dict, parallel: Parallel, method: str) -> dict:
     """Kernels of the convolutions whose outputs are shared by devices that share an image's rows.
 
-    A tree like the variables, for `merged`: each device holds `[36, D / devices, C]` of a kernel.
-    It is empty where there are none; kernels whose outputs the devices do not divide are not in it.
+    A tree like the variables, for `merged`: each device holds `[36 or 64, D / devices, C]` of a
+    kernel. It is empty where there are none; kernels whose outputs the devices do not divide are
+    not in it.
 
     Args:
       method: What of the detector is split by rows, `__call__` or `features`.

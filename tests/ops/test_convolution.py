@@ -11,7 +11,7 @@ from imvad_jax.ops.convolution import by_winograd, convolve, convolve_depthwise,
 from imvad_jax.training.parallel import Parallel
 from tests.ops.convolved import assert_close, normal, plain, with_gradients
 
-NONE, ONE = ((0, 0), (0, 0)), ((1, 1), (1, 1))
+NONE, ONE, TWO = (((border, border),) * 2 for border in range(3))
 # Window, strides, padding, rows and columns.
 CONVOLUTIONS = [
     ((1, 1), (1, 1), NONE, (5, 4)),
@@ -57,6 +57,7 @@ def none_too_small(monkeypatch):
 def always_winograd(monkeypatch):
     monkeypatch.setattr(convolution_rule, "LEAST_CHANNELS", 1)
     monkeypatch.setattr(convolution_rule, "LEAST_PRODUCTS", 0)
+    monkeypatch.setattr(convolution_rule, "LEAST_TILES", {3: 1, 5: 1})
     monkeypatch.setattr(convolution_rule, "MOST_PADDED", 100)
 
 
@@ -93,13 +94,14 @@ def test_gradients_of_a_kernel_some_positions_at_a_time(batch, positions, monkey
         assert_close(with_gradients(ours((2, 2), ONE))(*arrays), expected, 1e-13)
 
 
-def test_a_convolution_by_winograd(always_winograd):
+@pytest.mark.parametrize("window, padding", [((3, 3), ONE), ((5, 5), TWO)])
+def test_a_convolution_by_winograd(window, padding, always_winograd):
     with jax.enable_x64(True):
-        arrays = case(2, 3, 5, (3, 3), (1, 1), ONE, (9, 10))
-        found = with_gradients(ours((1, 1), ONE))
+        arrays = case(2, 3, 5, window, (1, 1), padding, (9, 10))
+        found = with_gradients(ours((1, 1), padding))
         # No convolution is left for the processor.
         assert "stablehlo.convolution" not in found.lower(*arrays).as_text()
-        assert_close(found(*arrays), with_gradients(plain((1, 1), ONE))(*arrays), 1e-13)
+        assert_close(found(*arrays), with_gradients(plain((1, 1), padding))(*arrays), 1e-13)
 
 
 @pytest.mark.parametrize("kernels", [None, 0])
@@ -133,14 +135,16 @@ def test_on_two_devices(always_winograd):
 def test_the_rule_depends_on_an_image_alone(batch):
     """What is just taken, and what is just not, whatever the batch is."""
 
-    def taken(height, width, inputs, outputs):
-        shape, kernel = (batch, height, width, inputs), (3, 3, inputs, outputs)
-        return by_winograd(shape, kernel, jnp.float32, (1, 1), ONE)
+    def taken(height, width, inputs, outputs, side=3):
+        shape, kernel = (batch, height, width, inputs), (side, side, inputs, outputs)
+        return by_winograd(shape, kernel, jnp.float32, (1, 1), ONE if side == 3 else TWO)
 
     assert taken(32, 32, 32, 32) and not taken(30, 32, 32, 32)  # products
     assert taken(4, 4, 256, 256) and not taken(4, 3, 256, 256)
     assert not taken(256, 256, 16, 64) and not taken(256, 256, 64, 16)  # channels
     assert taken(9, 12, 512, 512) and not taken(5, 5, 512, 512)  # zeros up to whole tiles
+    assert taken(8, 8, 64, 128, 5) and not taken(8, 8, 32, 128, 5)  # products
+    assert taken(8, 8, 512, 512, 5) and not taken(4, 12, 512, 512, 5)  # tiles
 
 
 def test_what_winograd_does_not_take():
@@ -149,6 +153,8 @@ def test_what_winograd_does_not_take():
     assert not by_winograd(shape, kernel, jnp.float32, (2, 2), ONE)
     assert not by_winograd(shape, kernel, jnp.float32, (1, 1), NONE)
     assert not by_winograd(shape, (5, 5, 32, 32), jnp.float32, (1, 1), ONE)
+    assert not by_winograd(shape, (7, 7, 32, 32), jnp.float32, (1, 1), ((3, 3), (3, 3)))
+    assert not by_winograd(shape, (3, 5, 32, 32), jnp.float32, (1, 1), ((1, 1), (2, 2)))
     with convolution.forms("xla"):
         assert not by_winograd(shape, kernel, jnp.float32, (1, 1), ONE)
     assert by_winograd(shape, kernel, jnp.float32, (1, 1), ONE)
@@ -164,7 +170,8 @@ def test_what_winograd_does_not_take():
         (128, 3, 1, 3, 32, "xla phases xla", True),
         (4, 5, 1, 64, 256, "taps phases windows", True),
         (64, 3, 2, 64, 128, "xla phases windows", True),
-        (16, 5, 1, 64, 64, "xla xla windows", True),
+        (16, 5, 1, 64, 64, "winograd winograd winograd", True),
+        (16, 5, 1, 16, 64, "xla xla windows", True),
         (16, 3, 1, 16, 16, "xla xla xla", True),
         (128, 3, 1, 16, 16, "xla phases windows", False),
         (128, 3, 1, 3, 32, "xla phases windows", False),

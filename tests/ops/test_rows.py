@@ -82,11 +82,12 @@ def test_depthwise_convolutions(stride):
     assert_same(convolving(5, stride, (2, 2), depthwise=True), x, 2)
 
 
-@pytest.mark.parametrize(
-    "height", [16, 24, 12]
-)  # 8, 12 and 6 rows per device: the last cuts a tile
-def test_winograd_with_its_kernel_ready(height):
-    x, kernel = normal(2, height, 9, 4, dtype=np.float32), normal(3, 3, 4, 5, dtype=np.float32)
+# 8, 12 and 6 rows per device: the last cuts a tile.
+@pytest.mark.parametrize("height", [16, 24, 12])
+@pytest.mark.parametrize("side", [3, 5])
+def test_winograd_with_its_kernel_ready(height, side):
+    x = normal(2, height, 9, 4, dtype=np.float32)
+    kernel = normal(side, side, 4, 5, dtype=np.float32)
     ready = winograd.transform_kernel(kernel)
     assert_same(lambda x: convolution.by_transformed(x, ready), x, 2, 1e-5)
 

@@ -1,4 +1,4 @@
-"""3x3 convolutions by Winograd against XLA's: exact in float64, and how far off in float32."""
+"""Convolutions by Winograd against XLA's: exact in float64, and how far off in float32."""
 
 import jax
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 from imvad_jax.ops import winograd
 from tests.ops.convolved import assert_close, normal, plain, with_gradients
 
-SAME = plain((1, 1), ((1, 1), (1, 1)))
+SIDES = [3, 5]  # of the kernel
 # Batch, rows, columns, channels of the map and of the result.
 SHAPES = [
     (1, 1, 9, 2, 3),  # one row
@@ -27,6 +27,11 @@ CUT = {
 }
 
 
+def same(side):
+    """The convolution that keeps the size, as XLA has it."""
+    return plain((1, 1), ((side // 2,) * 2,) * 2)
+
+
 def by_winograd(x, kernel, weight):
     """The result and both gradients; compiled for the case alone, whatever was traced before."""
     transform, convolve, to_input, to_kernel = (
@@ -41,31 +46,33 @@ def by_winograd(x, kernel, weight):
 
     def run(x, kernel, weight):
         out = convolve(x, transform(kernel))
-        return out, to_input(weight, kernel), to_kernel(x, weight)
+        return out, to_input(weight, kernel), to_kernel(x, weight, len(kernel))
 
     return jax.jit(run)(x, kernel, weight)
 
 
-def case(batch, height, width, inputs, outputs, dtype=np.float64):
+def case(side, batch, height, width, inputs, outputs, dtype=np.float64):
     """A map, a kernel, and what its result is weighted with."""
     sides = batch, height, width
-    shapes = (*sides, inputs), (3, 3, inputs, outputs), (*sides, outputs)
+    shapes = (*sides, inputs), (side, side, inputs, outputs), (*sides, outputs)
     return [normal(*shape, seed=i, dtype=dtype) for i, shape in enumerate(shapes)]
 
 
+@pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_results_and_gradients_are_those_of_a_convolution(shape):
+def test_results_and_gradients_are_those_of_a_convolution(shape, side):
     with jax.enable_x64(True):
-        arrays = case(*shape)
-        assert_close(by_winograd(*arrays), with_gradients(SAME)(*arrays), 1e-13)
+        arrays = case(side, *shape)
+        assert_close(by_winograd(*arrays), with_gradients(same(side))(*arrays), 1e-13)
 
 
+@pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_with_the_kernel_on_the_left(shape):
+def test_with_the_kernel_on_the_left(shape, side):
     with jax.enable_x64(True):
-        x, kernel, _ = case(*shape)
+        x, kernel, _ = case(side, *shape)
         found = winograd.convolve_outputs(x, winograd.transform_outputs(kernel))
-        expected = np.asarray(jax.jit(SAME)(x, kernel))
+        expected = np.asarray(jax.jit(same(side))(x, kernel))
         assert found.shape == expected.shape and found.dtype == expected.dtype
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
 
@@ -77,21 +84,31 @@ def test_the_kernel_stays_on_the_left():
     assert "f32[36,128,16]" in compiled and "f32[36,16,128]{2,1,0} dot" not in compiled
 
 
+@pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("shape", CUT)
-def test_a_batch_in_several_steps(shape, monkeypatch):
+def test_a_batch_in_several_steps(shape, side, monkeypatch):
     monkeypatch.setattr(winograd, "TILES_PER_STEP", 4)
     plan = winograd._Plan(*shape[:3])
     assert (plan.group, plan.blocks, plan.rows) == CUT[shape]
     with jax.enable_x64(True):
-        arrays = case(*shape)
-        assert_close(by_winograd(*arrays), with_gradients(SAME)(*arrays), 1e-13)
+        arrays = case(side, *shape)
+        assert_close(by_winograd(*arrays), with_gradients(same(side))(*arrays), 1e-13)
 
 
-@pytest.mark.parametrize("shape", [(2, 56, 56, 64, 64), (2, 28, 28, 128, 128), (2, 8, 8, 256, 256)])
-def test_float32_is_off_by_little(shape):
-    arrays = case(*shape, dtype=np.float32)
+@pytest.mark.parametrize(
+    "side, shape",
+    [
+        (3, (2, 56, 56, 64, 64)),
+        (3, (2, 28, 28, 128, 128)),
+        (3, (2, 8, 8, 256, 256)),
+        (5, (2, 24, 24, 64, 128)),
+        (5, (2, 8, 8, 256, 256)),
+    ],
+)
+def test_float32_is_off_by_little(side, shape):
+    arrays = case(side, *shape, dtype=np.float32)
     with jax.enable_x64(True):
-        exact = with_gradients(SAME)(*(array.astype(np.float64) for array in arrays))
+        exact = with_gradients(same(side))(*(array.astype(np.float64) for array in arrays))
     found = by_winograd(*arrays)
     assert {array.dtype for array in found} == {np.dtype(np.float32)}
     exact = [np.asarray(array, np.float32) for array in exact]
